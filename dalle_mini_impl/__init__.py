@@ -1,0 +1,19 @@
+"""A text-to-image system that people can train themselves.
+
+`from dalle_mini_impl import TextToImage` loads a trained run; nothing else happens on import.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dalle_mini_impl.pipeline import TextToImage
+
+__all__ = ["TextToImage"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TextToImage":
+        from dalle_mini_impl.pipeline import TextToImage
+
+        return TextToImage
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
