@@ -12,13 +12,11 @@ from pydantic import Field, model_validator
 from dalle_mini_impl.config import Config
 from dalle_mini_impl.data.claims import (
     KINDS,
-    SWAPS,
     Claims,
     ObjectClaim,
     claims_of,
     holds,
     phrase,
-    swap,
 )
 from dalle_mini_impl.data.scenes import (
     BACKGROUNDS,
@@ -33,6 +31,7 @@ from dalle_mini_impl.data.scenes import (
     relation_between,
     render,
 )
+from dalle_mini_impl.data.swaps import SWAPS, swap
 
 __all__ = [
     "BACKGROUNDS",
