@@ -1,0 +1,158 @@
+"""CLIP: two towers whose unit vectors agree for a picture and its caption.
+
+Radford et al. 2021, arXiv 2103.00020. The image tower is convolutional and keeps places when it
+pools, because captions say left and right; the text tower is a transformer over real tokens.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from dalle_mini_impl.config import Config
+from dalle_mini_impl.models.transformer import build_block
+from dalle_mini_impl.settings import TrainingConfig
+
+
+class ClipConfig(Config):
+    """The two towers and the loss that joins them."""
+
+    embedding: int = Field(192, gt=0)
+    """Channels of the shared unit vectors."""
+    image_width: int = Field(64, gt=0)
+    """Channels of the image tower's first stage; each later stage doubles them."""
+    image_stages: int = Field(3, gt=0)
+    """Stages of the image tower, each at half the side of the one before."""
+    image_blocks: int = Field(2, gt=0)
+    """Residual blocks in each stage."""
+    patch: int = Field(4, gt=0)
+    """Side of the pixel blocks that the first convolution sees as channels."""
+    text_width: int = Field(128, gt=0)
+    """Channels of the text tower."""
+    text_depth: int = Field(3, gt=0)
+    """Blocks of the text tower."""
+    text_heads: int = Field(4, gt=0)
+    """Attention heads of the text tower; they divide its width."""
+    loss: Literal["infonce", "siglip"] = "infonce"
+    """Softmax over the batch both ways, or SigLIP's independent sigmoids."""
+    hard_negatives: int = Field(1, ge=0)
+    """Captions with one attribute swapped that each picture must also be told from."""
+    reconstructions: float = Field(0.5, ge=0, le=1)
+    """Share of training pictures shown as the image tokenizer decodes them."""
+    training: TrainingConfig = TrainingConfig(clip_norm=1.0)
+    """How it is trained."""
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions under a group norm, the second starting at zero."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(8, width)
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x + self.second(F.gelu(self.first(F.gelu(self.norm(x)))))
+
+
+class ImageTower(nn.Module):
+    """Pictures to vectors: space-to-depth, residual stages, and a pool that knows where."""
+
+    def __init__(self, config: ClipConfig, image_size: int):
+        super().__init__()
+        smallest = config.patch * 2 ** (config.image_stages - 1)
+        if image_size % smallest:
+            raise ValueError(
+                f"image size {image_size} is not divisible by {smallest}, the image tower's "
+                "patch · 2^(stages - 1): change clip.patch or clip.image_stages"
+            )
+        self.patch = config.patch
+        width = config.image_width
+        layers: list[nn.Module] = [nn.Conv2d(3 * config.patch**2, width, 3, padding=1)]
+        for stage in range(config.image_stages):
+            if stage:
+                layers.append(nn.Conv2d(width, 2 * width, 2, stride=2))
+                width *= 2
+            layers += [ResidualBlock(width) for _ in range(config.image_blocks)]
+        self.stages = nn.Sequential(*layers)
+        side = image_size // smallest
+        self.norm = nn.GroupNorm(8, width)
+        self.width = width
+        self.reduce = nn.Conv2d(width, 64, 1)
+        self.project = nn.Linear(64 * side * side + width, config.embedding)
+
+    def features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c g g"]:
+        """The last stage's map, before pooling."""
+        x = F.pixel_unshuffle(images * 2 - 1, self.patch)
+        return F.gelu(self.norm(self.stages(x)))
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        x = self.features(images)
+        places = rearrange(self.reduce(x), "b c h w -> b (h w c)")
+        return self.project(torch.cat((places, x.mean(dim=(2, 3))), dim=1))
+
+
+class TextTower(nn.Module):
+    """Caption ids to vectors: a transformer, averaged over the tokens that are not padding."""
+
+    def __init__(self, config: ClipConfig, vocabulary_size: int, context: int):
+        super().__init__()
+        width = config.text_width
+        self.embedding = nn.Embedding(vocabulary_size, width)
+        self.position = nn.Embedding(context, width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.normal_(self.position.weight, std=0.02)
+        self.blocks = nn.ModuleList(
+            build_block("modern", width, config.text_heads, 4 * width)
+            for _ in range(config.text_depth)
+        )
+        self.norm = nn.RMSNorm(width)
+        self.project = nn.Linear(width, config.embedding)
+
+    def forward(self, captions: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
+        x = self.embedding(captions) + self.position.weight
+        for block in self.blocks:
+            # Causal, so that padding on the right cannot reach a real token.
+            x = block(x, causal=True)
+        real = (captions != 0).to(x.dtype)
+        # An empty caption is represented by its first position.
+        real[:, 0] = 1
+        pooled = (self.norm(x) * real[:, :, None]).sum(1) / real.sum(1, keepdim=True)
+        return self.project(pooled)
+
+
+class Clip(nn.Module):
+    """Contrastive language–image pre-training."""
+
+    def __init__(self, config: ClipConfig, vocabulary_size: int, context: int, image_size: int):
+        super().__init__()
+        self.config = config
+        self.image_size, self.context = image_size, context
+        self.image = ImageTower(config, image_size)
+        self.text = TextTower(config, vocabulary_size, context)
+        for head in (self.image.project, self.text.project):
+            head.output_head = True
+        infonce = config.loss == "infonce"
+        # ln(1 / 0.07) as in CLIP; ln 10 and bias -10 as in SigLIP (arXiv 2303.15343).
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07 if infonce else 10.0)))
+        self.bias = nn.Parameter(torch.tensor(0.0 if infonce else -10.0), requires_grad=not infonce)
+
+    @property
+    def logit_scale(self) -> Float[Tensor, ""]:
+        """What similarities are multiplied by, at most 100."""
+        return self.log_scale.exp().clamp(max=100.0)
+
+    def encode_image(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        """Unit vectors of pictures with values in [0, 1]."""
+        return F.normalize(self.image(images).float(), dim=-1)
+
+    def encode_text(self, captions: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
+        """Unit vectors of caption ids padded with 0."""
+        return F.normalize(self.text(captions).float(), dim=-1)

@@ -1,0 +1,248 @@
+"""DALL·E: one decoder-only transformer over a caption's tokens, then a picture's codes.
+
+The stream is [start, t_1 … t_T, c_1 … c_N]. Position T, the last text position, predicts c_1; text
+positions never predict codes nor the reverse: two heads share the trunk and each computes only its
+own positions (Ramesh et al. 2021, arXiv 2102.12092). The model knows a code count and a grid, not
+an image tokenizer.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from dalle_mini_impl.config import Config
+from dalle_mini_impl.models.attention import Pattern, dalle_patterns, pattern_mask
+from dalle_mini_impl.models.transformer import (
+    BlockKind,
+    KVCache,
+    Rotary,
+    build_block,
+    rotary_tables,
+)
+from dalle_mini_impl.settings import TrainingConfig
+
+
+class TransformerConfig(Config):
+    """The transformer: its size, its blocks and how its two losses are weighed."""
+
+    depth: int = Field(6, gt=0)
+    """Number of blocks."""
+    width: int = Field(192, gt=0)
+    """Channels of the residual stream."""
+    heads: int = Field(4, gt=0)
+    """Attention heads; they divide the width."""
+    hidden: int = Field(512, gt=0)
+    """Channels inside each feed-forward layer."""
+    block: BlockKind = "modern"
+    """modern: RMSNorm, QK-norm, rotary positions, SwiGLU. dalle: the paper's LayerNorm and GELU."""
+    attention: Literal["full", "dalle"] = "full"
+    """full causal attention, or the paper's row, column and convolution patterns."""
+    upper_neighbour: bool = True
+    """Add the embedding of the code above the one to be predicted to each image position."""
+    max_image_tokens: int = Field(1024, gt=0)
+    """Most codes a picture may have: a grid beyond it is refused before memory runs out."""
+    text_weight: float = Field(0.125, ge=0, le=1)
+    """Share of the text loss in the sum; the image loss has the rest (the paper: 1/8 and 7/8)."""
+    caption_dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of captions replaced by the null caption, for classifier-free guidance."""
+    training: TrainingConfig = TrainingConfig()
+    """How it is trained."""
+
+
+class Logits(NamedTuple):
+    """What every position of the stream predicts, by kind."""
+
+    text: Float[Tensor, "b t v"]
+    image: Float[Tensor, "b n k"]
+
+
+class Dalle(nn.Module):
+    """p(caption, codes) as one autoregressive stream.
+
+    Captions are ids padded with 0 (`b t`); codes are row-major (`b n`), n = grid². Every text
+    position has a padding token of its own, and the caption that is all padding is the null
+    caption of classifier-free guidance.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        vocabulary_size: int,
+        context: int,
+        code_count: int,
+        grid: int,
+    ):
+        super().__init__()
+        self.config = config
+        self.context, self.code_count, self.grid = context, code_count, grid
+        self.text_length = context + 1
+        self.image_length = grid * grid
+        self.length = self.text_length + self.image_length - 1
+        width = config.width
+
+        self.token_embedding = nn.Embedding(vocabulary_size, width)
+        self.padding_embedding = nn.Embedding(context, width)
+        self.text_position = nn.Embedding(self.text_length, width)
+        self.start = nn.Parameter(torch.empty(width))
+        self.code_embedding = nn.Embedding(code_count, width)
+        self.row_embedding = nn.Embedding(grid, width)
+        self.column_embedding = nn.Embedding(grid, width)
+        if config.upper_neighbour:
+            # One more than there are codes: the row above the first.
+            self.above_embedding = nn.Embedding(code_count + 1, width)
+
+        self.blocks = nn.ModuleList(
+            build_block(config.block, width, config.heads, config.hidden)
+            for _ in range(config.depth)
+        )
+        self.norm = nn.RMSNorm(width) if config.block == "modern" else nn.LayerNorm(width)
+        self.text_head = nn.Linear(width, vocabulary_size, bias=False)
+        self.image_head = nn.Linear(width, code_count, bias=False)
+        for head in (self.text_head, self.image_head):
+            head.output_head = True
+        for embedding in self.modules():
+            if isinstance(embedding, nn.Embedding):
+                nn.init.normal_(embedding.weight, std=0.02)
+        nn.init.normal_(self.start, std=0.02)
+        nn.init.normal_(self.text_head.weight, std=0.02)
+        nn.init.normal_(self.image_head.weight, std=0.02)
+
+        self.patterns: list[Pattern] = (
+            ["full"] * config.depth if config.attention == "full" else dalle_patterns(config.depth)
+        )
+        for name in sorted(set(self.patterns) - {"full"}):
+            mask = pattern_mask(name, self.text_length, self.length, grid)
+            seen, allowed = visible_positions(mask[self.text_length :])
+            self.register_buffer(f"{name}_mask", mask, persistent=False)
+            self.register_buffer(f"{name}_seen", seen, persistent=False)
+            self.register_buffer(f"{name}_allowed", allowed, persistent=False)
+        self.rotary = config.block == "modern"
+        if self.rotary:
+            cosine, sine = rotary_tables(
+                stream_coordinates(self.text_length, self.length, grid), width // config.heads
+            )
+            self.register_buffer("cosine", cosine, persistent=False)
+            self.register_buffer("sine", sine, persistent=False)
+
+    def forward(self, captions: Int[Tensor, "b t"], codes: Int[Tensor, "b n"]) -> Logits:
+        """Logits of every caption token and every code, each given all before it."""
+        x = torch.cat((self.embed_text(captions), self.embed_codes(codes)), dim=1)
+        positions = self.positions(slice(None))
+        for block, pattern in zip(self.blocks, self.patterns, strict=True):
+            mask = None if pattern == "full" else self.get_buffer(f"{pattern}_mask")
+            x = block(x, positions, mask, causal=mask is None)
+        x = self.norm(x)
+        text, image = x[:, : self.context], x[:, self.context :]
+        return Logits(self.text_head(text), self.image_head(image))
+
+    def text_logits(self, captions: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
+        """Logits of every caption token given those before it; no picture is needed."""
+        x = self.embed_text(captions)[:, : self.context]
+        positions = self.positions(slice(0, self.context))
+        for block in self.blocks:
+            x = block(x, positions, None, causal=True)
+        return self.text_head(self.norm(x))
+
+    def empty_cache(self, batch: int) -> KVCache:
+        """A cache for `batch` streams."""
+        heads = self.config.heads
+        width = self.config.width // heads
+        return KVCache.empty(
+            self.config.depth, batch, heads, self.length, width, self.image_head.weight
+        )
+
+    def prefill(self, captions: Int[Tensor, "b t"], cache: KVCache) -> Float[Tensor, "b k"]:
+        """Run the text once, leaving it in the cache; returns the first code's logits."""
+        x = self.embed_text(captions)
+        positions = self.positions(slice(0, self.text_length))
+        for block, keys, values in zip(self.blocks, cache.keys, cache.values, strict=True):
+            x = block.prefill(x, positions, keys, values)
+        return self.image_head(self.norm(x[:, -1]))
+
+    def step(
+        self,
+        code: Int[Tensor, "b"],
+        above: Int[Tensor, "b"],
+        index: Int[Tensor, "1"],
+        cache: KVCache,
+        reach: int | None = None,
+    ) -> Float[Tensor, "b k"]:
+        """Feed the code at `index` (0 … n-2) and return the logits of the next.
+
+        above: the code over the next one, `code_count` in the first row. reach: how many cached
+        positions full attention reads, at least text_length + index + 1; None reads all of them.
+        """
+        at = self.text_length + index
+        x = self.code_embedding(code) + self.row_embedding(index // self.grid)
+        x = x + self.column_embedding(index % self.grid)
+        if self.config.upper_neighbour:
+            x = x + self.above_embedding(above)
+        x = x[:, None]
+        positions = self.positions(at)
+        window = slice(0, reach if reach is not None else self.length)
+        full = torch.arange(window.stop, device=at.device)[None] <= at[:, None]
+        text = torch.arange(self.text_length, device=at.device)
+        for block, pattern, keys, values in zip(
+            self.blocks, self.patterns, cache.keys, cache.values, strict=True
+        ):
+            seen: slice | Tensor = window
+            mask = full
+            if pattern != "full":
+                nearby = self.get_buffer(f"{pattern}_seen")[index][0]
+                allowed = self.get_buffer(f"{pattern}_allowed")[index]
+                seen = torch.cat((text, nearby))
+                mask = torch.cat((allowed.new_ones(1, self.text_length), allowed), dim=1)
+            x = block.step(x, positions, keys, values, at, seen, mask)
+        return self.image_head(self.norm(x[:, 0]))
+
+    def embed_text(self, captions: Int[Tensor, "b t"]) -> Float[Tensor, "b s c"]:
+        """The start position and the caption, each pad replaced by its position's own."""
+        padding = self.padding_embedding.weight[None]
+        tokens = self.token_embedding(captions)
+        tokens = torch.where((captions == 0)[:, :, None], padding, tokens)
+        start = self.start.expand(len(captions), 1, -1)
+        return torch.cat((start, tokens), dim=1) + self.text_position.weight
+
+    def embed_codes(self, codes: Int[Tensor, "b n"]) -> Float[Tensor, "b m c"]:
+        """All codes but the last, which nothing follows, with their places."""
+        rows = self.row_embedding.weight[:, None]
+        places = (rows + self.column_embedding.weight[None]).flatten(0, 1)
+        x = (self.code_embedding(codes) + places)[:, :-1]
+        if self.config.upper_neighbour:
+            x = x + self.above_embedding(self.above(codes))
+        return x
+
+    def above(self, codes: Int[Tensor, "b n"]) -> Int[Tensor, "b m"]:
+        """For each code but the last, the code over the one that follows it."""
+        outside = codes.new_full((len(codes), self.grid - 1), self.code_count)
+        return torch.cat((outside, codes), dim=1)[:, : self.image_length - 1]
+
+    def positions(self, where: slice | Tensor) -> Rotary | None:
+        """Rotary tables of some positions of the stream, where the block wants them."""
+        return Rotary(self.cosine[where], self.sine[where]) if self.rotary else None
+
+
+def stream_coordinates(text: int, length: int, grid: int) -> Float[Tensor, "s 2"]:
+    """Row and column of every position: text runs along the diagonal, the grid stands after it."""
+    diagonal = torch.arange(text).repeat(2, 1).T
+    index = torch.arange(length - text)
+    places = torch.stack((index // grid, index % grid), dim=1) + text
+    return torch.cat((diagonal, places)).float()
+
+
+def visible_positions(
+    mask: Bool[Tensor, "q s"],
+) -> tuple[Int[Tensor, "q m"], Bool[Tensor, "q m"]]:
+    """For each image query, the image positions it sees, padded to the largest number.
+
+    mask: the queries' rows of a pattern mask, in which the first s - q positions are text.
+    Returns positions and which of them are real: decoding then touches these and nothing else.
+    """
+    text = mask.shape[1] - mask.shape[0]
+    nearby = mask[:, text:]
+    most = int(nearby.sum(1).max())
+    allowed, order = nearby.long().sort(dim=1, descending=True, stable=True)
+    return order[:, :most] + text, allowed[:, :most].bool()

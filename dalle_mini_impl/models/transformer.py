@@ -1,0 +1,213 @@
+"""Transformer blocks and the key-value cache they read: what DALL·E and CLIP's text tower share."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """Keys and values of every layer and position, allocated once and filled in place."""
+
+    keys: Float[Tensor, "layers b h s d"]
+    values: Float[Tensor, "layers b h s d"]
+
+    @classmethod
+    def empty(
+        cls, layers: int, batch: int, heads: int, length: int, width: int, like: Tensor
+    ) -> "KVCache":
+        """An empty cache for `length` positions of heads `width` wide, typed and placed as `like`."""
+        shape = (layers, batch, heads, length, width)
+        return cls(like.new_zeros(shape), like.new_zeros(shape))
+
+    def repeat(self, times: Int[Tensor, "b"]) -> "KVCache":
+        """Each row `times[row]` times: one prefilled caption for all its candidates."""
+        return KVCache(
+            self.keys.repeat_interleave(times, dim=1), self.values.repeat_interleave(times, dim=1)
+        )
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864) as cosine and sine tables."""
+
+    cosine: Float[Tensor, "s d"]
+    sine: Float[Tensor, "s d"]
+
+    def __call__(self, x: Float[Tensor, "b h s d"]) -> Float[Tensor, "b h s d"]:
+        first, second = x.chunk(2, dim=-1)
+        turned = torch.cat((-second, first), dim=-1)
+        return x * self.cosine.to(x.dtype) + turned * self.sine.to(x.dtype)
+
+
+def rotary_tables(
+    coordinates: Float[Tensor, "s axes"], width: int, base: float = 100.0
+) -> tuple[Float[Tensor, "s d"], Float[Tensor, "s d"]]:
+    """Cosine and sine of positions with one or more axes, each axis turning a share of `width`.
+
+    The base is far below a language model's 10,000: the streams here are tens to a few thousand
+    positions long, and an axis of a grid only tens.
+    """
+    axes = coordinates.shape[1]
+    frequencies = base ** -torch.linspace(0, 1, width // 2 // axes)
+    angles = rearrange(coordinates[:, :, None] * frequencies, "s axes f -> s (axes f)")
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def attend(
+    query: Float[Tensor, "b h q d"],
+    key: Float[Tensor, "b h k d"],
+    value: Float[Tensor, "b h k d"],
+    mask: Bool[Tensor, "q k"] | None,
+    causal: bool,
+) -> Float[Tensor, "b q c"]:
+    """Scaled dot-product attention with its heads joined again."""
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+    return rearrange(out, "b h q d -> b q (h d)")
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, optionally with RMS-normalised queries and keys."""
+
+    def __init__(self, width: int, heads: int, bias: bool, normalise: bool):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
+        self.out = nn.Linear(width, width, bias=bias)
+        head = width // heads
+        self.norm_query = nn.RMSNorm(head) if normalise else nn.Identity()
+        self.norm_key = nn.RMSNorm(head) if normalise else nn.Identity()
+
+    def project(
+        self, x: Float[Tensor, "b s c"], positions: Rotary | None
+    ) -> tuple[Float[Tensor, "b h s d"], Float[Tensor, "b h s d"], Float[Tensor, "b h s d"]]:
+        """Queries, keys and values of `x`, turned to their positions."""
+        query, key, value = rearrange(
+            self.qkv(x), "b s (three h d) -> three b h s d", three=3, h=self.heads
+        )
+        query, key = self.norm_query(query), self.norm_key(key)
+        if positions is not None:
+            query, key = positions(query), positions(key)
+        return query, key, value
+
+    def forward(
+        self,
+        x: Float[Tensor, "b s c"],
+        positions: Rotary | None = None,
+        mask: Bool[Tensor, "s s"] | None = None,
+        causal: bool = False,
+    ) -> Float[Tensor, "b s c"]:
+        query, key, value = self.project(x, positions)
+        return self.out(attend(query, key, value, mask, causal))
+
+
+class GatedMLP(nn.Module):
+    """SwiGLU (Shazeer 2020, arXiv 2002.05202) with the gate fused into one product."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Float[Tensor, "b s c"]) -> Float[Tensor, "b s c"]:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+class GeluMLP(nn.Module):
+    """The GPT-2 feed-forward layer that DALL·E used."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Float[Tensor, "b s c"]) -> Float[Tensor, "b s c"]:
+        return self.down(F.gelu(self.up(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm residual block; its parts say whether it is the modern or the paper's."""
+
+    def __init__(self, attention: Attention, mlp: nn.Module, norms: tuple[nn.Module, nn.Module]):
+        super().__init__()
+        self.norm_attention, self.norm_mlp = norms
+        self.attention = attention
+        self.mlp = mlp
+
+    def forward(
+        self,
+        x: Float[Tensor, "b s c"],
+        positions: Rotary | None = None,
+        mask: Bool[Tensor, "s s"] | None = None,
+        causal: bool = False,
+    ) -> Float[Tensor, "b s c"]:
+        x = x + self.attention(self.norm_attention(x), positions, mask, causal)
+        return x + self.mlp(self.norm_mlp(x))
+
+    def prefill(
+        self,
+        x: Float[Tensor, "b s c"],
+        positions: Rotary | None,
+        key_cache: Float[Tensor, "b h total d"],
+        value_cache: Float[Tensor, "b h total d"],
+    ) -> Float[Tensor, "b s c"]:
+        """The first `s` positions at once, causal, leaving their keys and values in the cache."""
+        query, key, value = self.attention.project(self.norm_attention(x), positions)
+        key_cache[:, :, : x.shape[1]] = key
+        value_cache[:, :, : x.shape[1]] = value
+        x = x + self.attention.out(attend(query, key, value, None, causal=True))
+        return x + self.mlp(self.norm_mlp(x))
+
+    def step(
+        self,
+        x: Float[Tensor, "b 1 c"],
+        positions: Rotary | None,
+        key_cache: Float[Tensor, "b h total d"],
+        value_cache: Float[Tensor, "b h total d"],
+        at: Int[Tensor, "1"],
+        seen: slice | Tensor,
+        mask: Bool[Tensor, "1 k"] | None,
+    ) -> Float[Tensor, "b 1 c"]:
+        """One position: written into the cache at `at`, attending to the cached positions `seen`.
+
+        seen: the positions that are read; mask: which of them this one may see (None: all).
+        """
+        query, key, value = self.attention.project(self.norm_attention(x), positions)
+        key_cache.index_copy_(2, at, key)
+        value_cache.index_copy_(2, at, value)
+        keys, values = key_cache[:, :, seen], value_cache[:, :, seen]
+        x = x + self.attention.out(attend(query, keys, values, mask, causal=False))
+        return x + self.mlp(self.norm_mlp(x))
+
+
+BlockKind = Literal["modern", "dalle"]
+
+
+def build_block(kind: BlockKind, width: int, heads: int, hidden: int) -> Block:
+    """A block of one kind, its residual branches starting at zero in the modern one.
+
+    modern: RMSNorm, QK-norm, SwiGLU, no biases. dalle: LayerNorm, GELU, biases.
+    """
+    if kind == "modern":
+        block = Block(
+            Attention(width, heads, bias=False, normalise=True),
+            GatedMLP(width, hidden),
+            (nn.RMSNorm(width), nn.RMSNorm(width)),
+        )
+        nn.init.zeros_(block.attention.out.weight)
+        nn.init.zeros_(block.mlp.down.weight)
+        return block
+    if kind == "dalle":
+        return Block(
+            Attention(width, heads, bias=True, normalise=False),
+            GeluMLP(width, hidden),
+            (nn.LayerNorm(width), nn.LayerNorm(width)),
+        )
+    raise ValueError(f"unknown block {kind!r}: modern or dalle")

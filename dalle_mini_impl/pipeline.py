@@ -1,0 +1,241 @@
+"""TextToImage: a trained run as one object that paints, completes, inpaints and ranks.
+
+Strings and PIL images go in and out; between them everything is codes and tensors.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from dalle_mini_impl.captions import CaptionTokenizer
+from dalle_mini_impl.images import to_images, to_tensor
+from dalle_mini_impl.models.clip import Clip
+from dalle_mini_impl.models.dalle import Dalle
+from dalle_mini_impl.models.image_tokenizer import ImageTokenizer, build_image_tokenizer
+from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.sampling import SamplingConfig, decode, log_likelihood, uniform_noise
+
+
+@dataclass(frozen=True)
+class Result:
+    """One picture with what made it and what was thought of it."""
+
+    image: Image.Image
+    caption: str
+    seed: int
+    """The picture's own seed: the same caption and seed paint it again, in any batch."""
+    clip_score: float | None
+    """Cosine similarity of picture and caption in [-1, 1]; None where the run has no CLIP."""
+    log_likelihood_ratio: float
+    """log p(codes | caption) - log p(codes | null caption), in nats."""
+    codes: tuple[int, ...]
+
+
+class TextToImage:
+    """Paints pictures from captions with the models of one run."""
+
+    def __init__(
+        self,
+        captions: CaptionTokenizer,
+        image_tokenizer: ImageTokenizer,
+        dalle: Dalle,
+        clip: Clip | None,
+        sampling: SamplingConfig,
+        device: str | torch.device = "cpu",
+    ):
+        self.device = torch.device(device)
+        self.captions = captions
+        self.image_tokenizer = image_tokenizer.to(self.device).eval().requires_grad_(False)
+        self.dalle = dalle.to(self.device).eval().requires_grad_(False)
+        self.clip = clip and clip.to(self.device).eval().requires_grad_(False)
+        self.sampling = sampling
+
+    @classmethod
+    def from_pretrained(
+        cls, run: str | Path | RunFolder, device: str | torch.device | None = None
+    ) -> "TextToImage":
+        """Load a run folder; `device` None takes the GPU where there is one.
+
+        Raises RunError where the run lacks the stages that sampling needs.
+        """
+        folder = run if isinstance(run, RunFolder) else RunFolder.open(Path(run))
+        captions = folder.captions()
+        image_tokenizer = load_image_tokenizer(folder)
+        return cls(
+            captions,
+            image_tokenizer,
+            load_dalle(folder, captions, image_tokenizer),
+            load_clip(folder, captions) if folder.has_weights("clip") else None,
+            folder.experiment.sampling,
+            device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        )
+
+    def __call__(
+        self,
+        caption: str,
+        seed: int = 0,
+        given: Int[Tensor, "n"] | None = None,
+        **settings: object,
+    ) -> list[Result]:
+        """Pictures for one caption, best first.
+
+        settings: fields of SamplingConfig that differ from the run's (num_images, candidates,
+        guidance, temperature, top_k, top_p, rank_by, …). given: codes to keep, -1 where free.
+        """
+        config = SamplingConfig(**{**self.sampling.model_dump(), **settings})
+        config = config.model_copy(update={"candidates": max(config.candidates, config.num_images)})
+        candidates = self.candidates(caption, seed, config, given)
+        return rank(candidates, config.rank_by)[: config.num_images]
+
+    def complete(
+        self, image: Image.Image, caption: str, keep_rows: int, **settings: object
+    ) -> list[Result]:
+        """Keep the first `keep_rows` rows of the picture's code grid and paint the rest."""
+        grid = self.image_tokenizer.grid
+        if not 0 < keep_rows < grid:
+            raise ValueError(
+                f"keep_rows is {keep_rows}: the code grid has {grid} rows, keep 1 to {grid - 1}"
+            )
+        given = self.encode(image)
+        given[keep_rows * grid :] = -1
+        return self(caption, given=given, **settings)
+
+    def inpaint(
+        self, image: Image.Image, mask: Image.Image, caption: str, **settings: object
+    ) -> list[Result]:
+        """Repaint the codes whose patches the mask touches (white = repaint); keep the others."""
+        grid, size = self.image_tokenizer.grid, self.image_tokenizer.image_size
+        patch = size // grid
+        painted = np.asarray(mask.convert("L").resize((size, size), Image.Resampling.NEAREST)) > 127
+        touched = painted.reshape(grid, patch, grid, patch).any(axis=(1, 3)).reshape(-1)
+        if not touched.any():
+            raise ValueError("the mask is black everywhere: paint white what is to be repainted")
+        given = self.encode(image)
+        given[torch.from_numpy(touched).to(given.device)] = -1
+        return self(caption, given=given, **settings)
+
+    def encode(self, image: Image.Image) -> Int[Tensor, "n"]:
+        """A picture's codes, after the same resize and crop as in training."""
+        pixels = to_tensor([image], self.image_tokenizer.image_size).to(self.device)
+        return self.image_tokenizer.encode(pixels)[0]
+
+    @torch.inference_mode()
+    def candidates(
+        self,
+        caption: str,
+        seed: int,
+        config: SamplingConfig,
+        given: Int[Tensor, "n"] | None = None,
+    ) -> list[Result]:
+        """All candidates of a caption with their scores, in the order of their seeds."""
+        ids = torch.from_numpy(self.captions.encode([caption])).to(self.device)
+        text = self.clip.encode_text(ids)[0] if self.clip is not None else None
+        results: list[Result] = []
+        for start in range(0, config.candidates, config.batch_size):
+            seeds = range(seed + start, seed + min(start + config.batch_size, config.candidates))
+            codes = self.sample_codes(ids, seeds, config, given)
+            pixels = self.image_tokenizer.decode(codes)
+            ratios = self.log_likelihood_ratio(ids, codes)
+            scores: list[float | None] = [None] * len(codes)
+            if self.clip is not None and text is not None:
+                scores = (self.clip.encode_image(pixels) @ text).tolist()
+            for image, own, score, ratio, row in zip(
+                to_images(pixels), seeds, scores, ratios.tolist(), codes.tolist(), strict=True
+            ):
+                results.append(Result(image, caption, own, score, ratio, tuple(row)))
+        return results
+
+    def sample_codes(
+        self,
+        ids: Int[Tensor, "1 t"],
+        seeds: Iterable[int],
+        config: SamplingConfig,
+        given: Int[Tensor, "n"] | None = None,
+    ) -> Int[Tensor, "b n"]:
+        """Codes for one caption and many seeds: the text runs once for all of them.
+
+        With guidance the stream holds 2b rows, each with a cache of its own: conditional, then
+        null.
+        """
+        noise = uniform_noise(list(seeds), self.dalle.image_length).to(self.device)
+        guided = config.guidance != 1
+        captions = torch.cat((ids, torch.zeros_like(ids))) if guided else ids
+        cache = self.dalle.empty_cache(len(captions))
+        first = self.dalle.prefill(captions, cache)
+        times = torch.full((len(captions),), len(noise), device=self.device)
+        cache, first = cache.repeat(times), first.repeat_interleave(times, dim=0)
+        start = self.dalle.text_length
+
+        def step(code: Tensor, above: Tensor, index: int) -> Tensor:
+            at = torch.tensor([index], device=self.device)
+            return self.dalle.step(code, above, at, cache, reach=start + index + 1)
+
+        rows = None if given is None else given.expand(len(noise), -1)
+        return decode(first, step, noise, self.dalle.grid, config, rows)
+
+    def log_likelihood_ratio(
+        self, ids: Int[Tensor, "1 t"], codes: Int[Tensor, "b n"]
+    ) -> Float[Tensor, "b"]:
+        """log p(codes | caption) - log p(codes | null caption) of each row, in nats."""
+        rows = ids.expand(len(codes), -1)
+        conditional = self.dalle(rows, codes).image
+        null = self.dalle(torch.zeros_like(rows), codes).image
+        return log_likelihood(conditional, codes) - log_likelihood(null, codes)
+
+
+def rank(candidates: Sequence[Result], rank_by: str) -> list[Result]:
+    """Candidates best first by CLIP, by likelihood ratio, by both standardised, or as they came."""
+    clip = np.array([np.nan if c.clip_score is None else c.clip_score for c in candidates])
+    ratio = np.array([c.log_likelihood_ratio for c in candidates])
+    if rank_by == "none":
+        return list(candidates)
+    if np.isnan(clip).any():
+        score = ratio
+    else:
+        both = standardise(clip) + standardise(ratio)
+        score = {"clip": clip, "likelihood": ratio, "both": both}[rank_by]
+    return [candidates[i] for i in np.argsort(-score, kind="stable")]
+
+
+def standardise(scores: np.ndarray) -> np.ndarray:
+    """Zero mean and unit deviation."""
+    return (scores - scores.mean()) / (scores.std() + 1e-8)
+
+
+def load_image_tokenizer(run: RunFolder) -> ImageTokenizer:
+    """The run's image tokenizer with its trained weights."""
+    experiment = run.experiment
+    model = build_image_tokenizer(experiment.image_tokenizer, experiment.data.image_size)
+    run.load_weights("image_tokenizer", model)
+    return model
+
+
+def load_dalle(
+    run: RunFolder, captions: CaptionTokenizer, image_tokenizer: ImageTokenizer
+) -> Dalle:
+    """The run's transformer with its trained weights."""
+    model = Dalle(
+        run.experiment.transformer,
+        captions.vocabulary_size,
+        captions.context,
+        image_tokenizer.code_count,
+        image_tokenizer.grid,
+    )
+    run.load_weights("transformer", model)
+    return model
+
+
+def load_clip(run: RunFolder, captions: CaptionTokenizer) -> Clip:
+    """The run's CLIP with its trained weights."""
+    experiment = run.experiment
+    model = Clip(
+        experiment.clip, captions.vocabulary_size, captions.context, experiment.data.image_size
+    )
+    run.load_weights("clip", model)
+    return model

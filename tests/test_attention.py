@@ -1,0 +1,41 @@
+"""The attention patterns of the paper, position by position."""
+
+import pytest
+
+from dalle_mini_impl.models.attention import dalle_patterns, pattern_mask
+
+TEXT, GRID = 3, 4
+LENGTH = TEXT + GRID * GRID
+
+
+def seen(pattern: str, row: int, column: int, window: int = 3) -> set[tuple[int, int]]:
+    mask = pattern_mask(pattern, TEXT, LENGTH, GRID, window)
+    keys = mask[TEXT + row * GRID + column, TEXT:].nonzero().flatten().tolist()
+    return {divmod(key, GRID) for key in keys}
+
+
+@pytest.mark.parametrize("pattern", ["full", "row", "column", "convolution"])
+def test_patterns_are_causal_and_see_all_text(pattern):
+    mask = pattern_mask(pattern, TEXT, LENGTH, GRID)
+    assert not mask.triu(1).any()
+    assert mask[TEXT:, :TEXT].all()
+    assert mask.diagonal().all()
+
+
+def test_row_sees_the_previous_grid_positions():
+    assert seen("row", 2, 1) == {(2, 1), (2, 0), (1, 3), (1, 2), (1, 1)}
+
+
+def test_column_sees_its_own_column():
+    assert seen("column", 2, 1) == {(2, 1), (1, 1), (0, 1)}
+
+
+def test_convolution_sees_its_neighbourhood():
+    assert seen("convolution", 2, 1) == {(2, 1), (2, 0), (1, 0), (1, 1), (1, 2)}
+
+
+def test_order_of_patterns_is_the_papers():
+    assert dalle_patterns(6) == ["row", "column", "row", "row", "row", "convolution"]
+    sixty_four = dalle_patterns(64)
+    assert [i + 1 for i, p in enumerate(sixty_four) if p == "column"] == list(range(2, 64, 4))
+    assert sixty_four[-1] == "convolution"

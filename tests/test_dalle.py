@@ -1,0 +1,111 @@
+"""The transformer's promises: causality, separate streams, a cache that changes nothing."""
+
+import pytest
+import torch
+
+from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
+from dalle_mini_impl.training.dalle import real_tokens
+
+GRID, CONTEXT, CODES, WORDS = 4, 6, 32, 50
+
+VARIANTS = {
+    "modern": {},
+    "paper": {"block": "dalle", "attention": "dalle"},
+    "modern patterns": {"attention": "dalle", "upper_neighbour": False},
+}
+
+
+def build(seed: int = 0, **fields) -> Dalle:
+    torch.manual_seed(seed)
+    config = TransformerConfig(**{"depth": 4, "width": 32, "heads": 2, "hidden": 48, **fields})
+    model = Dalle(config, WORDS, CONTEXT, CODES, GRID).eval()
+    # Residual branches start at zero; give every part a say.
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def batch(rows: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    captions = torch.randint(1, WORDS, (rows, CONTEXT), generator=generator)
+    captions[0, 3:] = 0
+    return captions, torch.randint(CODES, (rows, GRID * GRID), generator=generator)
+
+
+@pytest.fixture(params=VARIANTS, ids=str)
+def model(request) -> Dalle:
+    return build(**VARIANTS[request.param])
+
+
+@torch.no_grad()
+def test_cached_logits_equal_uncached_ones(model):
+    captions, codes = batch()
+    expected = model(captions, codes).image
+    cache = model.empty_cache(len(captions))
+    logits = [model.prefill(captions, cache)]
+    above = model.above(codes)
+    for index in range(GRID * GRID - 1):
+        at = torch.tensor([index])
+        reach = model.text_length + index + 1 if index % 2 else None
+        logits.append(model.step(codes[:, index], above[:, index], at, cache, reach))
+    torch.testing.assert_close(torch.stack(logits, 1), expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_perturbing_a_code_leaves_earlier_logits_alone(model):
+    captions, codes = batch()
+    before = model(captions, codes)
+    for index in (0, 5, GRID * GRID - 2):
+        changed = codes.clone()
+        changed[:, index] = (changed[:, index] + 1) % CODES
+        after = model(captions, changed)
+        torch.testing.assert_close(after.text, before.text, rtol=0, atol=0)
+        same = slice(0, index + 1)
+        torch.testing.assert_close(after.image[:, same], before.image[:, same], rtol=0, atol=0)
+        assert not torch.equal(after.image[:, index + 1], before.image[:, index + 1])
+
+
+@torch.no_grad()
+def test_perturbing_a_caption_token_reaches_all_that_follows(model):
+    captions, codes = batch()
+    before = model(captions, codes)
+    changed = captions.clone()
+    changed[:, 2] = (changed[:, 2] % (WORDS - 1)) + 1
+    after = model(changed, codes)
+    torch.testing.assert_close(after.text[:, :3], before.text[:, :3], rtol=0, atol=0)
+    assert (after.text[:, 3] != before.text[:, 3]).any()
+    assert (after.image != before.image).any(dim=-1).all()
+
+
+@torch.no_grad()
+def test_every_text_position_has_its_own_padding_token():
+    model = build()
+    captions, codes = batch()
+    before = model(captions, codes).image
+    model.padding_embedding.weight[4] += 1
+    after = model(captions, codes).image
+    assert not torch.allclose(after[0], before[0])
+    torch.testing.assert_close(after[1:], before[1:], rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_text_logits_need_no_picture(model):
+    if "row" in model.patterns:
+        pytest.skip("patterns leave text positions fully causal; covered by the full pattern")
+    captions, codes = batch()
+    torch.testing.assert_close(model.text_logits(captions), model(captions, codes).text)
+
+
+def test_every_parameter_gets_a_gradient(model):
+    captions, codes = batch()
+    captions[:, -1] = 0
+    logits = model(captions, codes)
+    (logits.text.square().mean() + logits.image.square().mean()).backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_only_the_first_pad_counts_as_text():
+    captions = torch.tensor([[5, 6, 0, 0], [1, 2, 3, 4], [0, 0, 0, 0]])
+    expected = torch.tensor([[1.0, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
+    assert torch.equal(real_tokens(captions), expected)
