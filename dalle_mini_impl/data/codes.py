@@ -1,0 +1,113 @@
+"""The cache of image codes: every picture encoded once, memory-mapped, never used when stale.
+
+A key says what the codes were computed from. It is written last and removed first, so an
+interrupted write leaves no cache that looks whole.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int, Integer
+
+
+@dataclass(frozen=True)
+class CodeKey:
+    """What codes depend on; a cache whose key differs in anything is stale."""
+
+    weights: str
+    """Hash of the image tokenizer's weights."""
+    data: str
+    """Fingerprint of the pictures."""
+    variants: int
+    """Augmented variants of each picture."""
+    pictures: int
+    """Number of pictures."""
+
+
+@dataclass(frozen=True)
+class CodeCache:
+    """Codes of all pictures in all variants."""
+
+    codes: Integer[np.ndarray, "variants pictures tokens"]
+    """Memory-mapped, row-major over the grid."""
+    key: CodeKey
+
+    @classmethod
+    def open(cls, folder: Path, key: CodeKey) -> "CodeCache | None":
+        """The cache in `folder`, or None where there is none or it was made from other inputs."""
+        try:
+            found = json.loads((folder / "codes.json").read_text(encoding="utf-8"))
+            codes = np.load(folder / "codes.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError):
+            return None
+        if found != asdict(key) or codes.shape[:2] != (key.variants, key.pictures):
+            return None
+        return cls(codes, key)
+
+    @classmethod
+    def write(
+        cls, folder: Path, key: CodeKey, chunks: Iterable[Integer[np.ndarray, "b tokens"]]
+    ) -> "CodeCache":
+        """Write the codes of all pictures of the first variant in order, then of the next.
+
+        Stored as uint16 where that is enough. ValueError if `chunks` are too few or too many.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "codes.json").unlink(missing_ok=True)
+        temporary = folder / f".codes.npy.{os.getpid()}"
+        total, end = key.variants * key.pictures, 0
+        codes: np.memmap | None = None
+        try:
+            for chunk in chunks:
+                if codes is None:
+                    codes = np.lib.format.open_memmap(
+                        temporary, "w+", np.dtype(np.int32), (total, chunk.shape[1])
+                    )
+                start, end = end, end + len(chunk)
+                if end > total:
+                    break
+                codes[start:end] = chunk
+            if codes is None or end != total:
+                raise ValueError(f"{end} pictures encoded where {total} were announced")
+            _finish(codes, folder / "codes.npy", key)
+        finally:
+            temporary.unlink(missing_ok=True)
+        note = folder / f".codes.json.{os.getpid()}"
+        note.write_text(json.dumps(asdict(key)), encoding="utf-8")
+        os.replace(note, folder / "codes.json")
+        cache = cls.open(folder, key)
+        if cache is None:
+            raise ValueError(f"{folder}: the code cache could not be read back; is the disk full?")
+        return cache
+
+    def counts(self, code_count: int) -> Int[np.ndarray, "code_count"]:
+        """How often each code occurs, in all variants together."""
+        total = np.zeros(code_count, np.int64)
+        for variant in self.codes:
+            total += np.bincount(variant.ravel(), minlength=code_count)
+        return total
+
+
+def _finish(codes: np.ndarray, path: Path, key: CodeKey) -> None:
+    """Store the flat `codes` at `path` by variant, in the narrowest integers that hold them."""
+    narrow = np.dtype(np.uint16 if codes.max(initial=0) < 2**16 else np.int32)
+    temporary = path.with_name(f".{path.name}.narrow.{os.getpid()}")
+    shape = (key.variants, key.pictures, codes.shape[1])
+    try:
+        stored = np.lib.format.open_memmap(temporary, "w+", narrow, shape)
+        for variant in range(key.variants):
+            stored[variant] = codes[variant * key.pictures : (variant + 1) * key.pictures]
+        stored.flush()
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def perplexity(counts: Int[np.ndarray, "code_count"]) -> Float[np.ndarray, ""]:
+    """exp of the entropy of the code frequencies: the number of codes in effective use."""
+    shares = counts[counts > 0] / max(1, counts.sum())
+    return np.asarray(np.exp(-np.sum(shares * np.log(shares))))
