@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from dalle_mini_impl.captions import CaptionsConfig
@@ -71,7 +70,9 @@ def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None
     try:
         return Experiment.model_validate(settings)
     except ValidationError as error:
-        raise explain(error, f"{path} with overrides" if overrides else str(path)) from error
+        raise explain(
+            error, f"{path} with the overrides given" if overrides else str(path)
+        ) from error
 
 
 def explain(error: ValidationError, origin: str) -> ConfigError:

@@ -1,0 +1,72 @@
+"""The `dalle` command: a table of commands, of which only the chosen one is imported."""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import import_module, metadata
+
+COMMANDS = {
+    "train": ("dalle_mini_impl.cli.train", "train every stage of an experiment, or continue a run"),
+    "sample": ("dalle_mini_impl.cli.sample", "paint pictures from captions and rank them"),
+    "data": ("dalle_mini_impl.cli.data", "look over a collection before training on it"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (2 for a mistake in what the user gave)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments.pop(0) if arguments else "--help"
+    if name in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if name == "--version":
+        print(f"dalle-mini-impl {_version()}")
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        return _fail(f"dalle {name}: no such command; {hint}")
+    try:
+        import_module(COMMANDS[name][0]).main(arguments)
+    except ValueError as error:
+        if not _is_mistake_of_user(error):
+            raise
+        return _fail(f"dalle {name}: {error}")
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {purpose}" for name, (_, purpose) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: dalle COMMAND [...]   (dalle COMMAND --help explains one)",
+            "",
+            "Train a text-to-image model on captioned pictures, and paint with it.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def _is_mistake_of_user(error: ValueError) -> bool:
+    # Imported here because `dalle --help` answers at once, without torch.
+    from dalle_mini_impl.config import ConfigError
+    from dalle_mini_impl.data.sources import DataError
+    from dalle_mini_impl.run import RunError
+
+    return isinstance(error, ConfigError | DataError | RunError)
+
+
+def _fail(message: str) -> int:
+    print(message, file=sys.stderr)
+    return 2
+
+
+def _version() -> str:
+    try:
+        return metadata.version("dalle-mini-impl")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,190 @@
+"""train CONFIG [--run DIR] [--stage STAGE] [--no-resume] [--tensorboard] [--SECTION.FIELD VALUE]
+
+Trains what the run does not have yet: captions, image_tokenizer, codes, transformer, clip.
+
+  CONFIG           an experiment's YAML, such as configs/shapes.yaml; may be left out with --run
+  --run DIR        the run folder; runs/NAME for configs/NAME.yaml unless given
+  --stage STAGE    this stage only
+  --no-resume      begin the stage anew in place of continuing from its checkpoint
+  --tensorboard    also log for TensorBoard
+
+`train CONFIG --help` lists every field of that experiment with its value: each is an option, as
+in --transformer.depth 8.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import ValidationError
+
+from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.experiment import (
+    SHIPPED,
+    Experiment,
+    explain,
+    field_paths,
+    load_experiment,
+)
+from dalle_mini_impl.run import RunFolder
+
+# What each stage's result is made from: a change to it makes the result another run's.
+INPUTS = {
+    "captions": ("data", "captions"),
+    "image_tokenizer": ("data", "image_tokenizer"),
+    "transformer": ("data", "captions", "image_tokenizer", "transformer"),
+    "clip": ("data", "captions", "image_tokenizer", "clip"),
+}
+WEIGHTS = {"image_tokenizer": "image_tokenizer", "transformer": "dalle", "clip": "clip"}
+# Fields that change how fast or how visibly a stage trains, not what it learns.
+HARMLESS = {"workers", "max_unreadable", "checkpoint_minutes", "previews", "log_every", "compile"}
+EXTENDABLE = {"steps", "minutes"}
+
+
+@dataclass(frozen=True)
+class Command:
+    """Train what the run does not have yet; every field of the experiment is an option."""
+
+    config: tyro.conf.Positional[str | None]
+    """The experiment's YAML; may be left out where --run names a run to continue."""
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    """Fields of the experiment."""
+    run: str | None = None
+    """The run folder; runs/NAME for configs/NAME.yaml unless given."""
+    stage: Literal["captions", "image_tokenizer", "codes", "transformer", "clip"] | None = None
+    """This stage only; unless given, all that the run does not have yet."""
+    resume: bool = True
+    """Continue a stage from its checkpoint, or begin it anew."""
+    tensorboard: bool = False
+    """Also log for TensorBoard, under the run's tensorboard/."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train as the arguments say."""
+    config, run_path = _config_and_run(argv)
+    if config is None and run_path is None:
+        if {"-h", "--help"} & set(argv):
+            print(__doc__)
+            return
+        shipped = ", ".join(f"configs/{path.name}" for path in sorted(SHIPPED.glob("*.yaml")))
+        raise ConfigError(f"CONFIG is missing: name a YAML ({shipped}) or a run to continue, --run")
+    command = _parse(argv, config or str(Path(run_path or "") / "config.yaml"), config, run_path)
+    run = open_run(
+        Path(command.run or f"runs/{Path(config or '').stem}"),
+        command.experiment,
+        anew=None if command.resume else (command.stage or "all"),
+    )
+    if command.tensorboard:
+        run.mirror_to_tensorboard()
+
+    from dalle_mini_impl.training.stages import run_stages
+
+    run_stages(run, command.stage, command.resume)
+
+
+def open_run(path: Path, experiment: Experiment, anew: str | None = None) -> RunFolder:
+    """The run at `path`, with `experiment` as its configuration.
+
+    ConfigError if an existing run has results that a changed field went into. anew: the stage
+    ("all": every stage) whose results are about to be replaced, so that its fields may change.
+    """
+    if not (path / "config.yaml").is_file():
+        return RunFolder.create(path, experiment)
+    run = RunFolder.open(path)
+    changed = sorted(_changes(run.experiment.model_dump(), experiment.model_dump()))
+    for stage, sections in INPUTS.items():
+        if anew in (stage, "all"):
+            continue
+        state = _state(run, stage)
+        accepted = HARMLESS | (EXTENDABLE if state == "begun" else set())
+        binding = [
+            change
+            for name, change in changed
+            if name.split(".")[0] in sections and name.split(".")[-1] not in accepted
+        ]
+        if state and binding:
+            more = f" and {len(binding) - 5} more" if len(binding) > 5 else ""
+            raise ConfigError(
+                f"{path}: its {stage} stage is {state} with other settings: "
+                f"{'; '.join(binding[:5])}{more}. Use another --run for the new settings, or "
+                f"continue with the old ones: train --run {path}"
+            )
+    if not changed:
+        return run
+    return RunFolder.create(path, experiment, run.fingerprint)
+
+
+def _state(run: RunFolder, stage: str) -> str | None:
+    """finished, begun (there is a checkpoint), or none."""
+    done = run.has_captions() if stage == "captions" else run.has_weights(WEIGHTS[stage])
+    if done:
+        return "finished"
+    return "begun" if any((run.path / "checkpoints" / stage).glob("*")) else None
+
+
+def _changes(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted name and description of each field that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            below = f"{name}.{key}" if name else key
+            yield from _changes(old.get(key), new.get(key), below)
+    elif old != new:
+        yield name, f"{name} was {old!r}, now {new!r}"
+
+
+def _config_and_run(argv: Sequence[str]) -> tuple[str | None, str | None]:
+    """CONFIG and --run, needed before the other options can be known."""
+    config = argv[0] if argv and not argv[0].startswith("-") else None
+    run = None
+    for index, argument in enumerate(argv):
+        if argument == "--run" and index + 1 < len(argv):
+            run = argv[index + 1]
+        elif argument.startswith("--run="):
+            run = argument.removeprefix("--run=")
+        elif config is None and argument.endswith((".yaml", ".yml")):
+            config = argument
+    return config, run
+
+
+def _parse(argv: Sequence[str], source: str, config: str | None, run: str | None) -> Command:
+    """The command line on top of the YAML at `source`."""
+    experiment = load_experiment(source) if config else RunFolder.open(run or "").experiment
+    try:
+        return tyro.cli(
+            Command,
+            prog="dalle train",
+            args=list(argv),
+            default=Command(config=config, experiment=experiment, run=run),
+            config=(tyro.conf.AvoidSubcommands,),
+        )
+    except ValidationError as error:
+        # tyro builds the sections one by one, so an error does not know which one it is in:
+        # validating the whole again names the field.
+        load_experiment(source, _overrides(argv, experiment))
+        raise explain(error, "command line") from error
+
+
+def _overrides(argv: Sequence[str], experiment: Experiment) -> dict[str, Any]:
+    """Options given for fields of the experiment, as text by dotted name."""
+    fields = set(field_paths(Experiment))
+    values: dict[str, list[str]] = {}
+    name = ""
+    for argument in argv:
+        if argument.startswith("--"):
+            option, *value = argument.removeprefix("--").split("=", 1)
+            name = option.replace("-", "_")
+            values[name] = value
+        elif name:
+            values[name].append(argument)
+    overrides: dict[str, Any] = {}
+    for name in values.keys() & fields:
+        current: Any = experiment
+        for part in name.split("."):
+            current = getattr(current, part, None)
+        several = isinstance(current, tuple) or len(values[name]) != 1
+        overrides[name] = values[name] if several else values[name][0]
+        if overrides[name] == "None":
+            overrides[name] = None
+    return overrides
