@@ -1,0 +1,206 @@
+"""Any captioned collection as a stream of examples, read by Hugging Face `datasets`.
+
+`detect` says which files a path holds and `columns` what their columns mean; here they are opened,
+split into train, validation and held-out, and turned into examples. Nothing is decoded yet.
+"""
+
+import hashlib
+import io
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from pydantic import Field, field_validator
+
+from dalle_mini_impl.config import Config
+from dalle_mini_impl.data.detect import DataError
+from dalle_mini_impl.data.shapes import Scene, ShapesConfig, Split, describe, draw_scene, render
+
+__all__ = ["DataConfig", "DataError", "Example", "Source", "open_source"]
+
+
+class DataConfig(Config):
+    """The captioned pictures: where they are and how they become examples."""
+
+    path: str = "shapes"
+    """shapes, or a folder, file, glob or URL of captioned pictures, or a Hub name."""
+    held_out_path: str | None = None
+    """Validation pictures from elsewhere, in place of a share of path."""
+    held_out: float = Field(0.05, ge=0, lt=1)
+    """Share of the pictures kept for validation (chosen by a hash of their keys)."""
+    held_out_captions: tuple[str, ...] = ()
+    """Regular expressions (any case): a picture with a matching caption is never trained on."""
+    image_size: int = Field(64, ge=8)
+    """Side of the square pictures in pixels."""
+    image_column: str | None = None
+    """Column of the pictures or their paths; none detects it."""
+    caption_column: str | None = None
+    """Column of the captions (json.en reaches into records); none detects it, "" is no captions."""
+    label_column: str | None = None
+    """Column of class names; none detects it where there are no captions."""
+    templates: tuple[str, ...] = ("a photo of a {label}",)
+    """Captions made from a class name."""
+    stream: bool = False
+    """Read shards and Hub data as they arrive instead of copying them to the cache first."""
+    limit: int | None = Field(None, ge=1)
+    """Use at most this many pictures of each split."""
+    random_resized_crop: float | None = Field(None, gt=0, le=1)
+    """Smallest share of the area that a random crop keeps; none crops the centre."""
+    horizontal_flip: bool = False
+    """Mirror half of the pictures: wrong where captions say left and right."""
+    max_unreadable: float = Field(0.05, ge=0, le=1)
+    """Share of unreadable pictures above which preparation stops."""
+    workers: int = Field(0, ge=0)
+    """Processes that decode pictures; 0 uses all cores."""
+    shapes: ShapesConfig = ShapesConfig()
+    """The procedural scenes of path shapes."""
+
+    @field_validator("held_out_captions")
+    @classmethod
+    def _expressions(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(f"{value!r} is not a regular expression: {error}") from None
+        return values
+
+    @field_validator("templates")
+    @classmethod
+    def _templates(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if "{label}" not in value:
+                mend = 'write it like "a photo of a {label}"'
+                raise ValueError(f"{value!r} lacks {{label}}: {mend}")
+        return values
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture that is not decoded yet, with its captions."""
+
+    key: str
+    """Names the picture within its collection; the same in every run."""
+    image: bytes | str | Scene | None
+    """The file's bytes or path, a scene to draw, or none where the row holds no picture."""
+    captions: tuple[str, ...]
+    attributes: dict[str, Any] | None = None
+
+    def open(self, side: int | None = None) -> Image.Image:
+        """The picture as it is stored; with `side`, large JPEGs may come reduced, not below it.
+
+        Raises whatever Pillow raises on a missing or damaged file.
+        """
+        if isinstance(self.image, Scene):
+            return render(self.image, side or 64)
+        if self.image is None:
+            raise ValueError("the row holds no picture")
+        if isinstance(self.image, str) and "://" in self.image:
+            raise ValueError("a URL: download the pictures first, into a folder or tar shards")
+        opened = Image.open(io.BytesIO(self.image) if isinstance(self.image, bytes) else self.image)
+        if side is not None:
+            opened.draft("RGB", (2 * side, 2 * side))
+        opened.load()
+        return opened
+
+
+class Source(ABC):
+    """One split of a collection. Iterating gives its examples, always in the same order."""
+
+    captioned: bool
+    """Whether the collection has captions at all."""
+    description: str
+    """What was detected, in a line."""
+
+    @abstractmethod
+    def rows(self) -> Iterator[Any]:
+        """What `reader` makes examples of: cheap to make and to send to another process."""
+
+    @property
+    @abstractmethod
+    def reader(self) -> Callable[[Any], Example]:
+        """A picklable function from a row to its example."""
+
+    @abstractmethod
+    def size(self) -> int | None:
+        """How many rows there are at most; none where only reading on would tell."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes whenever the content does."""
+
+    def __iter__(self) -> Iterator[Example]:
+        return map(self.reader, self.rows())
+
+
+@dataclass(frozen=True)
+class ShapesReader:
+    """Draws example `index` of a split of the procedural scenes."""
+
+    config: ShapesConfig
+    split: Split
+
+    def __call__(self, index: int) -> Example:
+        scene = draw_scene(index, self.split, self.config)
+        described = describe(scene, index, self.split, self.config)
+        claims = [claim.to_dict() for _, claim in described]
+        return Example(
+            f"{self.split}/{index:08d}",
+            scene,
+            tuple(caption for caption, _ in described),
+            {"scene": scene.to_dict(), "claims": claims},
+        )
+
+
+class ShapesSource(Source):
+    """The procedural scenes."""
+
+    captioned = True
+
+    def __init__(self, config: DataConfig, split: Split) -> None:
+        shapes = config.shapes
+        sizes = {
+            "train": shapes.train_examples,
+            "validation": shapes.validation_examples,
+            "held_out": shapes.held_out_examples,
+        }
+        self.count = min(sizes[split], config.limit or sizes[split])
+        self.reading = ShapesReader(shapes, split)
+        self.description = "procedural scenes"
+
+    def rows(self) -> Iterator[int]:
+        return iter(range(self.count))
+
+    @property
+    def reader(self) -> ShapesReader:
+        return self.reading
+
+    def size(self) -> int:
+        return self.count
+
+    def fingerprint(self) -> str:
+        from dalle_mini_impl.data import claims, scenes, shapes
+
+        # The drawing code decides the content: hashing it spares a version that one forgets.
+        digest = hashlib.sha256(self.reading.config.model_dump_json().encode())
+        for module in (claims, scenes, shapes):
+            digest.update(Path(str(module.__file__)).read_bytes())
+        return digest.hexdigest()
+
+
+def open_source(config: DataConfig, split: Split) -> Source:
+    """One split of the configured collection.
+
+    "train" and "validation" never share a picture, and neither holds a "held_out" one (a caption
+    that matches `held_out_captions`; for shapes, compositions that training never sees).
+    Raises DataError where the path or its columns cannot be understood.
+    """
+    if config.path == "shapes":
+        return ShapesSource(config, split)
+    from dalle_mini_impl.data.tables import TableSource
+
+    return TableSource(config, split)

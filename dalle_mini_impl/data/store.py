@@ -1,0 +1,254 @@
+"""Every picture of a split decoded once, at one size, in a memory-mapped file beside its captions.
+
+FOLDER/SPLIT/pictures.u8      uint8 [n, side, side, 3]
+FOLDER/SPLIT/examples.jsonl   key, captions and attributes of each picture
+FOLDER/SPLIT/store.json       fingerprint, counts, side
+"""
+
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from dalle_mini_impl.data.shapes import Split
+from dalle_mini_impl.data.sources import DataConfig, DataError, Example, Source, open_source
+
+VERSION = 1  # of the preparation: raise it when equal files would be prepared differently
+POOL_FROM = 2000
+"""Collections below this many pictures are prepared in one process."""
+CHUNK = 64
+SHOWN = 5
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Store:
+    """The prepared pictures of one split, in the order of their source."""
+
+    folder: Path
+    side: int
+    images: np.ndarray
+    """uint8 [n, side, side, 3], memory-mapped and read-only."""
+    keys: list[str]
+    captions: list[tuple[str, ...]]
+    """At least one caption of each picture; ("",) each where the collection has none."""
+    attributes: list[dict[str, Any] | None]
+    fingerprint: str
+    captioned: bool
+    counts: dict[str, int] = field(default_factory=dict)
+    """Pictures left out: unreadable, uncaptioned."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Store":
+        """Opens what `prepare` wrote. Raises FileNotFoundError where there is nothing."""
+        meta = json.loads((folder / "store.json").read_text("utf-8"))
+        with (folder / "examples.jsonl").open(encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in lines]
+        shape = (len(rows), meta["side"], meta["side"], 3)
+        images = (
+            np.memmap(folder / "pictures.u8", np.uint8, "r", shape=shape)
+            if rows
+            else np.zeros(shape, np.uint8)  # an empty file cannot be mapped
+        )
+        return cls(
+            folder,
+            meta["side"],
+            images,
+            [row["key"] for row in rows],
+            [tuple(row["captions"]) for row in rows],
+            [row["attributes"] for row in rows],
+            meta["fingerprint"],
+            meta["captioned"],
+            meta["counts"],
+        )
+
+
+def stored_side(config: DataConfig) -> int:
+    """Side of the stored pictures: larger where random crops will cut from them."""
+    return math.ceil(config.image_size / math.sqrt(config.random_resized_crop or 1.0))
+
+
+def prepare(
+    config: DataConfig, split: Split, folder: Path, report: Callable[[str], None] = print
+) -> Store:
+    """Decodes a split into `folder`, or opens what is there if it was made from the same data.
+
+    Unreadable pictures are skipped and the first few named; in a captioned collection those
+    without captions are skipped too. Raises DataError where more than `max_unreadable` fail or a
+    training split comes out empty.
+    """
+    source = open_source(config, split)
+    fingerprint = _fingerprint(config, split, source)
+    target = Path(folder) / split
+    if _stored_fingerprint(target) == fingerprint:
+        store = Store.open(target)
+        report(f"{split}: {_pictures(len(store))} ready in {target}")
+        return store
+    started = time.perf_counter()
+    temporary = Path(folder) / f".{split}-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        _write(config, split, source, fingerprint, temporary, report)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    store = Store.open(target)
+    report(_summary(split, store, source, time.perf_counter() - started))
+    return store
+
+
+def _stored_fingerprint(folder: Path) -> str | None:
+    try:
+        return json.loads((folder / "store.json").read_text("utf-8"))["fingerprint"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _fingerprint(config: DataConfig, split: Split, source: Source) -> str:
+    """Hash of everything that decides the content of the store."""
+    # Files are told apart by name, size and time, so a moved collection keeps its fingerprint;
+    # the other left-out fields change how the pictures are used, not what they are.
+    left_out = {"path", "held_out_path", "workers", "max_unreadable", "horizontal_flip", "stream"}
+    settings = config.model_dump(mode="json", exclude={*left_out, "shapes"})
+    parts = [VERSION, split, stored_side(config), settings, source.fingerprint()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _write(
+    config: DataConfig,
+    split: Split,
+    source: Source,
+    fingerprint: str,
+    folder: Path,
+    report: Callable[[str], None],
+) -> None:
+    kept = uncaptioned = 0
+    failures: list[str] = []
+    side = stored_side(config)
+    work = partial(_decode, side=side)
+    with (
+        (folder / "pictures.u8").open("wb") as pixels,
+        (folder / "examples.jsonl").open("w", encoding="utf-8") as lines,
+    ):
+        for key, captions, attributes, picture in process(source, work, config.workers):
+            if isinstance(picture, str):
+                failures.append(f"{key}: {picture}")
+            elif source.captioned and not captions:
+                uncaptioned += 1
+            else:
+                row = {"key": key, "captions": captions or ("",), "attributes": attributes}
+                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+                pixels.write(picture)
+                kept += 1
+    seen = kept + uncaptioned + len(failures)
+    named = "; ".join(failures[:SHOWN]) + ("; …" if len(failures) > SHOWN else "")
+    if len(failures) > config.max_unreadable * seen:
+        raise DataError(
+            f"{len(failures):,} of {seen:,} pictures in data.path {config.path!r} are unreadable, "
+            f"more than data.max_unreadable = {config.max_unreadable:g} allows: {named}"
+        )
+    if failures:
+        report(f"{split}: skipped {len(failures):,} unreadable of {seen:,} pictures: {named}")
+    if kept == 0 and split == "train":
+        why = f"all {seen:,} lack a caption" if seen else "none belongs to the training split"
+        raise DataError(f"data.path {config.path!r} leaves no picture to train on: {why}")
+    meta = {
+        "fingerprint": fingerprint,
+        "side": side,
+        "captioned": source.captioned,
+        "counts": {"unreadable": len(failures), "uncaptioned": uncaptioned},
+    }
+    (folder / "store.json").write_text(json.dumps(meta, indent=1), "utf-8")
+
+
+def _decode(
+    example: Example, side: int
+) -> tuple[str, tuple[str, ...], dict[str, Any] | None, bytes | str]:
+    """The example with its pixels, or with the reason why they cannot be read."""
+    from dalle_mini_impl.images import fit
+
+    try:
+        picture: bytes | str = np.asarray(fit(example.open(side), side)).tobytes()
+    except Exception as error:  # Pillow raises nearly anything on damaged files
+        picture = unreadable(error)
+    return example.key, example.captions, example.attributes, picture
+
+
+def unreadable(error: Exception) -> str:
+    """Why a picture cannot be read, in one line."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def process(
+    source: Source, work: Callable[[Example], Result], workers: int = 0
+) -> Iterator[Result]:
+    """`work(example)` of each example in order, on several processes where that pays."""
+    workers = workers or _cores()
+    size = source.size()
+    if workers == 1 or (size is not None and size < POOL_FROM):
+        yield from map(work, source)
+        return
+    # Forking skips the imports; the children run Pillow and numpy only, never torch.
+    method = "fork" if sys.platform.startswith("linux") else "spawn"
+    context = multiprocessing.get_context(method)
+    waiting: deque[Future[list[Result]]] = deque()
+    with ProcessPoolExecutor(workers, context) as pool:
+        for rows in _chunks(source.rows(), CHUNK):
+            waiting.append(pool.submit(_work, source.reader, work, rows))
+            if len(waiting) > 4 * workers:  # bounds what is held in memory
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _work(
+    reader: Callable[[Any], Example], work: Callable[[Example], Result], rows: list[Any]
+) -> list[Result]:
+    return [work(reader(row)) for row in rows]
+
+
+def _chunks(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(rows)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _pictures(count: int) -> str:
+    return f"{count:,} picture{'' if count == 1 else 's'}"
+
+
+def _summary(split: str, store: Store, source: Source, seconds: float) -> str:
+    text = f"{split}: {_pictures(len(store))} in {seconds:.1f} s ({source.description})"
+    if store.counts["uncaptioned"]:
+        text += f"; skipped {store.counts['uncaptioned']:,} without a caption"
+    if not store.captioned:
+        text += "; nothing has captions, so training is unconditional"
+    return text

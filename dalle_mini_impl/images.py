@@ -1,0 +1,196 @@
+"""The edge between Pillow pictures and tensors: any picture in, RGB at one size out."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torch import Tensor
+
+CAPTION_LINES = 4
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The picture as people see it, in RGB.
+
+    Takes the first frame, turns it as its EXIF orientation says, lays transparency over white and
+    scales 16-bit, 32-bit and floating-point greys to 8 bits instead of clipping them.
+    """
+    if image.tell() != 0:
+        image.seek(0)
+    image = _turned(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        return _eight_bits(image).convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        # Damaged EXIF data fails in many ways, and the pixels are still good without it.
+        image.load()
+        return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of many bits as "L". I;16 is 0..65535; I and F have no fixed range, so it is inferred
+    from the largest value: 1 (F only), 255 (F only), 65535 or the largest itself."""
+    values = np.asarray(image).astype(np.float64)
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    largest = float(values.max(initial=0.0))
+    if image.mode == "F" and largest <= 1.0:
+        white = 1.0
+    elif image.mode == "F" and largest <= 255.0:
+        white = 255.0
+    else:
+        white = max(65535.0, largest)
+    grey = np.clip(np.rint(values * (255.0 / white)), 0, 255).astype(np.uint8)
+    return Image.fromarray(grey)
+
+
+def fit(image: Image.Image, size: int) -> Image.Image:
+    """RGB picture of size × size: the short side resized to `size`, the centre cropped."""
+    image = to_rgb(image)
+    if image.size == (size, size):
+        return image
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    # reducing_gap shrinks very large pictures in two steps: faster, with no visible difference.
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+
+
+def to_tensor(images: Sequence[Image.Image], size: int) -> Float[Tensor, "b 3 h w"]:
+    """Pictures of any kind as float32 in [0, 1], each fitted to size × size."""
+    if not images:
+        return torch.zeros(0, 3, size, size)
+    pixels = np.stack([np.asarray(fit(image, size)) for image in images])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 255.0
+
+
+def to_images(pixels: Float[Tensor, "b 3 h w"]) -> list[Image.Image]:
+    """Tensors in [0, 1] as RGB pictures; values outside are clipped, NaN becomes black."""
+    levels = pixels.detach().float().nan_to_num(0.0).clamp(0.0, 1.0).mul(255.0).round()
+    rows = levels.to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return [Image.fromarray(row) for row in rows]
+
+
+def contact_sheet(
+    images: Sequence[Image.Image],
+    captions: Sequence[str] | None = None,
+    scores: Sequence[str | float] | None = None,
+    columns: int | None = None,
+    scale: float = 1.0,
+) -> Image.Image:
+    """All pictures in one RGB picture, row by row, with captions and scores written underneath.
+
+    Args:
+        captions: one text per picture, wrapped to its width; any Unicode is accepted.
+        scores: one text or number (three decimals) per picture, in a line of its own.
+        columns: pictures per row; none makes the sheet about square.
+        scale: magnification of the pictures; whole numbers keep pixels sharp.
+    """
+    for name, texts in (("captions", captions), ("scores", scores)):
+        if texts is not None and len(texts) != len(images):
+            raise ValueError(f"{len(texts)} {name} for {len(images)} pictures: give one each")
+    pictures = [to_rgb(image) for image in images] or [Image.new("RGB", (1, 1), "white")]
+    width = max(1, round(max(picture.width for picture in pictures) * scale))
+    height = max(1, round(max(picture.height for picture in pictures) * scale))
+    columns = columns or math.ceil(math.sqrt(len(pictures)))
+    font = ImageFont.load_default()
+    # A cell is wide enough for a few words even where the pictures are tiny.
+    cell = max(width, 96) if captions or scores else width
+    notes = [_notes(i, captions, scores, font, cell) for i in range(len(pictures))]
+    line = sum(font.getbbox("Ág")[1::2]) if isinstance(font, ImageFont.FreeTypeFont) else 12
+    line = max(12, int(line))
+    gap = 4
+    tall = height + (gap + line * max(len(note) for note in notes) if any(notes) else 0)
+    rows = math.ceil(len(pictures) / columns)
+    size = (columns * (cell + gap) + gap, rows * (tall + gap) + gap)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    sharp = float(scale).is_integer()
+    resampling = Image.Resampling.NEAREST if sharp else Image.Resampling.BICUBIC
+    for index, (picture, note) in enumerate(zip(pictures, notes, strict=True)):
+        left = gap + (index % columns) * (cell + gap)
+        top = gap + (index // columns) * (tall + gap)
+        shown = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        if shown != picture.size:
+            picture = picture.resize(shown, resampling)
+        sheet.paste(picture, (left + (cell - picture.width) // 2, top))
+        for number, text in enumerate(note):
+            draw.text((left, top + height + gap + number * line), text, fill="black", font=font)
+    return sheet
+
+
+def _notes(
+    index: int,
+    captions: Sequence[str] | None,
+    scores: Sequence[str | float] | None,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    width: int,
+) -> list[str]:
+    """The lines under one picture."""
+    lines = _wrap(captions[index], font, width) if captions and index < len(captions) else []
+    if scores and index < len(scores):
+        score = scores[index]
+        lines = [*lines, _drawable(score if isinstance(score, str) else f"{score:.3f}", font)]
+    return lines
+
+
+def _drawable(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    if isinstance(font, ImageFont.FreeTypeFont):
+        return text.encode("utf-8", "replace").decode("utf-8")
+    return text.encode("latin-1", "replace").decode("latin-1")  # the bitmap font knows no more
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """The text in lines no wider than `width` pixels, at most CAPTION_LINES of them."""
+    lines: list[str] = []
+    current = ""
+    for word in _drawable(text, font).split():
+        joined = f"{current} {word}".strip()
+        if font.getlength(joined) <= width:
+            current = joined
+            continue
+        if current:
+            lines.append(current)
+        while font.getlength(word) > width and len(word) > 1:  # one word wider than the picture
+            cut = next(
+                n
+                for n in range(len(word) - 1, 0, -1)
+                if n == 1 or font.getlength(word[:n]) <= width
+            )
+            lines.append(word[:cut])
+            word = word[cut:]
+        current = word
+        if len(lines) > CAPTION_LINES:
+            break
+    if current:
+        lines.append(current)
+    if len(lines) > CAPTION_LINES:
+        lines = [*lines[: CAPTION_LINES - 1], lines[CAPTION_LINES - 1][:-1] + "…"]
+    return lines
+
+
+def save_png(image: Image.Image, path: str | Path) -> None:
+    """Writes a PNG under a temporary name and renames it, so that a reader never sees half."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        image.save(temporary, format="PNG")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
