@@ -1,0 +1,138 @@
+"""Quantizers: how a map of features becomes a map of integer codes, and codes become latents.
+
+Each has `code_count`, the channels it takes (`features`) and gives (`latents`), a `forward` for
+training, `codes(features)`, `embed(codes)` and `nearest(latents)`. Codes here are maps `b h w`.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Quantized(NamedTuple):
+    """What a quantizer gives while training: latents for the decoder and the hard codes."""
+
+    latents: Float[Tensor, "b d h w"]
+    codes: Int[Tensor, "b h w"]
+
+
+class GumbelQuantizer(nn.Module):
+    """A codebook behind a categorical per position, relaxed by Gumbel-softmax (1611.01144).
+
+    It takes `code_count` logits per position. Training mixes codebook vectors by
+    softmax((logits + Gumbel noise) / τ), without straight-through; afterwards the argmax counts.
+    """
+
+    def __init__(self, code_count: int, latents: int):
+        super().__init__()
+        self.code_count = code_count
+        self.features = code_count
+        self.latents = latents
+        self.codebook = nn.Embedding(code_count, latents)
+
+    def forward(
+        self,
+        features: Float[Tensor, "b k h w"],
+        noise: Float[Tensor, "b k h w"],
+        temperature: Float[Tensor, ""],
+    ) -> Quantized:
+        """Relaxed latents; `noise` is `gumbel_noise(...)` or zeros, `temperature` is τ > 0."""
+        shares = ((features + noise) / temperature).softmax(dim=1)
+        latents = torch.einsum("bkhw,kd->bdhw", shares, self.codebook.weight)
+        return Quantized(latents, self.codes(features))
+
+    def codes(self, features: Float[Tensor, "b k h w"]) -> Int[Tensor, "b h w"]:
+        return features.argmax(dim=1)
+
+    def embed(self, codes: Int[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
+        return self.codebook(codes).movedim(-1, 1)
+
+    def nearest(self, latents: Float[Tensor, "b d h w"]) -> Quantized:
+        """The codebook vectors closest to `latents`, with gradients passed straight through."""
+        codes = nearest_rows(latents, self.codebook.weight)
+        return Quantized(straight_through(latents, self.embed(codes)), codes)
+
+
+class FiniteScalarQuantizer(nn.Module):
+    """Each channel rounded to one of a few levels: no codebook to learn or to collapse.
+
+    Mentzer et al. 2023, arXiv 2309.15505. `levels` gives the levels per channel and their
+    product the code count. Latents lie in [-1, 1], in steps of 1 / (levels // 2).
+    """
+
+    codebook: Tensor
+    levels: Tensor
+
+    def __init__(self, levels: tuple[int, ...]):
+        super().__init__()
+        self.code_count = math.prod(levels)
+        self.features = self.latents = len(levels)
+        # Follow from the configuration, so they are not saved with the weights.
+        self.register_buffer("levels", torch.tensor(levels), persistent=False)
+        digits = torch.cartesian_prod(*(torch.arange(n) for n in reversed(levels)))
+        digits = digits.reshape(self.code_count, len(levels)).flip(1)  # first channel fastest
+        half = self.levels // 2
+        self.register_buffer("codebook", (digits - half) / half, persistent=False)
+
+    def forward(self, features: Float[Tensor, "b d h w"]) -> Quantized:
+        return self.nearest(self.bound(features))
+
+    def bound(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
+        """Squash into the range of the levels, before rounding; zero stays zero.
+
+        An even number of levels has no middle: its range is moved by half a step so that
+        rounding to integers still yields every level, and the tanh is moved back to keep 0 at 0.
+        """
+        levels = _per_channel(self.levels)
+        # Slightly inside, so that saturated features cannot round to a level that is not there.
+        reach = (levels - 1) * (1 - 1e-3) / 2
+        offset = (levels % 2 == 0) * 0.5
+        shift = torch.atanh(offset / reach)
+        return (torch.tanh(features + shift) * reach - offset) / (levels // 2)
+
+    def codes(self, features: Float[Tensor, "b d h w"]) -> Int[Tensor, "b h w"]:
+        return self.nearest(self.bound(features)).codes
+
+    def embed(self, codes: Int[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
+        return F.embedding(codes, self.codebook).movedim(-1, 1)
+
+    def nearest(self, latents: Float[Tensor, "b d h w"]) -> Quantized:
+        """The levels closest to `latents`, with gradients passed straight through."""
+        half = _per_channel(self.levels // 2)
+        top = _per_channel(self.levels - 1)
+        digits = torch.minimum((latents * half).round() + half, top).clamp_min(0)
+        places = _per_channel(self.levels.cumprod(0) // self.levels)
+        codes = (digits.long() * places).sum(dim=1)
+        return Quantized(straight_through(latents, (digits - half) / half), codes)
+
+
+def gumbel_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard Gumbel noise, -log(-log u), in the shape of `like`."""
+    # An exponential draw is -log u exactly, without the log of a zero.
+    return -torch.empty_like(like).exponential_(generator=generator).log()
+
+
+def straight_through(
+    latents: Float[Tensor, "b d h w"], quantized: Float[Tensor, "b d h w"]
+) -> Float[Tensor, "b d h w"]:
+    """The value of `quantized` with the gradient of `latents`."""
+    return latents + (quantized - latents).detach()
+
+
+def nearest_rows(
+    latents: Float[Tensor, "b d h w"], rows: Float[Tensor, "k d"]
+) -> Int[Tensor, "b h w"]:
+    """Index of the row with the smallest Euclidean distance to each latent."""
+    with torch.no_grad():
+        points = latents.movedim(1, -1)
+        # |p|² is the same for every row.
+        distances = rows.square().sum(dim=1) - 2 * points @ rows.T
+        return distances.argmin(dim=-1)
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values.reshape(1, -1, 1, 1)
