@@ -125,16 +125,16 @@ def relation_holds(first: Object, relation: str, second: Object, tolerance: floa
 def outline(shape: str) -> list[tuple[float, float]]:
     """Corners of a polygonal shape, stretched to fill the unit box."""
     if shape == "square":
-        return [(0, 0), (1, 0), (1, 1), (0, 1)]
+        return [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)]
     if shape == "triangle":
-        return [(0.5, 0), (1, 1), (0, 1)]
+        return [(0.5, 0.0), (1.0, 1.0), (0.0, 1.0)]
     if shape == "diamond":
-        return [(0.5, 0), (1, 0.5), (0.5, 1), (0, 0.5)]
+        return [(0.5, 0.0), (1.0, 0.5), (0.5, 1.0), (0.0, 0.5)]
     if shape == "cross":
-        a, b = 0.32, 0.68
+        a, b, end = 0.32, 0.68, 1.0
         return [
-            (a, 0), (b, 0), (b, a), (1, a), (1, b), (b, b),
-            (b, 1), (a, 1), (a, b), (0, b), (0, a), (a, a),
+            (a, 0.0), (b, 0.0), (b, a), (end, a), (end, b), (b, b),
+            (b, end), (a, end), (a, b), (0.0, b), (0.0, a), (a, a),
         ]  # fmt: skip
     if shape == "star":
         turns = [(math.pi * i / 5, 1.0 if i % 2 == 0 else 0.42) for i in range(10)]

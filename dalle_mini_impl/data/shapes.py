@@ -165,6 +165,10 @@ def compose(
     """A scene of `number` objects that belongs to the split, all alike or all distinct."""
     while True:
         kinds = _draw_kinds(rng, number, identical)
+        paired = any(pair_held_out(color, shape) for shape, color, _ in kinds)
+        # Decided by the pairs already, unless two objects may yet stand in a held-out relation.
+        if paired != (split == "held_out") and (paired or number != 2):
+            continue
         # Nine pairs in ten lie so that a caption can say how.
         clear = number == 2 and not identical and rng.random() < 0.9
         objects = _place(rng, kinds, lattice, clear)
