@@ -112,8 +112,9 @@ def contact_sheet(
     # A cell is wide enough for a few words even where the pictures are tiny.
     cell = max(width, 96) if captions or scores else width
     notes = [_notes(i, captions, scores, font, cell) for i in range(len(pictures))]
-    line = sum(font.getbbox("Ág")[1::2]) if isinstance(font, ImageFont.FreeTypeFont) else 12
-    line = max(12, int(line))
+    line = 12
+    if isinstance(font, ImageFont.FreeTypeFont):
+        line = max(line, int(font.getbbox("Ág")[3]) + 2)
     gap = 4
     tall = height + (gap + line * max(len(note) for note in notes) if any(notes) else 0)
     rows = math.ceil(len(pictures) / columns)

@@ -206,5 +206,5 @@ def _folder(path: str, folder: Path) -> Collection:
     example = next(iter(shards.values()))[0]
     raise DataError(
         f"data.path {path!r} is a folder that holds more than one kind: {kinds}. "
-        f"Name one, such as {folder / ('*' + suffix(example.name))}"
+        f"Name one, such as {example.parent / ('*' + suffix(example.name))}"
     )

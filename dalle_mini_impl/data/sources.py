@@ -56,7 +56,7 @@ class DataConfig(Config):
     """Share of unreadable pictures above which preparation stops."""
     workers: int = Field(0, ge=0)
     """Processes that decode pictures; 0 uses all cores."""
-    shapes: ShapesConfig = ShapesConfig()
+    shapes: ShapesConfig = Field(default_factory=ShapesConfig)
     """The procedural scenes of path shapes."""
 
     @field_validator("held_out_captions")

@@ -1,0 +1,178 @@
+"""What a look at a collection should tell before anyone trains on it."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from PIL import Image
+
+from dalle_mini_impl.data.shapes import Scene, Split
+from dalle_mini_impl.data.sources import DataConfig, DataError, Example, open_source
+from dalle_mini_impl.data.store import process, unreadable
+
+SHEET = 64
+"""Pictures on the contact sheet."""
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Looked:
+    """One picture as seen by the check; `failure` says why it could not be read."""
+
+    key: str
+    captions: tuple[str, ...]
+    size: tuple[int, int] = (0, 0)
+    mode: str = ""
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a collection holds; str() lays it out as a table."""
+
+    path: str
+    description: str
+    counts: dict[str, int]
+    """Pictures in each split, unreadable ones included."""
+    sizes: dict[tuple[int, int], int]
+    """(width, height) -> number of pictures, most frequent first."""
+    modes: dict[str, int]
+    """Pillow mode -> number of pictures, most frequent first."""
+    unreadable: tuple[str, ...]
+    """Key and reason of every picture that could not be read."""
+    captions: int
+    words: tuple[int, ...]
+    """Number of words of each caption."""
+    tokens: tuple[int, ...] | None
+    """Number of tokens of each caption, if a tokenizer was given."""
+    uncaptioned: tuple[str, ...]
+    """Keys of pictures without a caption."""
+    duplicates: dict[str, int]
+    """Captions that several pictures share -> number of these pictures, most frequent first."""
+    small: int
+    """Pictures whose short side is below the image size, so that they will be enlarged."""
+    image_size: int
+    sheet: Path | None
+
+    def __str__(self) -> str:
+        splits = ", ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)
+        rows = [
+            ("data", f"{self.path} ({self.description})"),
+            ("pictures", f"{sum(self.counts.values()):,} ({splits or 'none'})"),
+            ("sizes", _most([(f"{w}×{h}", n) for (w, h), n in self.sizes.items()])),
+            ("modes", _most(list(self.modes.items()))),
+            ("enlarged", f"{self.small:,} smaller than {self.image_size}×{self.image_size}"),
+            ("unreadable", _named(self.unreadable)),
+            ("captions", f"{self.captions:,}"),
+            ("words", _spread(self.words)),
+        ]
+        if self.tokens is not None:
+            rows.append(("tokens", _spread(self.tokens)))
+        rows.append(("without caption", _named(self.uncaptioned)))
+        shared = [(repr(text), count) for text, count in self.duplicates.items()]
+        rows.append(("shared captions", f"{len(shared):,}" + (f": {_most(shared)}" * bool(shared))))
+        if self.sheet is not None:
+            rows.append(("contact sheet", str(self.sheet)))
+        return "\n".join(f"{name:<16}{text}" for name, text in rows)
+
+
+def check(
+    config: DataConfig,
+    sheet: Path | None = None,
+    count_tokens: Callable[[Sequence[str]], Sequence[int]] | None = None,
+) -> Report:
+    """Reads every picture and caption of all splits and reports what is there.
+
+    Args:
+        sheet: where to write a contact sheet of examples as training will see them.
+        count_tokens: the number of tokens of each caption, from a caption tokenizer.
+
+    Raises DataError where the collection cannot be read or holds no pictures.
+    """
+    looked: dict[str, list[Looked]] = {}
+    description = ""
+    for split in get_args(Split):
+        source = open_source(config, split)
+        description = source.description if split == "train" else description
+        looked[split] = list(
+            process(source, partial(_look, side=config.image_size), config.workers)
+        )
+    everything = [item for items in looked.values() for item in items]
+    if not everything:
+        raise DataError(f"data.path {config.path!r} holds no pictures ({description})")
+    read = [item for item in everything if item.failure is None]
+    captions = [caption for item in everything for caption in item.captions]
+    counts = Counter(caption for item in everything for caption in item.captions)
+    if sheet is not None:
+        _write_sheet(config, sheet)
+    return Report(
+        path=config.path,
+        description=description,
+        counts={split: len(items) for split, items in looked.items()},
+        sizes=dict(Counter(item.size for item in read).most_common()),
+        modes=dict(Counter(item.mode for item in read).most_common()),
+        unreadable=tuple(f"{item.key}: {item.failure}" for item in everything if item.failure),
+        captions=len(captions),
+        words=tuple(len(caption.split()) for caption in captions),
+        tokens=None if count_tokens is None else tuple(count_tokens(captions)),
+        uncaptioned=tuple(item.key for item in everything if not item.captions),
+        duplicates={text: count for text, count in counts.most_common() if count > 1},
+        small=sum(min(item.size) < config.image_size for item in read),
+        image_size=config.image_size,
+        sheet=sheet,
+    )
+
+
+def _look(example: Example, side: int) -> Looked:
+    from dalle_mini_impl.images import fit
+
+    try:
+        # Scenes have no size of their own: they are drawn at the size asked for.
+        picture = example.open(side if isinstance(example.image, Scene) else None)
+        size, mode = picture.size, picture.mode
+        fit(picture, side)
+    except Exception as error:  # Pillow raises nearly anything on damaged files
+        return Looked(example.key, example.captions, failure=unreadable(error))
+    return Looked(example.key, example.captions, size, mode)
+
+
+def _write_sheet(config: DataConfig, path: Path) -> None:
+    """A fixed random sample of the training pictures, each with its first caption."""
+    from dalle_mini_impl.images import contact_sheet, fit, save_png
+
+    sample = config.model_copy(update={"limit": 2 * SHEET})
+    pictures: list[Image.Image] = []
+    captions: list[str] = []
+    for example in open_source(sample, "train"):
+        try:
+            pictures.append(fit(example.open(config.image_size), config.image_size))
+        except Exception:  # counted and named in the report
+            continue
+        captions.append(example.captions[0] if example.captions else "")
+        if len(pictures) == SHEET:
+            break
+    scale = max(1, 96 // config.image_size)
+    save_png(contact_sheet(pictures, captions if any(captions) else None, scale=scale), path)
+
+
+def _most(pairs: list[tuple[str, int]], limit: int = 5) -> str:
+    text = ", ".join(f"{name} ({count:,})" for name, count in pairs[:limit])
+    return text + (f" and {len(pairs) - limit:,} more" if len(pairs) > limit else "")
+
+
+def _named(items: Sequence[str]) -> str:
+    if not items:
+        return "0"
+    more = "; …" if len(items) > SHOWN else ""
+    return f"{len(items):,}: " + "; ".join(items[:SHOWN]) + more
+
+
+def _spread(values: Sequence[int]) -> str:
+    if not values:
+        return "none"
+    low, middle, high, top = (int(q) for q in np.quantile(values, (0, 0.5, 0.95, 1)))
+    return f"{low} to {top}, median {middle}, 95 % have at most {high}"
