@@ -130,7 +130,8 @@ class Encoder(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c g g"]:
-        return self.layers((2 * images - 1).contiguous(memory_format=torch.channels_last))
+        maps = self.layers((2 * images - 1).contiguous(memory_format=torch.channels_last))
+        return maps.float()  # Logits and rounding need more than autocast's bf16.
 
 
 class Decoder(nn.Module):
@@ -155,7 +156,7 @@ class Decoder(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, latents: Float[Tensor, "b d g g"]) -> Float[Tensor, "b m h w"]:
-        return self.layers(latents.contiguous(memory_format=torch.channels_last))
+        return self.layers(latents.contiguous(memory_format=torch.channels_last)).float()
 
 
 class LogitLaplacePixels:
