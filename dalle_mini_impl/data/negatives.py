@@ -1,0 +1,65 @@
+"""Hard negatives for CLIP: captions that are wrong about a picture by one attribute.
+
+Scenes know their claims, so theirs are exact. In other collections a word is replaced by another
+that stands between the same neighbours elsewhere: "red heart" becomes "green heart".
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dalle_mini_impl.data.shapes import Claims, phrase, swap
+
+Negative = Callable[[int, int, random.Random], str | None]
+"""A wrong caption for caption `j` of picture `i`, or None where none can be made."""
+
+TRIES = 8
+
+
+def scene_negatives(attributes: Sequence[dict[str, Any] | None]) -> Negative:
+    """Negatives from the claims of each caption, as the shapes collection records them."""
+
+    def negative(picture: int, caption: int, rng: random.Random) -> str | None:
+        known = attributes[picture]
+        if not known:
+            return None
+        return phrase(swap(Claims.from_dict(known["claims"][caption]), rng), rng)
+
+    return negative
+
+
+def word_negatives(captions: Sequence[Sequence[str]]) -> Negative:
+    """Negatives by exchanging one word for another seen between the same two neighbours."""
+    fillers: dict[tuple[str, str], set[str]] = defaultdict(set)
+    texts = {text for of_picture in captions for text in of_picture}
+    for text in texts:
+        words = ["", *text.split(), ""]
+        for before, word, after in zip(words, words[1:], words[2:], strict=False):
+            fillers[before, after].add(word)
+    choices = {place: sorted(words) for place, words in fillers.items() if len(words) > 1}
+
+    def negative(picture: int, caption: int, rng: random.Random) -> str | None:
+        words = ["", *captions[picture][caption].split(), ""]
+        open_places = [
+            at for at in range(1, len(words) - 1) if (words[at - 1], words[at + 1]) in choices
+        ]
+        own = set(captions[picture])
+        for _ in range(TRIES if open_places else 0):
+            at = rng.choice(open_places)
+            word = rng.choice(choices[words[at - 1], words[at + 1]])
+            changed = " ".join([*words[1:at], word, *words[at + 1 : -1]])
+            if word != words[at] and changed not in own:
+                return changed
+        return None
+
+    return negative
+
+
+def hard_negatives(
+    captions: Sequence[Sequence[str]], attributes: Sequence[dict[str, Any] | None]
+) -> Negative:
+    """The best negatives that a collection allows."""
+    if any(known and "claims" in known for known in attributes):
+        return scene_negatives(attributes)
+    return word_negatives(captions)
