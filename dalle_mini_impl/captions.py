@@ -8,7 +8,7 @@ with it on the right, its first occurrence ends the text, and the null caption i
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsInt
 
 import numpy as np
 from jaxtyping import Int
@@ -50,7 +50,7 @@ class CaptionTokenizer:
         self._plain = tokenizer
         # A copy, because the rate belongs to the model and encoding threads share it.
         self._dropping = Tokenizer.from_str(self._description)
-        self.dropout: float = tokenizer.model.dropout or 0.0
+        self.dropout: float = json.loads(self._description)["model"]["dropout"] or 0.0
         self._plain.model.dropout = None
         self._context = int((tokenizer.truncation or {})["max_length"])
 
@@ -128,7 +128,7 @@ class CaptionTokenizer:
         rows = self._plain.encode_batch([_valid_unicode(caption) for caption in captions])
         return sum(bool(row.overflowing) for row in rows)
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsInt]) -> str:
         """The text before the first PAD."""
         text = [int(i) for i in ids]
         return str(self._plain.decode(text[: text.index(PAD)] if PAD in text else text))

@@ -65,14 +65,13 @@ def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None
     settings = parse_yaml(text, str(path))
     # A run's config.yaml also records what made it; a section left empty keeps its defaults.
     settings = {k: v for k, v in settings.items() if k != "run" and v is not None}
-    for name, value in (overrides or {}).items():
+    experiment = _validated(settings, str(path))
+    if not overrides:
+        return experiment
+    settings = experiment.model_dump()
+    for name, value in overrides.items():
         _override(settings, name, value)
-    try:
-        return Experiment.model_validate(settings)
-    except ValidationError as error:
-        raise explain(
-            error, f"{path} with the overrides given" if overrides else str(path)
-        ) from error
+    return _validated(settings, f"{path} with the overrides given")
 
 
 def explain(error: ValidationError, origin: str) -> ConfigError:
@@ -90,6 +89,13 @@ def field_paths(model: type[Config], prefix: str = "") -> Iterator[str]:
             yield from field_paths(section, f"{prefix}{name}.")
         if not sections:
             yield prefix + name
+
+
+def _validated(settings: dict[str, Any], origin: str) -> Experiment:
+    try:
+        return Experiment.model_validate(settings)
+    except ValidationError as error:
+        raise explain(error, origin) from error
 
 
 def _contradictions(experiment: Experiment) -> Iterator[str]:
@@ -168,7 +174,7 @@ def _override(settings: dict[str, Any], name: str, value: Any) -> None:
     for section in sections:
         settings = settings.setdefault(section, {})
         if not isinstance(settings, dict):
-            raise ConfigError(f"{name}: {section} is a value, not a section")
+            raise ConfigError(f"{name}: {section} is a value, not a section with settings")
     settings[last] = value
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import yaml
@@ -25,10 +25,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dalle_mini_impl.captions import CaptionTokenizer
+from dalle_mini_impl.experiment import Experiment, load_experiment
 from dalle_mini_impl.metrics import MetricsLog
-
-if TYPE_CHECKING:
-    from dalle_mini_impl.experiment import Experiment
 
 
 class RunError(ValueError):
@@ -38,7 +36,7 @@ class RunError(ValueError):
 class RunFolder:
     """One run on disk. Make one with `create` or `open`."""
 
-    def __init__(self, path: Path, experiment: "Experiment", fingerprint: str | None) -> None:
+    def __init__(self, path: Path, experiment: Experiment, fingerprint: str | None) -> None:
         self.path = path
         self.experiment = experiment
         self.fingerprint = fingerprint
@@ -47,7 +45,7 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, path: str | Path, experiment: "Experiment", fingerprint: str | None = None
+        cls, path: str | Path, experiment: Experiment, fingerprint: str | None = None
     ) -> "RunFolder":
         """Make the folder where it is missing and write its config.yaml."""
         run = cls(Path(path), experiment, fingerprint)
@@ -58,8 +56,6 @@ class RunFolder:
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
         """Read an existing run; RunError if there is none, ConfigError if its YAML is wrong."""
-        from dalle_mini_impl.experiment import load_experiment
-
         path = Path(path)
         config = path / "config.yaml"
         if not config.is_file():

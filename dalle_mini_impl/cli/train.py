@@ -151,6 +151,10 @@ def _config_and_run(argv: Sequence[str]) -> tuple[str | None, str | None]:
 def _parse(argv: Sequence[str], source: str, config: str | None, run: str | None) -> Command:
     """The command line on top of the YAML at `source`."""
     experiment = load_experiment(source) if config else RunFolder.open(run or "").experiment
+    overrides = _overrides(argv, experiment)
+    if overrides:
+        # tyro builds the sections one by one and cannot say where in the whole a value is wrong.
+        load_experiment(source, overrides)
     try:
         return tyro.cli(
             Command,
@@ -160,9 +164,6 @@ def _parse(argv: Sequence[str], source: str, config: str | None, run: str | None
             config=(tyro.conf.AvoidSubcommands,),
         )
     except ValidationError as error:
-        # tyro builds the sections one by one, so an error does not know which one it is in:
-        # validating the whole again names the field.
-        load_experiment(source, _overrides(argv, experiment))
         raise explain(error, "command line") from error
 
 
@@ -180,11 +181,12 @@ def _overrides(argv: Sequence[str], experiment: Experiment) -> dict[str, Any]:
             values[name].append(argument)
     overrides: dict[str, Any] = {}
     for name in values.keys() & fields:
+        if not values[name]:
+            continue
         current: Any = experiment
         for part in name.split("."):
             current = getattr(current, part, None)
-        several = isinstance(current, tuple) or len(values[name]) != 1
-        overrides[name] = values[name] if several else values[name][0]
+        overrides[name] = values[name] if isinstance(current, tuple) else values[name][0]
         if overrides[name] == "None":
             overrides[name] = None
     return overrides

@@ -1,0 +1,172 @@
+"""The doors: commands are found, options reach the run, mistakes are told in one message."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from torch import nn
+
+from dalle_mini_impl.cli import COMMANDS, main
+from dalle_mini_impl.run import RunFolder
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = "dalle_mini_impl.training.stages"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working directory with an experiment, and stages that only note how they were called."""
+    (tmp_path / "tiny.yaml").write_text("transformer: {depth: 2, width: 64}\n", encoding="utf-8")
+    calls = []
+
+    def run_stages(run, stage, resume):
+        calls.append((run, stage, resume))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, STAGES, SimpleNamespace(run_stages=run_stages))
+    return calls
+
+
+def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+def test_help_lists_the_commands_without_importing_torch(tmp_path):
+    code = (
+        "import sys; from dalle_mini_impl.cli import main; main(['--help'])\n"
+        "print(sorted({'torch', 'datasets', 'pydantic', 'tyro'} & sys.modules.keys()))"
+    )
+    result = python("-c", code)
+    assert result.stdout.splitlines()[-1] == "[]"
+    assert all(f"  {name} " in result.stdout for name in COMMANDS)
+
+
+def test_importing_the_package_takes_no_action(tmp_path):
+    code = "import sys, dalle_mini_impl; assert 'torch' not in sys.modules"
+    result = python("-c", code, cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_version_and_unknown_commands(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("dalle-mini-impl ")
+    assert main(["trian"]) == 2
+    assert "dalle trian: no such command; did you mean train?" in capsys.readouterr().err
+    assert main(["xyz"]) == 2
+    assert "there are train, sample" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("door", ["train.py", "sample.py"])
+def test_the_top_level_doors_lead_to_the_commands(door):
+    result = python(door, "--help")
+    assert result.returncode == 0
+    assert door.removesuffix(".py") in result.stdout
+
+
+def test_a_mistake_is_one_message_without_a_traceback():
+    result = python("train.py", "configs/shape.yaml")
+    assert result.returncode == 2
+    assert "configs/shape.yaml: not a readable file" in result.stderr
+    assert "configs/shapes.yaml" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_error_of_the_program_keeps_its_traceback(place, monkeypatch):
+    def broken(*_):
+        raise ValueError("a bug")
+
+    monkeypatch.setitem(sys.modules, STAGES, SimpleNamespace(run_stages=broken))
+    with pytest.raises(ValueError, match="a bug"):
+        main(["train", "tiny.yaml"])
+
+
+def test_train_makes_the_run_and_hands_it_on(place):
+    options = ["--transformer.depth", "3", "--image-tokenizer.training.steps", "100"]
+    assert main(["train", "tiny.yaml", *options, "--stage", "clip", "--no-resume"]) == 0
+    ((run, stage, resume),) = place
+    assert (str(run.path), stage, resume) == ("runs/tiny", "clip", False)
+    saved = RunFolder.open("runs/tiny").experiment
+    assert saved == run.experiment
+    assert (saved.transformer.depth, saved.transformer.width) == (3, 64)
+    assert saved.image_tokenizer.training.steps == 100
+
+
+def test_a_run_is_continued_without_naming_its_yaml(place):
+    main(["train", "tiny.yaml", "--run", "runs/other"])
+    assert main(["train", "--run", "runs/other"]) == 0
+    assert main(["train", "--run=runs/other", "--clip.training.steps", "5"]) == 0
+    assert [str(run.path) for run, _, _ in place] == ["runs/other"] * 3
+    assert place[1][0].experiment.transformer.width == 64
+    assert RunFolder.open("runs/other").experiment.clip.training.steps == 5
+
+
+def test_help_shows_the_values_of_the_yaml(place, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["train", "tiny.yaml", "--help"])
+    assert left.value.code == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--transformer.depth INT Number of blocks. (default: 2)" in shown
+    assert "--image-tokenizer.training.steps INT" in shown
+    assert "--stage" in shown
+    assert not place
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "CONFIG is missing"),
+        (["--run", "runs/none"], "runs/none: not a run"),
+        (["tiny.yaml", "--transformer.depth", "0"], "transformer.depth = '0': should be greater"),
+        (["tiny.yaml", "--clip.training.steps=0"], "clip.training.steps = '0': should be greater"),
+        (["tiny.yaml", "--transformer.heads", "5"], "transformer.heads = 5: does not divide"),
+        (["tiny.yaml", "--data.held-out-captions", "("], "not a regular expression"),
+    ],
+)
+def test_impossible_options_are_refused(place, capsys, arguments, complaint):
+    assert main(["train", *arguments]) == 2
+    assert complaint in capsys.readouterr().err
+    assert not place
+    assert not Path("runs").exists()
+
+
+def test_a_misspelt_option_names_the_nearest(place, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["train", "tiny.yaml", "--transformer.dpth", "3"])
+    assert left.value.code == 2
+    captured = capsys.readouterr()
+    assert "--transformer.depth" in captured.err + captured.out
+
+
+def test_settings_of_a_finished_stage_are_kept(place, capsys):
+    main(["train", "tiny.yaml"])
+    run = place[0][0]
+    run.save_weights("image_tokenizer", nn.Linear(1, 1).state_dict())
+
+    assert main(["train", "tiny.yaml", "--image-tokenizer.width", "192"]) == 2
+    message = capsys.readouterr().err
+    assert "image_tokenizer stage is finished" in message
+    assert "image_tokenizer.width was 128, now 192" in message
+    assert "another --run" in message
+    assert main(["train", "tiny.yaml", "--data.held-out", "0.1"]) == 2
+    assert "data.held_out was 0.05, now 0.1" in capsys.readouterr().err
+    assert main(["train", "tiny.yaml", "--image-tokenizer.training.steps", "9"]) == 2
+    assert RunFolder.open(run.path).experiment == run.experiment
+
+    # What the finished stage does not depend on, or does not learn from, may change.
+    accepted = ["--transformer.depth", "4", "--sampling.top-k", "9", "--data.workers", "1"]
+    assert main(["train", "tiny.yaml", *accepted]) == 0
+    assert RunFolder.open(run.path).experiment.transformer.depth == 4
+    anew = ["--stage", "image_tokenizer", "--no-resume", "--image-tokenizer.width", "192"]
+    assert main(["train", "--run", str(run.path), *anew]) == 0
+    assert RunFolder.open(run.path).experiment.image_tokenizer.width == 192
+
+
+def test_a_stage_that_was_begun_may_only_be_prolonged(place, capsys):
+    main(["train", "tiny.yaml"])
+    (place[0][0].checkpoints("transformer") / "state").touch()
+    assert main(["train", "tiny.yaml", "--transformer.width", "128"]) == 2
+    assert "transformer stage is begun" in capsys.readouterr().err
+    assert main(["train", "tiny.yaml", "--transformer.training.steps", "9"]) == 0
