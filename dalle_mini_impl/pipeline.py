@@ -227,7 +227,7 @@ def load_dalle(
         image_tokenizer.code_count,
         image_tokenizer.grid,
     )
-    run.load_weights("transformer", model)
+    run.load_weights("dalle", model)
     return model
 
 

@@ -1,0 +1,155 @@
+"""`dalle sample`: pictures from captions, ranked, with a contact sheet and samples.json."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from PIL import Image, UnidentifiedImageError
+
+from dalle_mini_impl.config import ConfigError
+
+
+@dataclass(frozen=True)
+class SampleArguments:
+    """Paint pictures from captions; CLIP chooses the best candidates.
+
+    Options that are not given take the values of the run's `sampling` section.
+    """
+
+    captions: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """What to paint; several captions give a row of pictures each."""
+    run: Path | None = None
+    """Run folder; the newest run with a transformer under runs/ if not given."""
+    num_images: int | None = None
+    """Pictures to keep for each caption, best first."""
+    candidates: int | None = None
+    """Pictures to draw for each caption before ranking."""
+    guidance: float | None = None
+    """Guidance scale: 1 samples the model as it is, more follows the caption more closely."""
+    temperature: float | None = None
+    """Divides the logits; 0 always takes the likeliest code."""
+    top_k: int | None = None
+    """Draw from the k likeliest codes only; 0 keeps all."""
+    top_p: float | None = None
+    """Draw from the likeliest codes that together reach this probability."""
+    rank_by: Literal["clip", "likelihood", "both", "none"] | None = None
+    """Which score orders the candidates."""
+    batch_size: int | None = None
+    """Candidates decoded at a time, to bound memory."""
+    seed: int = 0
+    """Seed of the first candidate; candidate i has seed + i, and that alone decides it."""
+    out: Path = Path("outputs")
+    """Folder for the pictures, sheet.png and samples.json."""
+    complete: Path | None = None
+    """Picture whose upper rows are kept while the rest is painted."""
+    keep_rows: int | None = None
+    """With --complete: rows of the code grid to keep; half of them if not given."""
+    inpaint: Path | None = None
+    """Picture to repaint where --mask is white."""
+    mask: Path | None = None
+    """With --inpaint: black and white picture, white where to repaint."""
+    device: str | None = None
+    """cpu or cuda; the GPU if there is one."""
+
+
+SETTINGS = (
+    "num_images", "candidates", "guidance", "temperature", "top_k", "top_p", "rank_by",
+    "batch_size",
+)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse `argv` and paint."""
+    arguments = tyro.cli(SampleArguments, args=argv, prog="dalle sample")
+    check(arguments)
+    paint(arguments)
+
+
+def check(arguments: SampleArguments) -> None:
+    """Refuse options that do not go together, before anything is loaded."""
+    if not arguments.captions:
+        raise ConfigError('give at least one caption, such as: dalle sample "a red heart"')
+    if arguments.complete and arguments.inpaint:
+        raise ConfigError("--complete and --inpaint exclude each other: give one picture")
+    if (arguments.inpaint is None) != (arguments.mask is None):
+        raise ConfigError("--inpaint PICTURE and --mask MASK go together: give both")
+    if arguments.keep_rows is not None and arguments.complete is None:
+        raise ConfigError("--keep-rows needs --complete PICTURE")
+
+
+def paint(arguments: SampleArguments) -> None:
+    """Load the run, paint every caption and write what came of it."""
+    from dalle_mini_impl.images import contact_sheet, save_png
+    from dalle_mini_impl.pipeline import TextToImage
+    from dalle_mini_impl.run import RunFolder, newest
+
+    run = RunFolder.open(arguments.run) if arguments.run else newest(weights="dalle")
+    model = TextToImage.from_pretrained(run, arguments.device)
+    given = {name: getattr(arguments, name) for name in SETTINGS}
+    settings = {name: value for name, value in given.items() if value is not None}
+    settings["seed"] = arguments.seed
+    truncated = model.captions.count_truncated(arguments.captions)
+    if truncated:
+        print(f"{truncated} captions are longer than {model.captions.context} tokens and were cut")
+
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    records, shown = [], []
+    for number, caption in enumerate(arguments.captions):
+        if arguments.complete is not None:
+            rows = arguments.keep_rows or model.image_tokenizer.grid // 2
+            picture = open_picture("--complete", arguments.complete)
+            results = model.complete(picture, caption, keep_rows=rows, **settings)
+        elif arguments.inpaint is not None and arguments.mask is not None:
+            picture = open_picture("--inpaint", arguments.inpaint)
+            mask = open_picture("--mask", arguments.mask)
+            results = model.inpaint(picture, mask, caption, **settings)
+        else:
+            results = model(caption, **settings)
+        for place, result in enumerate(results):
+            file = arguments.out / f"{number:02d}-{place:02d}.png"
+            save_png(result.image, file)
+            shown.append(result)
+            records.append(
+                {
+                    "caption": caption,
+                    "seed": result.seed,
+                    "candidate": result.seed - arguments.seed,
+                    "clip_score": result.clip_score,
+                    "log_likelihood_ratio": result.log_likelihood_ratio,
+                    "file": file.name,
+                }
+            )
+    columns = len(records) // len(arguments.captions)
+    scores = [score_line(r.clip_score, r.log_likelihood_ratio) for r in shown]
+    sheet = contact_sheet(
+        [r.image for r in shown], [r.caption for r in shown], scores, columns, scale=2
+    )
+    save_png(sheet, arguments.out / "sheet.png")
+    write_json(arguments.out / "samples.json", {"run": str(run.path), "samples": records})
+    print(f"{len(records)} pictures from {run.path}: {arguments.out / 'sheet.png'}")
+
+
+def open_picture(option: str, path: Path) -> Image.Image:
+    """The picture at `path`; ConfigError naming the option where there is none."""
+    try:
+        return Image.open(path)
+    except FileNotFoundError:
+        raise ConfigError(f"{option} {path}: there is no such file") from None
+    except UnidentifiedImageError:
+        raise ConfigError(f"{option} {path}: not a picture that Pillow can read") from None
+
+
+def score_line(clip: float | None, ratio: float) -> str:
+    """Both scores in a line that fits under a picture."""
+    return f"llr {ratio:.1f}" if clip is None else f"clip {clip:.2f} llr {ratio:.1f}"
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write under a temporary name and rename."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
