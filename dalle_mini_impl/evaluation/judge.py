@@ -65,11 +65,13 @@ def find_scene(image: UInt8[np.ndarray, "h w 3"]) -> Scene:
         for color, value, part in _colors(offsets[box], region, ground):
             cover = offsets[box] @ (value / (value @ value))
             pieces, _ = ndimage.label(part & (cover > 0.5), EIGHT)
+            own = offsets.copy()
+            own[box][region & ~part] = 0
             for number, inner in enumerate(ndimage.find_objects(pieces), start=1):
                 piece = pieces[inner] == number
                 if piece.sum() >= SPECK:
                     corner = (x + inner[1].start, y + inner[0].start)
-                    objects.append(_object(offsets, value, piece, color, corner))
+                    objects.append(_object(own, value, piece, color, corner))
     return Scene(tuple(objects), name)
 
 
@@ -107,6 +109,8 @@ def _colors(
         if names[best] in [name for name, _ in found]:
             break
         value = np.median(offsets[left & (nearest == best)], axis=0)
+        # A blurred thin shape nowhere reaches its full colour, which its cover is measured by.
+        value = value * np.clip(palette[best] @ value / (value @ value), 1.0, 1.3)
         cover = np.clip(offsets @ (value / (value @ value)), 0, 1)
         away = ((offsets - cover[..., None] * value) ** 2).sum(-1) > 50.0**2
         found.append((names[best], value))
@@ -134,8 +138,12 @@ def _object(
     near = near[: window.shape[0], : window.shape[1]]
     # Noise on the plain background must not add to the area, nor noise inside take from it.
     cover = near * np.clip((window @ (value / (value @ value)) - 0.15) / 0.7, 0, 1)
+    area = float(cover.sum())
+    middle_x = float(cover.sum(0) @ (np.arange(cover.shape[1]) + 0.5)) / area
+    middle_y = float(cover.sum(1) @ (np.arange(cover.shape[0]) + 0.5)) / area
     shape, side, left, top, overlap = max(
-        (_compare(cover, shape) for shape in SHAPES), key=lambda found: found[-1]
+        (_compare(cover, area, middle_x, middle_y, shape) for shape in SHAPES),
+        key=lambda found: found[-1],
     )
     if overlap < RESEMBLANCE:
         shape = UNKNOWN
@@ -144,25 +152,24 @@ def _object(
     return Object(shape, color, size, round(x + left + shift), round(y + top + shift))
 
 
-def _compare(cover: Float[np.ndarray, "h w"], shape: str) -> tuple[str, int, int, int, float]:
-    """The shape, fitted by area and centroid: its name, side, left, top and overlap in [0, 1].
+def _compare(
+    cover: Float[np.ndarray, "h w"], area: float, x: float, y: float, shape: str
+) -> tuple[str, int, int, int, float]:
+    """The shape, fitted to the cover's area and centroid: name, side, left, top and overlap.
 
     Area and centroid survive blur, which eats the tips that a bounding box hangs on.
     """
     fill, center_x, center_y = _moments(shape)
-    area = float(cover.sum())
     side = max(4, round((area / fill) ** 0.5))
-    x = float(cover.sum(0) @ (np.arange(cover.shape[1]) + 0.5)) / area
-    y = float(cover.sum(1) @ (np.arange(cover.shape[0]) + 0.5)) / area
     left, top = round(x - center_x * side), round(y - center_y * side)
-    templates = _templates(shape, side)
+    templates, sums = _templates(shape, side)
     # Coordinates of the template's margin box within the cover; what lies outside is empty.
     x0, y0, reach = left - MARGIN, top - MARGIN, side + 2 * MARGIN
     seen = cover[max(0, y0) : max(0, y0 + reach), max(0, x0) : max(0, x0 + reach)]
     row, column = max(0, -y0), max(0, -x0)
     inner = templates[:, row : row + seen.shape[0], column : column + seen.shape[1]]
     common = np.minimum(inner, seen).sum((1, 2))
-    overlap = common / (area + templates.sum((1, 2)) - common)
+    overlap = common / (area + sums - common)
     return shape, side, left, top, float(overlap.max())
 
 
@@ -179,10 +186,13 @@ def _moments(shape: str) -> tuple[float, float, float]:
 
 
 @lru_cache(maxsize=1024)
-def _templates(shape: str, side: int) -> Float[np.ndarray, "blurs h w"]:
-    """Soft masks of a shape in a box of `side`, with MARGIN around it, one for each blur."""
+def _templates(
+    shape: str, side: int
+) -> tuple[Float[np.ndarray, "blurs h w"], Float[np.ndarray, "blurs"]]:
+    """Soft masks of a shape in a box of `side` with MARGIN around it, one a blur; their areas."""
     plain = Image.new("L", (side + 2 * MARGIN, side + 2 * MARGIN), 0)
     plain.paste(mask(shape, side, side), (MARGIN, MARGIN))
     blurred = [plain.filter(ImageFilter.GaussianBlur(radius)) for radius in BLURS]
     covers = np.stack([np.asarray(picture, dtype=np.float32) / 255 for picture in blurred])
-    return np.clip((covers - 0.15) / 0.7, 0, 1)
+    covers = np.clip((covers - 0.15) / 0.7, 0, 1)
+    return covers, covers.sum((1, 2))
