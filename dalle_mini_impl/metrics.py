@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +15,7 @@ class MetricsLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._open_tensorboard: Callable[[], Any] | None = None
         self._tensorboard: Any = None
 
     def mirror_to_tensorboard(self, folder: Path) -> None:
@@ -25,7 +27,8 @@ class MetricsLog:
                 "--tensorboard: TensorBoard is not installed; "
                 "`pip install 'dalle-mini-impl[tensorboard]'` or leave the option out"
             ) from error
-        self._tensorboard = SummaryWriter(str(folder))
+        # Opened by the first line, so that only the process that logs writes event files.
+        self._open_tensorboard = lambda: SummaryWriter(str(folder))
 
     def append(self, stage: str, step: int, **values: Any) -> None:
         """Add a line. Values are numbers, text, lists, arrays or tensors; non-finite is null."""
@@ -34,6 +37,8 @@ class MetricsLog:
         with open(self.path, "a+b") as file:
             _drop_torn_line(file)
             file.write(line.encode() + b"\n")
+        if self._tensorboard is None and self._open_tensorboard is not None:
+            self._tensorboard = self._open_tensorboard()
         if self._tensorboard is not None:
             for name, value in plain.items():
                 if isinstance(value, int | float):

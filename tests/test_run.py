@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import shutil
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -155,6 +157,21 @@ def test_metrics_leave_out_what_a_resumption_superseded(run):
     assert values == [
         ("dalle", 10), ("clip", 1), ("dalle", -20), ("dalle", -30), ("dalle", -40)
     ]  # fmt: skip
+
+
+def test_tensorboard_gets_the_numbers_or_says_how_to_install_it(run, monkeypatch):
+    module = "torch.utils.tensorboard"
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=r"pip install 'dalle-mini-impl\[tensorboard\]'"):
+        run.mirror_to_tensorboard()
+
+    scalars = []
+    writer = SimpleNamespace(add_scalar=lambda *scalar: scalars.append(scalar))
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(SummaryWriter=lambda folder: writer))
+    run.mirror_to_tensorboard()
+    run.log("clip", 7, loss=torch.tensor(0.5), note="text", rates=[1.0])
+    assert scalars == [("clip/loss", 0.5, 7)]
+    assert len(run.metrics()) == 1
 
 
 def test_other_data_is_noticed(run):
