@@ -1,0 +1,37 @@
+# make demo trains and samples the embedded collection; make test runs the whole test suite.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN ?= runs/shapes
+
+.PHONY: install demo test lint clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt torch --editable ".[dev]"
+	touch $@
+
+demo: install
+	$(BIN)/python train.py configs/shapes.yaml --run $(RUN)
+	$(BIN)/python sample.py \
+		"a large red circle on a white background" \
+		"a small blue star" \
+		"two green squares" \
+		"a large yellow heart above a small blue ring" \
+		"a red cross to the left of a green triangle" \
+		--run $(RUN) --num-images 4 --out $(RUN)/demo
+	@echo "Pictures: $(RUN)/demo/sheet.png"
+	@echo "Report:   $(RUN)/report.html"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf .venv build dist *.egg-info
