@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, TypeVar, runtime_checkable
@@ -231,7 +231,7 @@ class CodeBatches:
 
 def prefetch(
     batches: Callable[[int], Batch], start: int, count: int, depth: int = 2
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """`batches(start)`, `batches(start + 1)`, … `count` of them, made ahead in a thread.
 
     An error in the thread is raised here; closing the iterator ends the thread.

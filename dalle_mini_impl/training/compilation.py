@@ -1,0 +1,63 @@
+"""torch.compile for the training step, where it pays and where it works."""
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dalle_mini_impl.settings import TrainingConfig
+from dalle_mini_impl.training.learner import Learner
+from dalle_mini_impl.training.reporting import Means
+
+COMPILE_FROM = 180.0
+"""Seconds of training from which `compile: auto` compiles: it takes 10 to 40."""
+
+
+def compile_if_it_pays(
+    learner: Learner,
+    config: TrainingConfig,
+    batch: Callable[[], Any],
+    step: int,
+    progress: float,
+    budget: float,
+    clock: Callable[[], float],
+    say: Callable[[str], None],
+) -> None:
+    """Compile the learner's losses, tried on `batch` at `step`; eager where that fails.
+
+    budget: seconds that are left of a time limit, infinite without one. clock: seconds, the same
+    on every process. Weights, buffers and optimisers are left as they were.
+    """
+    left = config.steps - step
+    if config.compile == "off" or left < 1 or (config.compile == "auto" and budget < COMPILE_FROM):
+        return
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        if config.compile == "on":
+            say("compile is on, but no C++ compiler (g++) was found: running eager")
+        return
+    trial, started = batch(), clock()
+    buffers = [b for part in learner.parts.values() for b in part.buffers()]
+    kept = [b.clone() for b in buffers]
+    eager = [phase.losses for phase in learner.phases]
+    try:
+        if config.compile == "auto":
+            learner.gradients(trial, step, progress)
+            if min(budget, left * (clock() - started)) < COMPILE_FROM:
+                return
+        for phase in learner.phases:
+            phase.losses = torch.compile(phase.losses)
+        # A second value makes progress a variable of the compiled code rather than a constant.
+        for share in (progress, progress + 0.5 / config.steps):
+            learner.gradients(trial, step, share)
+        say(f"compiled the training step in {clock() - started:.0f} s")
+    except Exception as error:
+        # Compilers fail in many ways; a fault of the losses themselves comes back in eager mode.
+        for phase, losses in zip(learner.phases, eager, strict=True):
+            phase.losses = losses
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        say(f"compiling the training step failed, running eager: {reason}")
+    finally:
+        learner.means = Means()
+        for buffer, value in zip(buffers, kept, strict=True):
+            buffer.copy_(value)

@@ -1,0 +1,149 @@
+"""One optimiser step: gradients of the objective's losses, the update, and the weight average."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from dalle_mini_impl.settings import TrainingConfig
+from dalle_mini_impl.training.guard import first_bad_tensor
+from dalle_mini_impl.training.objective import Losses, LossModule, Objective, micro_batches
+from dalle_mini_impl.training.optimisers import build_optimizer, set_learning_rate
+from dalle_mini_impl.training.precision import allow_tf32, autocast, choose_precision
+from dalle_mini_impl.training.reporting import Means
+from dalle_mini_impl.training.schedules import learning_rate
+
+
+class Learner:
+    """Everything that learns in a stage: the model, its average, an adversary, the optimisers."""
+
+    def __init__(
+        self, objective: Objective, config: TrainingConfig, accelerator: Accelerator
+    ) -> None:
+        self.objective, self.config, self.accelerator = objective, config, accelerator
+        self.device = accelerator.device
+        self.precision = choose_precision(config.precision, self.device)
+        allow_tf32(self.device)
+        if hasattr(objective, "to"):
+            objective.to(self.device)
+
+        self.parts: dict[str, nn.Module] = {"": objective.model}
+        self.phases = [LossModule(objective.model, objective.losses)]
+        adversary = getattr(objective, "adversary", None)
+        if isinstance(adversary, nn.Module):
+            self.parts["adversary."] = adversary
+            self.phases.append(LossModule(adversary, _second_phase(objective)))
+        for part in self.parts.values():
+            part.to(self.device).train()
+        if getattr(objective, "channels_last", False):
+            objective.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+        self.average = AveragedModel(objective.model, multi_avg_fn=self._average)
+        self.average.eval().requires_grad_(False)
+        self.average.update_parameters(objective.model)  # The first call copies.
+        self.optimizers = [
+            optimizer for part in self.parts.values() for optimizer in build_optimizer(part, config)
+        ]
+        self.modules = [accelerator.prepare(phase) for phase in self.phases]
+        self.means = Means()
+
+    def gradients(self, batch: Any, step: int, progress: float) -> Tensor:
+        """Compute the gradients; a scalar that is finite if they and the losses are."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        generator = self._seed(step)
+        total = torch.zeros((), device=self.device)
+        parts = list(micro_batches(batch, self.config.accumulate))
+        for number, (part, share) in enumerate(parts):
+            for phase, module in enumerate(self.modules):
+                self._freeze_adversary(phase)
+                whole = number == len(parts) - 1
+                with nullcontext() if whole else self.accelerator.no_sync(module):
+                    with autocast(self.precision, self.device):
+                        losses: Losses = module(part, progress, generator)
+                    if not losses:
+                        continue
+                    self.accelerator.backward(losses["loss"] * share)
+                prefix = "adversary_" if phase else ""
+                self.means.add({prefix + name: loss for name, loss in losses.items()}, share)
+                total = total + losses["loss"].detach().float()
+        for name, trained in self.parts.items():
+            limit = self.config.clip_norm or float("inf")
+            norm = nn.utils.clip_grad_norm_(trained.parameters(), limit)
+            self.means.add({name.replace(".", "_") + "gradient_norm": norm})
+            total = total + norm
+        return total
+
+    def update(self, progress: float, hold: Tensor | None = None) -> None:
+        """Move the weights by the gradients; `hold`, a tensor of 1, makes it change nothing."""
+        # The middle of the step: neither the first step nor the last is wasted on a rate of zero.
+        middle = min(1.0, progress + 0.5 / self.config.steps)
+        set_learning_rate(self.optimizers, learning_rate(self.config, middle))
+        for optimizer in self.optimizers:
+            if hold is not None:
+                optimizer.found_inf = hold  # type: ignore[attr-defined]
+            optimizer.step()
+        self.average.update_parameters(self.objective.model)
+
+    def diagnose(self, batch: Any, step: int, progress: float) -> str:
+        """The first bad tensor of a step whose gradients were not finite, in words."""
+        generator = self._seed(step)
+        for part, _ in micro_batches(batch, self.config.accumulate):
+            for phase, trained in enumerate(self.parts.values()):
+                self._freeze_adversary(phase)
+                losses = self.objective.losses if phase == 0 else _second_phase(self.objective)
+                with autocast(self.precision, self.device):
+                    compute = partial(losses, trained, part, progress, generator)
+                    found = first_bad_tensor(self.parts, part, compute)
+                if found is not None:
+                    return found
+        return "none when the step was repeated, without compilation and on one process"
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a checkpoint needs."""
+        return {
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "average": self.average.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        self.average.load_state_dict(state["average"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            configured = [dict(group) for group in optimizer.param_groups]
+            optimizer.load_state_dict(values)
+            # Peaks and decay are the configuration's, which may have been changed since.
+            for group, fresh in zip(optimizer.param_groups, configured, strict=True):
+                group.update({name: fresh[name] for name in ("initial_lr", "weight_decay")})
+
+    def _seed(self, step: int) -> torch.Generator:
+        """Seed all randomness of a step with a number that no other step or rank has."""
+        entropy = (self.config.seed % 2**63, step, self.accelerator.process_index, 1)
+        seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+        torch.manual_seed(seed)
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def _freeze_adversary(self, phase: int) -> None:
+        if "adversary." in self.parts:
+            self.parts["adversary."].requires_grad_(phase == 1)
+
+    def _average(self, averages: Any, weights: Any, count: Any) -> None:
+        """EMA with a memory that grows with the run: short runs forget their initial weights."""
+        decay = min(self.config.ema, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+
+
+def _second_phase(objective: Any) -> Callable[..., Losses]:
+    def losses(adversary: nn.Module, *inputs: Any) -> Losses:
+        return objective.adversary_losses(adversary, objective.model, *inputs)
+
+    return losses
