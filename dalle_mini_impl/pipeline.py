@@ -6,6 +6,7 @@ Strings and PIL images go in and out; between them everything is codes and tenso
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +82,7 @@ class TextToImage:
         caption: str,
         seed: int = 0,
         given: Int[Tensor, "n"] | None = None,
-        **settings: object,
+        **settings: Any,
     ) -> list[Result]:
         """Pictures for one caption, best first.
 
@@ -94,7 +95,7 @@ class TextToImage:
         return rank(candidates, config.rank_by)[: config.num_images]
 
     def complete(
-        self, image: Image.Image, caption: str, keep_rows: int, **settings: object
+        self, image: Image.Image, caption: str, keep_rows: int, **settings: Any
     ) -> list[Result]:
         """Keep the first `keep_rows` rows of the picture's code grid and paint the rest."""
         grid = self.image_tokenizer.grid
@@ -107,7 +108,7 @@ class TextToImage:
         return self(caption, given=given, **settings)
 
     def inpaint(
-        self, image: Image.Image, mask: Image.Image, caption: str, **settings: object
+        self, image: Image.Image, mask: Image.Image, caption: str, **settings: Any
     ) -> list[Result]:
         """Repaint the codes whose patches the mask touches (white = repaint); keep the others."""
         grid, size = self.image_tokenizer.grid, self.image_tokenizer.image_size

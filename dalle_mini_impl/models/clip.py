@@ -131,14 +131,14 @@ class TextTower(nn.Module):
 class Clip(nn.Module):
     """Contrastive language–image pre-training."""
 
+    adamw_parameters = ("image.project", "text.project")
+
     def __init__(self, config: ClipConfig, vocabulary_size: int, context: int, image_size: int):
         super().__init__()
         self.config = config
         self.image_size, self.context = image_size, context
         self.image = ImageTower(config, image_size)
         self.text = TextTower(config, vocabulary_size, context)
-        for head in (self.image.project, self.text.project):
-            head.output_head = True
         infonce = config.loss == "infonce"
         # ln(1 / 0.07) as in CLIP; ln 10 and bias -10 as in SigLIP (arXiv 2303.15343).
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07 if infonce else 10.0)))

@@ -6,7 +6,7 @@ own positions (Ramesh et al. 2021, arXiv 2102.12092). The model knows a code cou
 an image tokenizer.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dalle_mini_impl.config import Config
 from dalle_mini_impl.models.attention import Pattern, dalle_patterns, pattern_mask
 from dalle_mini_impl.models.transformer import (
+    Block,
     BlockKind,
     KVCache,
     Rotary,
@@ -67,6 +68,10 @@ class Dalle(nn.Module):
     caption of classifier-free guidance.
     """
 
+    adamw_parameters = ("text_head", "image_head")
+    cosine: Tensor
+    sine: Tensor
+
     def __init__(
         self,
         config: TransformerConfig,
@@ -101,8 +106,6 @@ class Dalle(nn.Module):
         self.norm = nn.RMSNorm(width) if config.block == "modern" else nn.LayerNorm(width)
         self.text_head = nn.Linear(width, vocabulary_size, bias=False)
         self.image_head = nn.Linear(width, code_count, bias=False)
-        for head in (self.text_head, self.image_head):
-            head.output_head = True
         for embedding in self.modules():
             if isinstance(embedding, nn.Embedding):
                 nn.init.normal_(embedding.weight, std=0.02)
@@ -131,7 +134,7 @@ class Dalle(nn.Module):
         """Logits of every caption token and every code, each given all before it."""
         x = torch.cat((self.embed_text(captions), self.embed_codes(codes)), dim=1)
         positions = self.positions(slice(None))
-        for block, pattern in zip(self.blocks, self.patterns, strict=True):
+        for block, pattern in zip(self.layers, self.patterns, strict=True):
             mask = None if pattern == "full" else self.get_buffer(f"{pattern}_mask")
             x = block(x, positions, mask, causal=mask is None)
         x = self.norm(x)
@@ -142,9 +145,14 @@ class Dalle(nn.Module):
         """Logits of every caption token given those before it; no picture is needed."""
         x = self.embed_text(captions)[:, : self.context]
         positions = self.positions(slice(0, self.context))
-        for block in self.blocks:
+        for block in self.layers:
             x = block(x, positions, None, causal=True)
         return self.text_head(self.norm(x))
+
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks, first to last."""
+        return cast(list[Block], list(self.blocks))
 
     def empty_cache(self, batch: int) -> KVCache:
         """A cache for `batch` streams."""
@@ -158,7 +166,7 @@ class Dalle(nn.Module):
         """Run the text once, leaving it in the cache; returns the first code's logits."""
         x = self.embed_text(captions)
         positions = self.positions(slice(0, self.text_length))
-        for block, keys, values in zip(self.blocks, cache.keys, cache.values, strict=True):
+        for block, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
             x = block.prefill(x, positions, keys, values)
         return self.image_head(self.norm(x[:, -1]))
 
@@ -186,7 +194,7 @@ class Dalle(nn.Module):
         full = torch.arange(window.stop, device=at.device)[None] <= at[:, None]
         text = torch.arange(self.text_length, device=at.device)
         for block, pattern, keys, values in zip(
-            self.blocks, self.patterns, cache.keys, cache.values, strict=True
+            self.layers, self.patterns, cache.keys, cache.values, strict=True
         ):
             seen: slice | Tensor = window
             mask = full

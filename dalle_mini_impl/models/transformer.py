@@ -196,14 +196,11 @@ def build_block(kind: BlockKind, width: int, heads: int, hidden: int) -> Block:
     modern: RMSNorm, QK-norm, SwiGLU, no biases. dalle: LayerNorm, GELU, biases.
     """
     if kind == "modern":
-        block = Block(
-            Attention(width, heads, bias=False, normalise=True),
-            GatedMLP(width, hidden),
-            (nn.RMSNorm(width), nn.RMSNorm(width)),
-        )
-        nn.init.zeros_(block.attention.out.weight)
-        nn.init.zeros_(block.mlp.down.weight)
-        return block
+        attention = Attention(width, heads, bias=False, normalise=True)
+        mlp = GatedMLP(width, hidden)
+        nn.init.zeros_(attention.out.weight)
+        nn.init.zeros_(mlp.down.weight)
+        return Block(attention, mlp, (nn.RMSNorm(width), nn.RMSNorm(width)))
     if kind == "dalle":
         return Block(
             Attention(width, heads, bias=True, normalise=False),

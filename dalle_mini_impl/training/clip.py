@@ -1,4 +1,4 @@
-"""CLIP's objectives: agree with the own caption, differ from the batch's others and from near ones."""
+"""CLIP's objectives: agree with the own caption, not with the batch's others or near ones."""
 
 from collections.abc import Callable
 
@@ -51,12 +51,12 @@ class ClipObjective:
 
     def losses(
         self,
-        model: torch.nn.Module,
+        model: Clip,
         batch: PictureBatch,
         progress: float,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """`loss`, `contrastive`, `accuracy` (own caption first in the batch), `hard` and `scale`."""
+        """`loss`, `contrastive`, `accuracy` (own caption first in the batch), `hard`, `scale`."""
         images = model.encode_image(batch.images)
         texts = model.encode_text(batch.captions)
         scale = model.logit_scale
