@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from dalle_mini_impl.data.scenes import relation_between
 from dalle_mini_impl.data.shapes import (
     BACKGROUNDS,
     COLORS,
@@ -157,6 +158,7 @@ def test_two_object_captions_mostly_tell_a_clear_relation():
     pairs = drawn("validation", object_shares=(0, 1, 0), identical_shares=(0, 0))
     share = sum(claims_of(scene, rng).relation is not None for scene in pairs) / len(pairs)
     assert share > 0.6
+    assert sum(relation_between(*s.objects) is not None for s in pairs) / len(pairs) > 0.93
 
 
 @pytest.mark.parametrize(
