@@ -89,9 +89,9 @@ def to_images(pixels: Float[Tensor, "b 3 h w"]) -> list[Image.Image]:
 def contact_sheet(
     images: Sequence[Image.Image],
     captions: Sequence[str] | None = None,
-    scores: Sequence[str | float] | None = None,
+    scores: Sequence[str | float | int] | None = None,
     columns: int | None = None,
-    scale: float = 1.0,
+    scale: float | int = 1,
 ) -> Image.Image:
     """All pictures in one RGB picture, row by row, with captions and scores written underneath.
 
@@ -138,7 +138,7 @@ def contact_sheet(
 def _notes(
     index: int,
     captions: Sequence[str] | None,
-    scores: Sequence[str | float] | None,
+    scores: Sequence[str | float | int] | None,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     width: int,
 ) -> list[str]:

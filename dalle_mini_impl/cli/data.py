@@ -10,7 +10,6 @@ Reads every picture and caption of a collection and tells what training would fi
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
@@ -22,20 +21,6 @@ from dalle_mini_impl.data.sources import DataConfig
 YAML = (".yaml", ".yml")
 
 
-@dataclass(frozen=True)
-class Check:
-    """Read every picture and caption of a collection and tell what training would find."""
-
-    path: tyro.conf.Positional[str]
-    """A folder, file, glob, URL, Hub name or shapes; or an experiment's YAML."""
-    sheet: Path | None = None
-    """Write a contact sheet of pictures and captions here."""
-    vocabulary: Path | None = None
-    """Count the tokens of the captions with this vocabulary."""
-    data: DataConfig = field(default_factory=DataConfig)
-    """Fields of the data section; path is taken from PATH."""
-
-
 def main(argv: Sequence[str]) -> None:
     """Check as the arguments say and print the report."""
     arguments = list(argv)
@@ -44,25 +29,34 @@ def main(argv: Sequence[str]) -> None:
         return
     if arguments[0] != "check":
         raise ConfigError(f"data {arguments[0]}: no such command; there is `data check PATH`")
-    command = _parse(arguments[1:])
-    count_tokens = _counter(command.vocabulary) if command.vocabulary else None
-    print(check(command.data, command.sheet, count_tokens))
+    yaml = next((item for item in arguments[1:] if item.endswith(YAML)), None)
+    default = DataConfig() if yaml is None else _data_of(yaml)
+
+    def look(
+        path: tyro.conf.Positional[str],
+        sheet: Path | None = None,
+        vocabulary: Path | None = None,
+        data: DataConfig = default,
+    ) -> None:
+        """Read every picture and caption of a collection and tell what training would find.
+
+        Args:
+            path: A folder, file, glob, URL, Hub name or shapes; or an experiment's YAML.
+            sheet: Write a contact sheet of pictures and captions here.
+            vocabulary: Count the tokens of the captions with this vocabulary.
+            data: Fields of the data section; path is taken from PATH.
+        """
+        if not path.endswith(YAML):
+            data = data.model_copy(update={"path": path})
+        print(check(data, sheet, _counter(vocabulary) if vocabulary else None))
+
+    tyro.cli(look, prog="dalle data check", args=arguments[1:])
 
 
-def _parse(arguments: list[str]) -> Check:
-    """The command; where PATH is an experiment's YAML, its data section gives the defaults."""
-    default = DataConfig()
-    yaml = next((item for item in arguments if item.endswith(YAML)), None)
-    if yaml is not None:
-        from dalle_mini_impl.experiment import load_experiment
+def _data_of(yaml: str) -> DataConfig:
+    from dalle_mini_impl.experiment import load_experiment
 
-        default = load_experiment(yaml).data
-    given = Check(path=tyro.MISSING, data=default)
-    command = tyro.cli(Check, prog="dalle data check", default=given, args=arguments)
-    if yaml is not None:
-        return command
-    data = command.data.model_copy(update={"path": command.path})
-    return Check(command.path, command.sheet, command.vocabulary, data)
+    return load_experiment(yaml).data
 
 
 def _counter(vocabulary: Path) -> Callable[[Sequence[str]], Sequence[int]]:

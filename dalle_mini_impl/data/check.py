@@ -1,5 +1,6 @@
 """What a look at a collection should tell before anyone trains on it."""
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from PIL import Image
 from dalle_mini_impl.data.shapes import Scene, Split
 from dalle_mini_impl.data.sources import DataConfig, DataError, Example, open_source
 from dalle_mini_impl.data.store import process, unreadable
+from dalle_mini_impl.images import contact_sheet, fit, save_png
 
 SHEET = 64
 """Pictures on the contact sheet."""
@@ -128,13 +130,13 @@ def check(
 
 
 def _look(example: Example, side: int) -> Looked:
-    from dalle_mini_impl.images import fit
-
     try:
-        # Scenes have no size of their own: they are drawn at the size asked for.
-        picture = example.open(side if isinstance(example.image, Scene) else None)
-        size, mode = picture.size, picture.mode
-        fit(picture, side)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow tells of harmless damage, picture by picture
+            # Scenes have no size of their own: they are drawn at the size asked for.
+            picture = example.open(side if isinstance(example.image, Scene) else None)
+            size, mode = picture.size, picture.mode
+            fit(picture, side)
     except Exception as error:  # Pillow raises nearly anything on damaged files
         return Looked(example.key, example.captions, failure=unreadable(error))
     return Looked(example.key, example.captions, size, mode)
@@ -142,8 +144,6 @@ def _look(example: Example, side: int) -> Looked:
 
 def _write_sheet(config: DataConfig, path: Path) -> None:
     """A fixed random sample of the training pictures, each with its first caption."""
-    from dalle_mini_impl.images import contact_sheet, fit, save_png
-
     sample = config.model_copy(update={"limit": 2 * SHEET})
     pictures: list[Image.Image] = []
     captions: list[str] = []

@@ -104,7 +104,10 @@ def _load(config: DataConfig, found: Collection, files: list[str]) -> Any:
         )
     except Exception as error:
         shown = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
-        raise DataError(f"{shown} could not be read as {found.kind}: {cause(error)}") from error
+        why = cause(error)
+        if isinstance(error, ImportError) and "://" in files[0]:
+            why += '; reading from a URL needs pip install "fsspec[http]"'
+        raise DataError(f"{shown} could not be read as {found.kind}: {why}") from error
 
 
 def _part(config: DataConfig, data: Any, path: str, base: Path | None, lines: bool) -> Part:

@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -26,6 +27,7 @@ import numpy as np
 
 from dalle_mini_impl.data.shapes import Split
 from dalle_mini_impl.data.sources import DataConfig, DataError, Example, Source, open_source
+from dalle_mini_impl.images import fit
 
 VERSION = 1  # of the preparation: raise it when equal files would be prepared differently
 POOL_FROM = 2000
@@ -185,10 +187,10 @@ def _decode(
     example: Example, side: int
 ) -> tuple[str, tuple[str, ...], dict[str, Any] | None, bytes | str]:
     """The example with its pixels, or with the reason why they cannot be read."""
-    from dalle_mini_impl.images import fit
-
     try:
-        picture: bytes | str = np.asarray(fit(example.open(side), side)).tobytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow tells of harmless damage, picture by picture
+            picture: bytes | str = np.asarray(fit(example.open(side), side)).tobytes()
     except Exception as error:  # Pillow raises nearly anything on damaged files
         picture = unreadable(error)
     return example.key, example.captions, example.attributes, picture
