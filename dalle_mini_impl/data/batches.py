@@ -1,6 +1,7 @@
 """Batches as pure functions of the step, so that resuming needs nothing but the step's number."""
 
 import queue
+import random
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -14,16 +15,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dalle_mini_impl.data.codes import CodeCache
+from dalle_mini_impl.data.negatives import Negative
 
 Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
 class PictureBatch:
-    """Pictures (pixels in [0, 1]) with a caption each."""
+    """Pictures (pixels in [0, 1]) with a caption each and, where asked for, wrong ones."""
 
     images: Float[Tensor, "b 3 h w"]
     captions: Int[Tensor, "b t"]
+    negatives: Int[Tensor, "b m t"] | None = None
+    """Captions that are wrong by one attribute; the null caption where none can be made."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,43 @@ class CaptionTable:
 
     def draw(self, indices: Int64[np.ndarray, "b"], rng: np.random.Generator) -> Int[Tensor, "b t"]:
         """Ids (int64) of a random caption of each of the pictures `indices`."""
-        chosen = self._flat[self._starts[indices] + rng.integers(self._counts[indices])]
+        return self.ids(indices, self.choose(indices, rng))
+
+    def choose(
+        self, indices: Int64[np.ndarray, "b"], rng: np.random.Generator
+    ) -> Int64[np.ndarray, "b"]:
+        """The number of a random caption among each picture's own."""
+        return rng.integers(self._counts[indices])
+
+    def ids(
+        self, indices: Int64[np.ndarray, "b"], numbers: Int64[np.ndarray, "b"]
+    ) -> Int[Tensor, "b t"]:
+        """Ids (int64) of caption `numbers[i]` of picture `indices[i]`."""
+        chosen = self._flat[self._starts[indices] + numbers]
         if self._dropout:
             ids = self._tokenizer.encode([self._texts[i] for i in chosen], dropout=True)
         else:
             ids = self._ids[chosen]
         return torch.from_numpy(ids.astype(np.int64))
+
+    def negatives(
+        self,
+        indices: Int64[np.ndarray, "b"],
+        numbers: Int64[np.ndarray, "b"],
+        negative: Negative,
+        count: int,
+        rng: np.random.Generator,
+    ) -> Int[Tensor, "b m t"]:
+        """Ids of `count` wrong captions for each of the captions that `ids` names."""
+        texts = [
+            negative(int(index), int(number), random.Random(int(seed))) or ""
+            for index, number, seeds in zip(
+                indices, numbers, rng.integers(2**32, size=(len(indices), count)), strict=True
+            )
+            for seed in seeds
+        ]
+        ids = self._tokenizer.encode(texts).astype(np.int64)
+        return torch.from_numpy(ids.reshape(len(indices), count, -1))
 
 
 @lru_cache(maxsize=8)
@@ -147,21 +182,26 @@ class PictureBatches:
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
+        negative: Negative | None = None,
+        negatives: int = 0,
     ) -> None:
         if len(store) != len(table):
             raise ValueError(f"{len(store)} pictures but captions for {len(table)}")
         self.store, self.table, self.config = store, table, config
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
+        self.negative, self.negatives = negative, negatives
 
     def __call__(self, step: int) -> PictureBatch:
         indices = batch_indices(
             len(self.store), self.batch_size, step, self.seed, self.rank, self.world
         )
         rng = step_rng(self.seed, step, self.rank)
-        return PictureBatch(
-            images=pictures(self.store, indices, self.config, rng),
-            captions=self.table.draw(indices, rng),
-        )
+        images = pictures(self.store, indices, self.config, rng)
+        numbers = self.table.choose(indices, rng)
+        wrong = None
+        if self.negative is not None and self.negatives:
+            wrong = self.table.negatives(indices, numbers, self.negative, self.negatives, rng)
+        return PictureBatch(images, self.table.ids(indices, numbers), wrong)
 
 
 def pictures(

@@ -21,7 +21,7 @@ class KVCache:
     def empty(
         cls, layers: int, batch: int, heads: int, length: int, width: int, like: Tensor
     ) -> "KVCache":
-        """An empty cache for `length` positions of heads `width` wide, typed and placed as `like`."""
+        """Room for `length` positions of heads `width` wide, typed and placed as `like`."""
         shape = (layers, batch, heads, length, width)
         return cls(like.new_zeros(shape), like.new_zeros(shape))
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
@@ -38,16 +39,33 @@ def siglip(logits: Float[Tensor, "b n"], same: Bool[Tensor, "b n"]) -> Float[Ten
     return -F.logsigmoid(torch.where(same, logits, -logits)).sum(dim=1).mean()
 
 
-class ClipObjective:
-    """Contrastive losses both ways, plus hard negatives where the collection can make them.
+def own_first(
+    own: Float[Tensor, "b"], wrong: Float[Tensor, "b m"], real: Bool[Tensor, "b m"]
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the own caption against wrong ones of the same picture.
 
-    hard_negatives: given a batch's picture indices, ids of captions that are wrong by one
-    attribute (`b m t`), or None where there are none.
+    real: which of the wrong captions exist; a picture without any adds nothing.
+    """
+    logits = torch.cat((own[:, None], wrong.masked_fill(~real, float("-inf"))), dim=1)
+    return -logits.log_softmax(dim=1)[:, 0].mean()
+
+
+class ClipObjective:
+    """Contrastive losses both ways, plus hard negatives where the batch brings them.
+
+    autoencode: pictures as the run's image tokenizer shows them after decoding; a share of the
+    training pictures passes through it, because reconstructions are what CLIP will rank.
     """
 
-    def __init__(self, model: Clip, config: ClipConfig):
+    def __init__(
+        self,
+        model: Clip,
+        config: ClipConfig,
+        autoencode: Callable[[Tensor], Tensor] | None = None,
+    ):
         self.model = model
         self.config = config
+        self.autoencode = autoencode
 
     def losses(
         self,
@@ -56,13 +74,12 @@ class ClipObjective:
         progress: float,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """`loss`, `contrastive`, `accuracy` (own caption first in the batch), `hard`, `scale`."""
-        images = model.encode_image(batch.images)
+        """`loss`, `contrastive`, `hard`, and `accuracy` (own caption first in the batch)."""
+        images = model.encode_image(self.shown(batch.images))
         texts = model.encode_text(batch.captions)
         scale = model.logit_scale
         all_images, all_texts = gathered(images), gathered(texts)
-        all_captions = gathered(batch.captions)
-        same = equal_captions(batch.captions, all_captions)
+        same = equal_captions(batch.captions, gathered(batch.captions))
         rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
         own = torch.arange(len(images), device=images.device) + rank * len(images)
         to_text = scale * images @ all_texts.T + model.bias
@@ -71,7 +88,24 @@ class ClipObjective:
             contrastive = siglip(to_text, same)
         else:
             contrastive = (infonce(to_text, own, same) + infonce(to_image, own, same)) / 2
-        losses = {"contrastive": contrastive, "scale": scale.detach()}
-        losses["accuracy"] = (to_text.argmax(1) == own).float().mean().detach()
-        loss = contrastive
-        return {"loss": loss, **losses}
+        losses = {
+            "loss": contrastive,
+            "contrastive": contrastive.detach(),
+            "accuracy": (to_text.argmax(1) == own).float().mean(),
+        }
+        if batch.negatives is not None:
+            wrong = model.encode_text(rearrange(batch.negatives, "b m t -> (b m) t"))
+            wrong = rearrange(wrong, "(b m) e -> b m e", b=len(images))
+            similarity = scale * torch.einsum("b e, b m e -> b m", images, wrong)
+            real = (batch.negatives != 0).any(dim=-1)
+            hard = own_first(scale * (images * texts).sum(1), similarity, real)
+            losses |= {"loss": contrastive + hard, "hard": hard.detach()}
+        return losses
+
+    def shown(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """The first share of the batch as reconstructions, the rest as it is."""
+        count = round(self.config.reconstructions * len(images))
+        if self.autoencode is None or count == 0:
+            return images
+        with torch.no_grad():
+            return torch.cat((self.autoencode(images[:count]).to(images.dtype), images[count:]))

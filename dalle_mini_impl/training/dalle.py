@@ -42,8 +42,8 @@ class DalleObjective:
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """`loss`, and `text` and `image` in nats per token."""
-        dropped = torch.rand(len(batch.codes), generator=generator) < self.config.caption_dropout
-        dropped = dropped.to(batch.codes.device)
+        chance = torch.rand(len(batch.codes), generator=generator, device=batch.codes.device)
+        dropped = chance < self.config.caption_dropout
         captions = batch.captions.masked_fill(dropped[:, None], 0)
         logits = model(captions, batch.codes)
         weights = real_tokens(captions) * (~dropped)[:, None]
