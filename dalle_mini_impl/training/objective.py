@@ -27,12 +27,12 @@ class Objective(Protocol):
     - `find_unused_parameters = True` where a step may leave parameters without gradient.
     """
 
-    model: nn.Module
-    """Trained, averaged and saved."""
+    @property
+    def model(self) -> nn.Module:
+        """Trained, averaged and saved."""
+        ...
 
-    def losses(
-        self, model: nn.Module, batch: Any, progress: float, generator: torch.Generator
-    ) -> Losses:
+    def losses(self, model: Any, batch: Any, progress: float, generator: torch.Generator) -> Losses:
         """`loss`, the total, and other scalars that are logged under their names.
 
         progress is in [0, 1]. All noise comes from `generator`, which lives on the batch's

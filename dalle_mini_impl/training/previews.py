@@ -1,0 +1,72 @@
+"""Preview pictures during training: reconstructions beside originals, samples of fixed captions."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from dalle_mini_impl.captions import CaptionTokenizer
+from dalle_mini_impl.data.batches import Augmentation, pictures
+from dalle_mini_impl.data.store import Store
+from dalle_mini_impl.images import contact_sheet, save_png, to_images
+from dalle_mini_impl.models.dalle import Dalle
+from dalle_mini_impl.models.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.pipeline import TextToImage
+from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.training.image_tokenizer import DvaeObjective, FsqObjective, collapse_warning
+
+Preview = Callable[[nn.Module, int], None]
+MEASURED, SHOWN = 256, 16
+SAMPLED = 8
+
+
+def reconstruction_previews(
+    objective: DvaeObjective | FsqObjective,
+    run: RunFolder,
+    store: Store,
+    data: Augmentation,
+    device: torch.device,
+) -> Preview:
+    """Logs quality and code usage on fixed pictures and shows some beside their originals."""
+    images = pictures(store, _spread(len(store), MEASURED), data, None).to(device)
+
+    def preview(model: nn.Module, step: int) -> None:
+        assert isinstance(model, ImageTokenizer)
+        report = objective.evaluate(model, images)
+        run.log("image_tokenizer", step, **report)
+        # With fewer positions than codes, most codes cannot occur.
+        warning = collapse_warning(report["code_usage"], report["perplexity"], model.code_count)
+        if warning and images.shape[0] * model.grid**2 >= 4 * model.code_count:
+            print(f"WARNING at step {step:,}: {warning}", flush=True)
+        pairs = objective.preview(model, images[:SHOWN])
+        sheet = contact_sheet(to_images(pairs), columns=8, scale=2)
+        save_png(sheet, run.previews / f"image_tokenizer-{step:06d}.png")
+
+    return preview
+
+
+def sample_previews(
+    run: RunFolder,
+    vocabulary: CaptionTokenizer,
+    tokenizer: ImageTokenizer,
+    store: Store,
+    device: torch.device,
+) -> Preview:
+    """Samples one picture for each of a few fixed captions."""
+    captions = [store.captions[i][0] for i in _spread(len(store), SAMPLED)]
+    settings = run.experiment.sampling.model_copy(update={"num_images": 1, "candidates": 1})
+
+    def preview(model: nn.Module, step: int) -> None:
+        assert isinstance(model, Dalle)
+        painter = TextToImage(vocabulary, tokenizer, model, None, settings, device)
+        samples = [painter.candidates(caption, 0, settings)[0].image for caption in captions]
+        sheet = contact_sheet(samples, captions, columns=4, scale=2)
+        save_png(sheet, run.previews / f"transformer-{step:06d}.png")
+
+    return preview
+
+
+def _spread(n: int, count: int) -> np.ndarray:
+    """At most `count` indices, evenly spaced over n."""
+    return np.unique(np.linspace(0, n - 1, min(n, count)).astype(np.int64))

@@ -1,0 +1,317 @@
+"""The stages in order, each from what the ones before left in the run folder.
+
+captions → image_tokenizer → codes → transformer → clip. Each ends by printing the next command.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import numpy as np
+import torch
+from accelerate import PartialState
+
+from dalle_mini_impl.captions import CaptionTokenizer
+from dalle_mini_impl.config import Config, ConfigError
+from dalle_mini_impl.data.batches import (
+    CaptionTable,
+    CodeBatches,
+    PictureBatches,
+    pictures,
+    step_rng,
+)
+from dalle_mini_impl.data.codes import CodeCache, CodeKey, perplexity
+from dalle_mini_impl.data.negatives import Negative, hard_negatives
+from dalle_mini_impl.data.shapes import Split
+from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.models.clip import Clip
+from dalle_mini_impl.models.dalle import Dalle
+from dalle_mini_impl.models.image_tokenizer import (
+    DvaeConfig,
+    FsqConfig,
+    ImageTokenizer,
+    build_image_tokenizer,
+)
+from dalle_mini_impl.pipeline import load_image_tokenizer
+from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.settings import TrainingConfig
+from dalle_mini_impl.training.clip import ClipObjective
+from dalle_mini_impl.training.dalle import DalleObjective
+from dalle_mini_impl.training.image_tokenizer import (
+    DvaeObjective,
+    FsqObjective,
+    collapse_warning,
+)
+from dalle_mini_impl.training.loop import cpu_only, train
+from dalle_mini_impl.training.previews import reconstruction_previews, sample_previews
+
+OBJECTIVES: dict[type[Config], Callable[..., DvaeObjective | FsqObjective]] = {
+    DvaeConfig: DvaeObjective,
+    FsqConfig: FsqObjective,
+}
+AUGMENTED_VARIANTS = 4
+"""Encodings of each picture where crops or flips are asked for, the first of them plain."""
+ENCODED_AT_ONCE = 128
+
+
+class Workshop:
+    """A run with what its stages share: the data, the vocabulary, the processes."""
+
+    def __init__(self, run: RunFolder, resume: bool = True) -> None:
+        self.run, self.resume, self.experiment = run, resume, run.experiment
+        self.processes = PartialState(cpu=cpu_only())
+        self.device = self.processes.device
+
+    def say(self, message: str) -> None:
+        """A line from the main process."""
+        if self.processes.is_main_process:
+            print(message, flush=True)
+
+    @cached_property
+    def store(self) -> Store:
+        """The training pictures, decoded once."""
+        store = self.split("train")
+        with self.processes.main_process_first():
+            self.run.record_fingerprint(store.fingerprint)
+        return store
+
+    def split(self, split: Split) -> Store:
+        """Pictures of a split."""
+        with self.processes.main_process_first():
+            return prepare(self.experiment.data, split, self.run.cache / "pictures", self.say)
+
+    @cached_property
+    def vocabulary(self) -> CaptionTokenizer:
+        """The run's caption vocabulary."""
+        return self.run.captions()
+
+    def table(self, dropout: bool) -> CaptionTable:
+        """The training captions; encoded anew at each draw where BPE-dropout applies."""
+        dropout = dropout and self.experiment.captions.dropout > 0
+        return CaptionTable(self.store.captions, self.vocabulary, dropout)
+
+    def picture_batches(
+        self,
+        training: TrainingConfig,
+        dropout: bool,
+        negative: Negative | None = None,
+        negatives: int = 0,
+    ) -> PictureBatches:
+        """This process's batches of pictures and captions, with `negatives` wrong ones each."""
+        return PictureBatches(
+            self.store,
+            self.table(dropout),
+            self.experiment.data,
+            training.batch_size,
+            training.seed,
+            self.processes.process_index,
+            self.processes.num_processes,
+            negative,
+            negatives,
+        )
+
+
+def train_captions(shop: Workshop) -> None:
+    """Train or copy the vocabulary; report captions that it cuts."""
+    texts = [text for captions in shop.store.captions for text in captions]
+    if shop.processes.is_main_process:
+        shop.run.save_captions(CaptionTokenizer.from_config(shop.experiment.captions, texts))
+    shop.processes.wait_for_everyone()
+    different = sorted(set(texts))
+    cut = shop.vocabulary.count_truncated(different)
+    shop.say(
+        f"captions: {shop.vocabulary.vocabulary_size:,} tokens; {cut:,} of {len(different):,} "
+        f"different captions are longer than {shop.vocabulary.context} tokens and lose their end"
+    )
+
+
+def train_image_tokenizer(shop: Workshop) -> None:
+    """Train the image tokenizer on the pictures."""
+    config, run = shop.experiment.image_tokenizer, shop.run
+    before = run.weights_hash("image_tokenizer") if run.has_weights("image_tokenizer") else None
+    torch.manual_seed(config.training.seed)
+    model = build_image_tokenizer(config, shop.experiment.data.image_size)
+    objective = OBJECTIVES[type(config)](model, config)
+    shown = shop.split("validation")
+    train(
+        objective,
+        shop.picture_batches(config.training, dropout=False),
+        config.training,
+        run,
+        "image_tokenizer",
+        shop.resume,
+        preview=reconstruction_previews(
+            objective, run, shown if len(shown) else shop.store, shop.experiment.data, shop.device
+        ),
+    )
+    made = [name for name in ("dalle", "clip") if run.has_weights(name)]
+    if made and before != run.weights_hash("image_tokenizer"):
+        shop.say(
+            f"WARNING: {' and '.join(made)} were trained with other image codes and no longer fit; "
+            "train their stages anew with --no-resume"
+        )
+
+
+def encode_pictures(shop: Workshop) -> None:
+    """Fill the code cache unless it is current, and report how the codes are used."""
+    tokenizer = load_image_tokenizer(shop.run).to(shop.device).eval().requires_grad_(False)
+    cache = codes_of(shop, tokenizer)
+    counts = cache.counts(tokenizer.code_count)
+    usage, spread = float((counts > 0).mean()), float(perplexity(counts))
+    shop.say(
+        f"codes: {(counts > 0).sum():,} of {tokenizer.code_count:,} in use ({usage:.0%}), "
+        f"perplexity {spread:,.0f}"
+    )
+    if shop.processes.is_main_process:
+        shop.run.log("codes", 0, code_usage=usage, perplexity=spread)
+    warning = collapse_warning(usage, spread, tokenizer.code_count)
+    if warning:
+        shop.say(f"WARNING: {warning}")
+
+
+def codes_of(shop: Workshop, tokenizer: ImageTokenizer) -> CodeCache:
+    """The codes of all training pictures, from the cache unless it is missing or stale."""
+    data = shop.experiment.data
+    augmented = data.random_resized_crop is not None or data.horizontal_flip
+    variants = AUGMENTED_VARIANTS if augmented else 1
+    weights = shop.run.weights_hash("image_tokenizer")
+    key = CodeKey(weights, shop.store.fingerprint, variants, len(shop.store))
+    folder = shop.run.cache / "codes"
+    with shop.processes.main_process_first():
+        cache = CodeCache.open(folder, key)
+        if cache is None:
+            if (folder / "codes.json").is_file():
+                shop.say("codes: the cache is of another image tokenizer or other data; renewing")
+            shop.say(f"codes: encoding {len(shop.store):,} pictures, {variants} variant(s) each")
+            cache = CodeCache.write(folder, key, _encoded(shop, tokenizer, variants))
+    return cache
+
+
+def _encoded(shop: Workshop, tokenizer: ImageTokenizer, variants: int) -> Iterator[np.ndarray]:
+    for variant in range(variants):
+        for start in range(0, len(shop.store), ENCODED_AT_ONCE):
+            rows = np.arange(start, min(start + ENCODED_AT_ONCE, len(shop.store)), dtype=np.int64)
+            rng = step_rng(variant, start, 0) if variant else None
+            images = pictures(shop.store, rows, shop.experiment.data, rng)
+            with torch.no_grad():
+                yield tokenizer.encode(images.to(shop.device)).cpu().numpy()
+
+
+def train_transformer(shop: Workshop) -> None:
+    """Train the transformer on captions and cached codes."""
+    config, run = shop.experiment.transformer, shop.run
+    tokenizer = load_image_tokenizer(run).to(shop.device).eval().requires_grad_(False)
+    batches = CodeBatches(
+        codes_of(shop, tokenizer),
+        shop.table(dropout=True),
+        config.training.batch_size,
+        config.training.seed,
+        shop.processes.process_index,
+        shop.processes.num_processes,
+    )
+    torch.manual_seed(config.training.seed)
+    vocabulary = shop.vocabulary
+    model = Dalle(
+        config,
+        vocabulary.vocabulary_size,
+        vocabulary.context,
+        tokenizer.code_count,
+        tokenizer.grid,
+    )
+    train(
+        DalleObjective(model, config),
+        batches,
+        config.training,
+        run,
+        "transformer",
+        shop.resume,
+        weights="dalle",
+        preview=sample_previews(run, vocabulary, tokenizer, shop.store, shop.device),
+    )
+
+
+def train_clip(shop: Workshop) -> None:
+    """Train CLIP on captions with pictures and with their reconstructions, which it will judge."""
+    config = shop.experiment.clip
+    tokenizer = load_image_tokenizer(shop.run).to(shop.device).eval().requires_grad_(False)
+    negative = hard_negatives(shop.store.captions, shop.store.attributes)
+    batches = shop.picture_batches(
+        config.training, dropout=True, negative=negative, negatives=config.hard_negatives
+    )
+    torch.manual_seed(config.training.seed)
+    model = Clip(
+        config,
+        shop.vocabulary.vocabulary_size,
+        shop.vocabulary.context,
+        shop.experiment.data.image_size,
+    )
+    train(
+        ClipObjective(model, config, lambda images: tokenizer.decode(tokenizer.encode(images))),
+        batches,
+        config.training,
+        shop.run,
+        "clip",
+        shop.resume,
+    )
+    _warn_if_clip_learned_nothing(shop, config.training.batch_size)
+
+
+def _warn_if_clip_learned_nothing(shop: Workshop, batch_size: int) -> None:
+    losses = [
+        record["contrastive"]
+        for record in shop.run.metrics()
+        if record["stage"] == "clip" and record.get("contrastive") is not None
+    ]
+    chance = float(np.log(batch_size * shop.processes.num_processes))
+    if losses and shop.experiment.clip.loss == "infonce" and losses[-1] > 0.95 * chance:
+        shop.say(
+            f"WARNING: CLIP's loss ends at {losses[-1]:.2f}, about ln(batch) = {chance:.2f}: it "
+            "tells no caption from another. Train it longer, or with a lower learning rate, or "
+            "check with `dalle data check` that captions belong to their pictures"
+        )
+
+
+STAGES: dict[str, Callable[[Workshop], None]] = {
+    "captions": train_captions,
+    "image_tokenizer": train_image_tokenizer,
+    "codes": encode_pictures,
+    "transformer": train_transformer,
+    "clip": train_clip,
+}
+WEIGHTS = {"image_tokenizer": "image_tokenizer", "transformer": "dalle", "clip": "clip"}
+
+
+def run_stages(
+    run: RunFolder, stage: str | None = None, resume: bool = True, tensorboard: bool = False
+) -> None:
+    """Run `stage`, or every stage whose result the run does not have, in order.
+
+    resume: continue a stage from its checkpoint. tensorboard: mirror the metrics.
+    Raises ConfigError for a stage that does not exist.
+    """
+    if stage is not None and stage not in STAGES:
+        raise ConfigError(f"--stage {stage}: no such stage; choose one of {', '.join(STAGES)}")
+    shop = Workshop(run, resume)
+    if tensorboard and shop.processes.is_main_process:
+        run.mirror_to_tensorboard()
+    for name in [stage] if stage else missing_stages(run):
+        STAGES[name](shop)
+        shop.say(f"{name}: done. Next: {next_command(run)}")
+    if stage is None and not missing_stages(run):
+        shop.say(f"{run.path} is complete: {next_command(run)}")
+
+
+def missing_stages(run: RunFolder) -> list[str]:
+    """Stages whose results the run lacks; codes are needed as long as the transformer is."""
+    missing = [] if run.has_captions() else ["captions"]
+    lacking = [stage for stage, name in WEIGHTS.items() if not run.has_weights(name)]
+    if "transformer" in lacking:
+        lacking.append("codes")
+    return [stage for stage in STAGES if stage in [*missing, *lacking]]
+
+
+def next_command(run: RunFolder) -> str:
+    """The command that does what comes next: train what is missing, or sample."""
+    missing = [stage for stage in missing_stages(run) if stage != "codes"]
+    if missing:
+        return f"python train.py --run {run.path} --stage {missing[0]}"
+    return f'python sample.py "CAPTION" --run {run.path}'

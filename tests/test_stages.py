@@ -1,0 +1,74 @@
+"""The stages as one road: from data to a run that samples, each naming the next command."""
+
+import pytest
+
+from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.experiment import Experiment
+from dalle_mini_impl.run import RunError, RunFolder
+from dalle_mini_impl.training.stages import next_command, run_stages
+
+TRAINING = {"steps": 2, "batch_size": 4, "compile": "off", "previews": 1, "log_every": 1}
+TINY = {
+    "data": {
+        "image_size": 32,
+        "shapes": {"train_examples": 12, "validation_examples": 4, "held_out_examples": 1},
+    },
+    "captions": {"context": 12, "vocabulary_size": 300},
+    "image_tokenizer": {
+        "type": "fsq", "levels": [3, 3], "width": 32, "blocks": 1, "training": TRAINING
+    },
+    "transformer": {"depth": 1, "width": 16, "heads": 2, "hidden": 16, "training": TRAINING},
+    "clip": {
+        "image_width": 8, "image_stages": 2, "text_width": 8, "text_heads": 2, "text_depth": 1,
+        "training": TRAINING,
+    },
+}  # fmt: skip
+
+
+def create(path, **image_tokenizer):
+    settings = TINY | {"image_tokenizer": image_tokenizer or TINY["image_tokenizer"]}
+    return RunFolder.create(path, Experiment.model_validate(settings))
+
+
+def test_all_stages_lead_to_a_run_that_samples(tmp_path, capsys):
+    run = create(tmp_path / "run")
+    assert next_command(run).endswith("--stage captions")
+    run_stages(run)
+    said = capsys.readouterr().out
+    order = [said.index(f"{stage}: done") for stage in ("captions", "image_tokenizer", "codes")]
+    order += [said.index(f"{stage}: done") for stage in ("transformer", "clip")]
+    assert order == sorted(order)
+    assert "perplexity" in said
+    assert f'python sample.py "CAPTION" --run {run.path}' in said
+    assert all(run.has_weights(name) for name in ("image_tokenizer", "dalle", "clip"))
+    kinds = {path.name.split("-")[0] for path in run.previews.glob("*.png")}
+    assert kinds == {"image_tokenizer", "transformer"}
+    assert {"hard_psnr", "perplexity"} <= set().union(*run.metrics())
+
+    run_stages(run)
+    assert "is complete" in capsys.readouterr().out
+
+
+def test_a_stage_alone_needs_those_before_it(tmp_path):
+    run = create(tmp_path / "run")
+    with pytest.raises(RunError, match=r"no captions.json yet; .* --stage captions"):
+        run_stages(run, "image_tokenizer")
+    with pytest.raises(RunError, match=r"image_tokenizer.safetensors: no such weights"):
+        run_stages(run, "codes")
+    with pytest.raises(ConfigError, match="no such stage; choose one of captions"):
+        run_stages(run, "vae")
+
+
+def test_a_retrained_tokenizer_makes_codes_stale_and_warns(tmp_path, capsys):
+    dvae = {"type": "dvae", "code_count": 8, "width": 32, "blocks": 1, "training": TRAINING}
+    run = create(tmp_path / "run", **dvae)
+    run_stages(run)
+    capsys.readouterr()
+    other = {**dvae, "training": TRAINING | {"seed": 5}}
+    run = create(run.path, **other)
+    run_stages(run, "image_tokenizer", resume=False)
+    assert "dalle and clip were trained with other image codes" in capsys.readouterr().out
+    run_stages(run, "codes")
+    assert "renewing" in capsys.readouterr().out
+    run_stages(run, "codes")
+    assert "encoding" not in capsys.readouterr().out
