@@ -1,0 +1,67 @@
+"""A run folder with tiny models that have learned nothing, for what only needs a run's form."""
+
+from pathlib import Path
+
+import torch
+
+from dalle_mini_impl.captions import CaptionTokenizer
+from dalle_mini_impl.experiment import Experiment
+from dalle_mini_impl.models.clip import Clip
+from dalle_mini_impl.models.dalle import Dalle
+from dalle_mini_impl.models.image_tokenizer import build_image_tokenizer
+from dalle_mini_impl.run import RunFolder
+
+SETTINGS = {
+    "data": {
+        "path": "shapes",
+        "image_size": 32,
+        "workers": 1,
+        "shapes": {"train_examples": 40, "validation_examples": 24, "held_out_examples": 24},
+    },
+    "captions": {"vocabulary": "shapes", "context": 24},
+    "image_tokenizer": {
+        "type": "fsq", "levels": [4, 4], "width": 32, "blocks": 1,
+        "training": {"steps": 20, "batch_size": 8},
+    },
+    "transformer": {"depth": 2, "width": 32, "heads": 2, "hidden": 48},
+    "clip": {
+        "embedding": 16, "image_width": 16, "image_stages": 2, "image_blocks": 1,
+        "text_width": 32, "text_depth": 1, "text_heads": 2, "training": {"batch_size": 8},
+    },
+    "sampling": {"candidates": 4, "num_images": 2, "guidance": 2.0},
+}  # fmt: skip
+
+
+def tiny_run(
+    path: Path, weights: tuple[str, ...] = ("image_tokenizer", "dalle", "clip"), **sections: dict
+) -> RunFolder:
+    """A run of shapes with the named weights, drawn from a seed; `sections` update SETTINGS."""
+    settings = {name: {**value, **sections.get(name, {})} for name, value in SETTINGS.items()}
+    experiment = Experiment.model_validate(settings)
+    run = RunFolder.create(path, experiment)
+    captions = CaptionTokenizer.from_config(experiment.captions)
+    run.save_captions(captions)
+    torch.manual_seed(0)
+    tokenizer = build_image_tokenizer(experiment.image_tokenizer, experiment.data.image_size)
+    models = {
+        "image_tokenizer": tokenizer,
+        "dalle": Dalle(
+            experiment.transformer,
+            captions.vocabulary_size,
+            captions.context,
+            tokenizer.code_count,
+            tokenizer.grid,
+        ),
+        "clip": Clip(
+            experiment.clip,
+            captions.vocabulary_size,
+            captions.context,
+            experiment.data.image_size,
+        ),
+    }
+    # Residual branches start at zero and heads near it; give every part a say.
+    for parameter in models["dalle"].parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    for name in weights:
+        run.save_weights(name, models[name].state_dict())
+    return run
