@@ -1,0 +1,62 @@
+"""`dalle classify`: which of some labels each picture is, by the CLIP of a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dalle_mini_impl.cli.pictures import open_pictures, print_json, show
+from dalle_mini_impl.config import ConfigError
+
+TEMPLATE = "a picture of a {}"
+
+
+@dataclass(frozen=True)
+class ClassifyArguments:
+    """Probabilities of labels for pictures; no training on the labels is needed."""
+
+    pictures: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Pictures, or folders of them."""
+    labels: tuple[str, ...]
+    """What a picture may be, such as: --labels cat dog human."""
+    template: tuple[str, ...] = (TEMPLATE,)
+    """Texts with {} for the label; several are averaged."""
+    top: int = 5
+    """Likeliest labels to show for each picture."""
+    run: Path | None = None
+    """Run folder; the newest run with a CLIP under runs/ if not given."""
+    clip: str | None = None
+    """Another CLIP: transformers:NAME or open_clip:ARCHITECTURE:WEIGHTS (names or local paths)."""
+    json: bool = False
+    """Print JSON instead of a table."""
+    device: str | None = None
+    """cpu or cuda; the GPU if there is one."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Classify as the arguments say."""
+    arguments = tyro.cli(ClassifyArguments, args=argv, prog="dalle classify")
+    if arguments.top < 1:
+        raise ConfigError(f"--top {arguments.top}: show one label or more")
+    images = open_pictures(arguments.pictures)
+
+    from dalle_mini_impl.ranking import open_clip
+    from dalle_mini_impl.zero_shot import ZeroShotClassifier
+
+    clip = open_clip(arguments.run, arguments.clip, arguments.device)
+    classifier = ZeroShotClassifier(clip, arguments.labels, arguments.template)
+    predictions = classifier.classify(list(images.values()), arguments.top)
+    if arguments.json:
+        named = zip(images, predictions, strict=True)
+        print_json(
+            [{"picture": n, "labels": {p.label: p.probability for p in r}} for n, r in named]
+        )
+        return
+    rows = [
+        {"picture": name if place == 0 else "", "label": p.label, "probability": p.probability}
+        for name, row in zip(images, predictions, strict=True)
+        for place, p in enumerate(row)
+    ]
+    show(rows, f"{len(images)} pictures, {len(arguments.labels)} labels")

@@ -1,0 +1,58 @@
+"""`dalle index`: embed the pictures of a folder or collection, so that they can be searched."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class IndexArguments:
+    """Make a collection searchable, or bring its index up to date after changes.
+
+    The index lies in the run's folder index/. Only pictures that are new or changed are embedded;
+    those that are gone are dropped; all are embedded anew when the CLIP was trained further.
+    """
+
+    data: Annotated[str, tyro.conf.Positional]
+    """A folder of pictures, or any collection: CSV, JSON, Parquet, tar, Hub name, shapes."""
+    run: Path | None = None
+    """Run folder; the newest run with a CLIP under runs/ if not given."""
+    clip: str | None = None
+    """Another CLIP: transformers:NAME or open_clip:ARCHITECTURE:WEIGHTS (names or local paths)."""
+    device: str | None = None
+    """cpu or cuda; the GPU if there is one."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Index as the arguments say."""
+    arguments = tyro.cli(IndexArguments, args=argv, prog="dalle index")
+
+    from dalle_mini_impl.indexing import collection, index_path, refresh
+    from dalle_mini_impl.ranking import open_clip
+    from dalle_mini_impl.run import RunFolder, newest
+    from dalle_mini_impl.search import ImageIndex
+
+    weights = "clip" if arguments.clip is None else None
+    run = RunFolder.open(arguments.run) if arguments.run else newest(weights=weights)
+    source = collection(arguments.data, run.experiment.data)
+    name = arguments.clip or "run"
+    path = index_path(run.path / "index", source, name)
+    clip = open_clip(run.path, arguments.clip, arguments.device)
+    empty = ImageIndex(source, name, clip.key)
+    index = ImageIndex.load(path) if path.is_file() else empty
+    if index.key != clip.key:
+        print("the index is of other CLIP weights: every picture is embedded anew")
+    index = replace(index, source=source)
+    index, changes = refresh(index, clip, save=lambda unfinished: unfinished.save(path))
+    index.save(path)
+    if changes.unreadable:
+        shown = ", ".join(changes.unreadable[:5]) + (", …" if len(changes.unreadable) > 5 else "")
+        print(f"{len(changes.unreadable):,} unreadable pictures left out: {shown}")
+    print(
+        f"{len(index):,} pictures in {path}: {changes.added:,} added, {changes.refreshed:,} "
+        f"refreshed, {changes.removed:,} removed, {changes.kept:,} as they were"
+    )
+    print(f'next: dalle search "TEXT" --run {run.path}')

@@ -1,0 +1,52 @@
+"""`dalle rerank`: any pictures in the order in which they fit a caption."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dalle_mini_impl.cli.pictures import open_pictures, print_json, show
+
+
+@dataclass(frozen=True)
+class RerankArguments:
+    """Order pictures by how well they fit a caption."""
+
+    caption: Annotated[str, tyro.conf.Positional]
+    """What the pictures should show."""
+    pictures: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Pictures, or folders of them."""
+    run: Path | None = None
+    """Run folder; the newest run with a CLIP under runs/ if not given."""
+    clip: str | None = None
+    """Another CLIP: transformers:NAME or open_clip:ARCHITECTURE:WEIGHTS (names or local paths)."""
+    json: bool = False
+    """Print JSON instead of a table."""
+    sheet: Path | None = None
+    """Also write the pictures, best first, on one sheet (PNG)."""
+    device: str | None = None
+    """cpu or cuda; the GPU if there is one."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Rank as the arguments say."""
+    arguments = tyro.cli(RerankArguments, args=argv, prog="dalle rerank")
+    images = open_pictures(arguments.pictures)
+
+    from dalle_mini_impl.images import contact_sheet, fit, save_png
+    from dalle_mini_impl.ranking import open_clip, rerank
+
+    clip = open_clip(arguments.run, arguments.clip, arguments.device)
+    names = list(images)
+    ranked = rerank(clip, arguments.caption, list(images.values()))
+    rows = [{"picture": names[r.index], "score": r.score} for r in ranked]
+    if arguments.sheet is not None:
+        pictures = [fit(images[names[r.index]], 128) for r in ranked]
+        captions = [Path(names[r.index]).name for r in ranked]
+        save_png(contact_sheet(pictures, captions, [r.score for r in ranked]), arguments.sheet)
+    if arguments.json:
+        print_json({"caption": arguments.caption, "pictures": rows})
+    else:
+        show(rows, arguments.caption)

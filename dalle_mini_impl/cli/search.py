@@ -1,0 +1,122 @@
+"""`dalle search`: the indexed pictures that are closest to a text, a picture, or both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from PIL import Image
+
+from dalle_mini_impl.cli.pictures import print_json, show
+from dalle_mini_impl.cli.sample import open_picture, write_json
+from dalle_mini_impl.config import ConfigError
+
+if TYPE_CHECKING:
+    from dalle_mini_impl.search import ImageIndex
+
+
+@dataclass(frozen=True)
+class SearchArguments:
+    """Find pictures that `dalle index` has embedded, by a text, by a picture, or by both."""
+
+    text: Annotated[str | None, tyro.conf.Positional] = None
+    """What the pictures should show."""
+    picture: Path | None = None
+    """What the pictures should look like; with a text, both count alike."""
+    top: int = 12
+    """Pictures to find."""
+    run: Path | None = None
+    """Run folder; the newest run with a CLIP under runs/ if not given."""
+    clip: str | None = None
+    """Another CLIP, named as for `dalle index`."""
+    out: Path = Path("outputs")
+    """Folder for the contact sheet search.png and for search.json."""
+    json: bool = False
+    """Print JSON instead of a table."""
+    device: str | None = None
+    """cpu or cuda; the GPU if there is one."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Search as the arguments say."""
+    arguments = tyro.cli(SearchArguments, args=argv, prog="dalle search")
+    if arguments.text is None and arguments.picture is None:
+        raise ConfigError('say what to look for: dalle search "a red heart", or --picture PICTURE')
+    if arguments.top < 1:
+        raise ConfigError(f"--top {arguments.top}: ask for one picture or more")
+    find(arguments)
+
+
+def find(arguments: SearchArguments) -> None:
+    """Load the run's indexes, search them and write what was found."""
+    import torch
+    import torch.nn.functional as F
+
+    from dalle_mini_impl.images import contact_sheet, fit, save_png
+    from dalle_mini_impl.indexing import open_named
+    from dalle_mini_impl.ranking import open_clip
+    from dalle_mini_impl.run import RunFolder, newest
+    from dalle_mini_impl.search import search_all
+
+    weights = "clip" if arguments.clip is None else None
+    run = RunFolder.open(arguments.run) if arguments.run else newest(weights=weights)
+    clip = open_clip(run.path, arguments.clip, arguments.device)
+    folder = run.path / "index"
+    indexes = usable(folder, arguments.clip or "run", clip.key, run.path)
+    asked_for = []
+    if arguments.text is not None:
+        asked_for.append(clip.encode_texts([arguments.text])[0])
+    if arguments.picture is not None:
+        asked_for.append(clip.encode_images([open_picture("--picture", arguments.picture)])[0])
+    query = F.normalize(torch.stack(asked_for).sum(0), dim=0)
+    found = search_all(indexes, query, arguments.top, folder)
+
+    opened: dict[tuple[int, str], Image.Image] = {}
+    for index in indexes:
+        names = [hit.name for of, hit in found if of is index]
+        if names:
+            pictures = open_named(index.source, names)
+            opened |= {(id(index), name): picture for name, picture in pictures.items()}
+    rows, shown, captions, scores = [], [], [], []
+    for index, hit in found:
+        file = Path(index.source.path) / hit.name
+        rows.append({"picture": str(file) if file.is_file() else hit.name, "score": hit.score})
+        picture = opened.get((id(index), hit.name))
+        if picture is not None:
+            shown.append(fit(picture, 128))
+            captions.append(Path(hit.name).name)
+            scores.append(hit.score)
+    asked = " + ".join(str(part) for part in (arguments.text, arguments.picture) if part)
+    save_png(contact_sheet(shown, captions, scores), arguments.out / "search.png")
+    result = {"query": asked, "run": str(run.path), "pictures": rows}
+    write_json(arguments.out / "search.json", result)
+    if arguments.json:
+        print_json(result)
+        return
+    total = sum(len(index) for index in indexes)
+    show(rows, f"{asked} (of {total:,} pictures)")
+    print(f"{len(found)} pictures: {arguments.out / 'search.png'}")
+    missing = len(found) - len(shown)
+    if missing:
+        print(f"{missing} of them are gone or damaged since they were indexed: dalle index again")
+
+
+def usable(folder: Path, clip: str, key: str, run: Path) -> "list[ImageIndex]":
+    """The indexes made with this CLIP's weights; ConfigError with the mend where there is none."""
+    from dalle_mini_impl.search import ImageIndex
+
+    named = [
+        i for i in map(ImageIndex.load, sorted(folder.glob("*.safetensors"))) if i.clip == clip
+    ]
+    current = [index for index in named if index.key == key]
+    again = f" --run {run}" + ("" if clip == "run" else f" --clip {clip}")
+    if not named:
+        raise ConfigError(f"{folder}: nothing is indexed with this CLIP; dalle index FOLDER{again}")
+    if not current:
+        commands = "; ".join(f"dalle index {index.source.path}{again}" for index in named)
+        raise ConfigError(f"{folder}: indexed with other CLIP weights than {run} has: {commands}")
+    for index in named:
+        if index.key != key:
+            print(f"left out, indexed with other weights: dalle index {index.source.path}{again}")
+    return current

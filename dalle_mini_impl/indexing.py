@@ -1,0 +1,200 @@
+"""Keeps picture indexes current: embeds what is new or changed, drops what is gone."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dalle_mini_impl.data.detect import detect
+from dalle_mini_impl.data.scenes import Scene
+from dalle_mini_impl.data.shapes import Split
+from dalle_mini_impl.data.sources import DataConfig, Example, open_source
+from dalle_mini_impl.images import fit
+from dalle_mini_impl.ranking import BATCH, JointEncoder
+from dalle_mini_impl.search import ImageIndex
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
+SAVE_EVERY = 8192
+"""New pictures after which an unfinished index is saved: an interruption loses no more."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a collection, not opened yet."""
+
+    name: str
+    stamp: str
+    """Changes with its content; empty where the picture cannot be had."""
+    example: Example
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a refresh did, in numbers of pictures."""
+
+    added: int = 0
+    refreshed: int = 0
+    removed: int = 0
+    kept: int = 0
+    unreadable: tuple[str, ...] = ()
+    """Names of pictures that could not be opened; they are tried again next time."""
+
+
+def collection(path: str, trained_on: DataConfig | None = None) -> DataConfig:
+    """All pictures behind a path, without splits.
+
+    trained_on: a run's data section, whose columns and settings hold where it is the same path.
+    """
+    same = trained_on is not None and path == trained_on.path
+    config = trained_on if trained_on is not None and same else DataConfig(path=path)
+    local = Path(path).expanduser()
+    where = str(local.resolve()) if local.exists() else path
+    whole = {"path": where, "held_out": 0.0, "held_out_captions": (), "held_out_path": None}
+    return config.model_copy(update=whole)
+
+
+def pictures_of(source: DataConfig) -> Iterator[Picture]:
+    """Every picture of a collection once, in a fixed order. DataError if it cannot be read."""
+    if source.path != "shapes":
+        found = detect(source.path)
+        if found.kind == "pictures" and found.root is not None:
+            # Any picture under the folder, whether or not a caption goes with it.
+            for file in found.files:
+                name = found.relative(file)
+                yield Picture(name, _stamp(file), Example(name, file, ()))
+            return
+    seen: set[str] = set()
+    for split in SPLITS:
+        for example in open_source(source, split):
+            filed = isinstance(example.image, str) or example.key.startswith(f"{split}/")
+            name = example.key if filed else f"{split}/{example.key}"
+            if name not in seen:  # a table may have a row for each caption of a picture
+                seen.add(name)
+                yield Picture(name, _stamp(example.image), example)
+
+
+def refresh(
+    index: ImageIndex,
+    clip: JointEncoder,
+    report: Callable[[str], None] = print,
+    save: Callable[[ImageIndex], None] | None = None,
+) -> tuple[ImageIndex, Changes]:
+    """The index brought up to date with its collection, and what changed.
+
+    Vectors of other weights than `clip`'s are all made anew. save: given unfinished indexes from
+    time to time.
+    """
+    usable = index if index.key == clip.key else ImageIndex(index.source, index.clip, clip.key)
+    rows = {name: row for row, name in enumerate(usable.names)}
+    known = set(index.names)
+    current: dict[str, str] = {}
+    fresh: dict[str, Tensor] = {}
+    unreadable: list[str] = []
+
+    def wanted() -> Iterator[Picture]:
+        for picture in pictures_of(index.source):
+            current[picture.name] = picture.stamp
+            row = rows.get(picture.name)
+            if row is None or usable.stamps[row] != picture.stamp:
+                yield picture
+
+    for done, (names, images) in enumerate(_batches(wanted(), clip.image_size, unreadable), 1):
+        fresh |= dict(zip(names, clip.encode_images(images).cpu(), strict=True))
+        if done % max(1, SAVE_EVERY // BATCH) == 0:
+            report(f"{len(fresh):,} pictures embedded so far")
+            if save is not None:
+                unreached = dict(zip(usable.names, usable.stamps, strict=True))
+                save(_assemble(usable, unreached | current, fresh))
+    updated = _assemble(usable, current, fresh)
+    changes = Changes(
+        added=len(fresh.keys() - known),
+        refreshed=len(fresh.keys() & known),
+        removed=len(known - set(updated.names)),
+        kept=len(updated) - len(fresh),
+        unreadable=tuple(unreadable),
+    )
+    return updated, changes
+
+
+def open_named(source: DataConfig, names: Collection[str]) -> dict[str, Image.Image]:
+    """Pictures of a collection by name; those that are gone or damaged are left out."""
+    left, found = set(names), {}
+    for picture in pictures_of(source):
+        if picture.name in left:
+            left.remove(picture.name)
+            try:
+                found[picture.name] = picture.example.open()
+            except Exception:  # Pillow fails in many ways on damaged files
+                continue
+        if not left:
+            break
+    return found
+
+
+def index_path(folder: Path, source: DataConfig, clip: str) -> Path:
+    """Where a run keeps the index of a collection: a readable name and a hash of the rest."""
+    stem = re.sub(r"[^\w-]+", "-", Path(source.path).name).strip("-") or "pictures"
+    digest = hashlib.sha256(json.dumps([source.path, clip]).encode("utf-8", "surrogatepass"))
+    return folder / f"{stem}-{digest.hexdigest()[:8]}.safetensors"
+
+
+def _assemble(
+    old: ImageIndex, current: Mapping[str, str], fresh: Mapping[str, Tensor]
+) -> ImageIndex:
+    """Fresh vectors and those of unchanged pictures, in the order of `current` (name: stamp)."""
+    rows = {name: row for row, name in enumerate(old.names)}
+    names, stamps, vectors = [], [], []
+    for name, stamp in current.items():
+        row = rows.get(name)
+        if name in fresh:
+            vectors.append(fresh[name])
+        elif row is not None and old.stamps[row] == stamp:
+            vectors.append(old.vectors[row])
+        else:
+            continue
+        names.append(name)
+        stamps.append(stamp)
+    stacked = torch.stack(vectors) if vectors else torch.zeros(0, 0)
+    return ImageIndex(old.source, old.clip, old.key, tuple(names), tuple(stamps), stacked)
+
+
+def _batches(
+    pictures: Iterable[Picture], side: int, unreadable: list[str]
+) -> Iterator[tuple[list[str], list[Image.Image]]]:
+    """Names and opened pictures, BATCH at a time; names of those that fail go to `unreadable`."""
+    names: list[str] = []
+    images: list[Image.Image] = []
+    for picture in pictures:
+        try:
+            if not picture.stamp:
+                raise FileNotFoundError(picture.name)
+            # Fitted at once: a batch of photographs would fill the memory.
+            images.append(fit(picture.example.open(side), side))
+            names.append(picture.name)
+        except Exception:  # Pillow fails in many ways on damaged files
+            unreadable.append(picture.name)
+        if len(names) == BATCH:
+            yield names, images
+            names, images = [], []
+    if names:
+        yield names, images
+
+
+def _stamp(content: bytes | str | Scene | None) -> str:
+    if isinstance(content, str):
+        try:
+            status = os.stat(content)
+        except OSError:
+            return ""
+        return f"{status.st_size} {status.st_mtime_ns}"
+    if content is None:
+        return ""
+    data = json.dumps(content.to_dict()).encode() if isinstance(content, Scene) else content
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

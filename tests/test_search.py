@@ -1,0 +1,216 @@
+"""Picture indexes: exact, kept current, and never compared with another CLIP's vectors."""
+
+import json
+import os
+
+import pytest
+import torch
+from PIL import Image
+
+from dalle_mini_impl import indexing, search
+from dalle_mini_impl.cli import index as index_command
+from dalle_mini_impl.cli import search as search_command
+from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.indexing import collection, open_named, refresh
+from dalle_mini_impl.ranking import RunClip
+from dalle_mini_impl.search import ImageIndex, nearest, search_all
+from tests.colour_run import COLOURS, colour_run, patch
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return colour_run(tmp_path_factory.mktemp("runs") / "colours")
+
+
+@pytest.fixture
+def clip(run):
+    return RunClip.from_run(run, "cpu")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "pictures"
+    (made / "deep").mkdir(parents=True)
+    for name in COLOURS:
+        patch(name).save(made / ("deep" if name == "red" else "") / f"{name}.png")
+    return made
+
+
+def empty(folder, clip) -> ImageIndex:
+    return ImageIndex(collection(str(folder)), "run", clip.key)
+
+
+def test_nearest_is_exact_whatever_the_chunks(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(103, 8, generator=generator)
+    queries = torch.randn(3, 8, generator=generator)
+    expected = (queries @ vectors.T).topk(9, dim=1)
+    for chunk in (4, 50, 1000):
+        monkeypatch.setattr(search, "CHUNK", chunk)
+        scores, rows = nearest(vectors, queries, 9)
+        assert torch.equal(rows, expected.indices)
+        torch.testing.assert_close(scores, expected.values)
+    assert nearest(vectors[:2], queries, 9)[1].shape == (3, 2)
+    with pytest.raises(ConfigError, match="top is 0"):
+        nearest(vectors, queries, 0)
+
+
+def test_text_and_picture_find_their_like(clip, folder):
+    index, changes = refresh(empty(folder, clip), clip)
+    assert (changes.added, changes.kept) == (4, 0)
+    assert set(index.names) == {"blue.png", "deep/red.png", "green.png", "yellow.png"}
+    for name in COLOURS:
+        by_text = index.search(clip.encode_texts([f"a picture of a {name}"])[0], 2)
+        by_picture = index.search(clip.encode_images([patch(name)])[0], 1)
+        assert by_text[0].name.endswith(f"{name}.png")
+        assert by_picture[0].name.endswith(f"{name}.png")
+        assert by_picture[0].score == pytest.approx(1, abs=1e-4)
+        assert len(by_text) == 2
+
+
+def test_only_what_changed_is_embedded_again(clip, folder, monkeypatch):
+    index, _ = refresh(empty(folder, clip), clip)
+    embedded = []
+    original = RunClip.encode_images
+
+    def counting(self, images):
+        embedded.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(RunClip, "encode_images", counting)
+    same, changes = refresh(index, clip)
+    assert (embedded, changes.kept) == ([], 4)
+    assert torch.equal(same.vectors, index.vectors)
+
+    patch("red").save(folder / "blue.png")
+    os.utime(folder / "blue.png", ns=(1, 1))
+    (folder / "green.png").unlink()
+    patch("green").save(folder / "another.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    updated, changes = refresh(index, clip)
+    assert embedded == [2]
+    assert (changes.added, changes.refreshed, changes.removed, changes.kept) == (1, 1, 1, 2)
+    assert changes.unreadable == ("broken.png",)
+    assert "green.png" not in updated.names
+    anew, _ = refresh(empty(folder, clip), clip)
+    assert updated.names == anew.names
+    torch.testing.assert_close(updated.vectors, anew.vectors)
+
+
+def test_other_weights_make_every_vector_anew(clip, folder, tmp_path):
+    index, _ = refresh(empty(folder, clip), clip)
+    other = RunClip.from_run(colour_run(tmp_path / "other", shuffled=True), "cpu")
+    updated, changes = refresh(index, other)
+    assert (changes.refreshed, changes.kept) == (4, 0)
+    assert updated.key == other.key
+    assert not torch.allclose(updated.vectors, index.vectors)
+
+
+def test_an_index_survives_the_disk(clip, folder, tmp_path):
+    index, _ = refresh(empty(folder, clip), clip)
+    index.save(tmp_path / "i" / "index.safetensors")
+    loaded = ImageIndex.load(tmp_path / "i" / "index.safetensors")
+    assert (loaded.names, loaded.stamps, loaded.key) == (index.names, index.stamps, index.key)
+    assert loaded.source == index.source
+    assert torch.equal(loaded.vectors, index.vectors)
+    (tmp_path / "damaged.safetensors").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="not a readable picture index"):
+        ImageIndex.load(tmp_path / "damaged.safetensors")
+
+
+def test_an_interrupted_index_is_continued(clip, folder, monkeypatch):
+    monkeypatch.setattr(indexing, "BATCH", 1)
+    monkeypatch.setattr(indexing, "SAVE_EVERY", 1)
+    kept = []
+
+    def interrupt(index):
+        kept.append(index)
+        if len(kept) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        refresh(empty(folder, clip), clip, report=lambda _: None, save=interrupt)
+    assert len(kept[-1]) == 3
+    _, changes = refresh(kept[-1], clip, report=lambda _: None)
+    assert (changes.added, changes.kept) == (1, 3)
+
+
+def test_drawn_and_embedded_collections_are_indexed(run, clip, tmp_path):
+    source = collection("shapes", run.experiment.data)
+    index, changes = refresh(ImageIndex(source, "run", clip.key), clip)
+    assert changes.added == 40 + 24 + 24
+    name = index.names[50]
+    assert name.startswith("validation/")
+    picture = open_named(source, [name])[name]
+    hit = index.search(clip.encode_images([picture])[0], 1)[0]
+    assert hit.score > 0.99
+
+    import datasets
+
+    table = {
+        "image": [patch(name) for name in COLOURS],
+        "text": list(COLOURS),
+    }
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    rows = datasets.Dataset.from_dict(table, features=features)
+    rows.to_parquet(str(tmp_path / "colours.parquet"))
+    parquet = empty(tmp_path / "colours.parquet", clip)
+    index, changes = refresh(parquet, clip)
+    assert changes.added == 4
+    assert len(open_named(index.source, index.names)) == 4
+    assert refresh(index, clip)[1].kept == 4
+
+
+def test_several_collections_are_searched_as_one(clip, folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    patch("red", 8).save(other / "small.png")
+    indexes = [refresh(empty(where, clip), clip)[0] for where in (folder, other)]
+    found = search_all(indexes, clip.encode_images([patch("red")])[0], 2)
+    assert {hit.name for _, hit in found} == {"deep/red.png", "small.png"}
+
+
+def test_faiss_agrees_with_the_exact_search(clip, folder, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    index, _ = refresh(empty(folder, clip), clip)
+    query = clip.encode_texts(["a picture of a blue"])[0]
+    monkeypatch.setattr(search, "FAISS_FROM", 1)
+    for _ in range(2):  # the graph is built, then read
+        found = search_all([index], query, 9, tmp_path / "graphs")
+        assert [hit.name for _, hit in found] == [hit.name for hit in index.search(query, 9)]
+    assert len(list((tmp_path / "graphs").glob("*.faiss"))) == 1
+
+
+def test_the_commands_index_and_search(run, folder, tmp_path, capsys):
+    options = ["--run", str(run.path), "--device", "cpu"]
+    index_command.main([str(folder), *options])
+    assert "4 added" in capsys.readouterr().out
+    out = tmp_path / "out"
+    search_command.main(
+        ["a picture of a blue", "--top", "2", "--out", str(out), "--json", *options]
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads((out / "search.json").read_text())
+    assert found["pictures"][0]["picture"] == str(folder / "blue.png")
+    assert len(found["pictures"]) == 2
+    with Image.open(out / "search.png") as sheet:
+        assert sheet.width > 2 * 128
+    (folder / "deep" / "red.png").rename(folder / "moved.png")
+    index_command.main([str(folder), *options])
+    assert "1 added, 0 refreshed, 1 removed, 3 as they were" in capsys.readouterr().out
+    search_command.main(["--picture", str(folder / "moved.png"), "--out", str(out), *options])
+    first = json.loads((out / "search.json").read_text())["pictures"][0]["picture"]
+    assert first == str(folder / "moved.png")
+
+
+def test_an_index_of_other_weights_is_not_searched(folder, tmp_path):
+    run = colour_run(tmp_path / "run")
+    options = ["--run", str(run.path), "--device", "cpu"]
+    with pytest.raises(ConfigError, match="nothing is indexed"):
+        search_command.main(["red", *options])
+    index_command.main([str(folder), *options])
+    colour_run(run.path, shuffled=True)
+    with pytest.raises(ConfigError, match=f"dalle index {folder}"):
+        search_command.main(["red", "--out", str(tmp_path), *options])
+    with pytest.raises(ConfigError, match="say what to look for"):
+        search_command.main(options)
