@@ -8,10 +8,12 @@ from importlib import import_module, metadata
 COMMANDS = {
     "train": ("dalle_mini_impl.cli.train", "train every stage of an experiment, or continue a run"),
     "sample": ("dalle_mini_impl.cli.sample", "paint pictures from captions and rank them"),
+    "optimize": ("dalle_mini_impl.cli.optimize", "paint along CLIP's gradient, or refine a sample"),
     "classify": ("dalle_mini_impl.cli.classify", "tell which of some labels pictures are"),
     "index": ("dalle_mini_impl.cli.index", "make a folder or collection of pictures searchable"),
     "search": ("dalle_mini_impl.cli.search", "find indexed pictures by text or by picture"),
     "rerank": ("dalle_mini_impl.cli.rerank", "order pictures by how well they fit a caption"),
+    "evaluate": ("dalle_mini_impl.cli.evaluate", "measure a run and judge what it paints"),
     "data": ("dalle_mini_impl.cli.data", "look over a collection before training on it"),
 }
 

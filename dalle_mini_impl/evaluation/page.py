@@ -6,9 +6,10 @@ Every text is escaped here, so captions and names may hold anything.
 import base64
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from PIL import Image
 
@@ -166,3 +167,18 @@ def share(value: float | int, interval: tuple[float, float] | None = None) -> st
     """A share in percent, with its interval if given."""
     text = f"{100 * value:.1f} %"
     return text if interval is None else f"{text} ({100 * interval[0]:.0f}–{100 * interval[1]:.0f})"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of an evaluation: its numbers, the tables that show them, pictures as HTML."""
+
+    name: str
+    figures: Mapping[str, Any]
+    """JSON values."""
+    tables: Sequence[Table] = ()
+    pictures: str = ""
+
+    def to_html(self) -> str:
+        tables = "".join(table.to_html() for table in self.tables)
+        return heading(self.name) + tables + self.pictures
