@@ -109,7 +109,7 @@ def test_cells_count_what_holds_and_tables_show_it():
     assert ("task", 1, "none") not in cells
 
     text = "\n".join(map(str, suite_tables(Scores(count_cells(outcomes, (1, 2, 4)), "clip"))))
-    assert "one object, seen" in text
+    assert "scene of one object, seen" in text
     assert "100.0 % (44–100)" in text
     assert "two objects" not in text
     shown = "".join(failures(outcomes, 2.0))
@@ -214,10 +214,12 @@ def test_the_suite_is_judged_from_the_command_line(run, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "Guidance 2: tasks" in printed
     assert "binding, held out" in printed
-    assert "three objects, seen" in printed
+    assert "scene of three objects, seen" in printed
     values = json.loads((tmp_path / "suite.json").read_text(encoding="utf-8"))
     assert len(values["prompts"]) == 2 * (8 + 3) * 2
     assert all(len(prompt["wrong"]) == 2 for prompt in values["prompts"])
+    # Two objects are asked for by a task and by scenes: two groups.
+    assert {c["trials"] for c in values["scores"] if "objects" in c["group"]} == {1}
     (cell,) = (
         c
         for c in values["scores"]

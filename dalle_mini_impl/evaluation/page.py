@@ -51,7 +51,7 @@ class Table:
         lines = "".join(
             f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows
         )
-        title = f"<h3>{escape(self.title)}</h3>" if self.title else ""
+        title = subheading(self.title) if self.title else ""
         table = f'<div class="table"><table><tr>{head}</tr>{lines}</table></div>'
         return title + table + note(self.note)
 
@@ -82,6 +82,11 @@ def page(title: str, body: Iterable[str]) -> str:
 def heading(text: str) -> str:
     """The title of a section."""
     return f"<h2>{escape(text)}</h2>"
+
+
+def subheading(text: str) -> str:
+    """The title of a part of a section."""
+    return f"<h3>{escape(text)}</h3>"
 
 
 def note(text: str) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from dalle_mini_impl.data.codes import perplexity
 from dalle_mini_impl.evaluation.distances import frechet_distance, psnr, ssim
 from dalle_mini_impl.evaluation.features import Features
-from dalle_mini_impl.evaluation.page import Part, Table, number, picture, row, share
+from dalle_mini_impl.evaluation.page import Part, Table, number, picture, row, share, subheading
 from dalle_mini_impl.images import to_images
 from dalle_mini_impl.models.image_tokenizer import ImageTokenizer
 
@@ -76,4 +76,6 @@ def measure_reconstructions(
             ("original", "decoded"), to_images(torch.stack((images[at], decoded[at]))), strict=True
         )
     ]
-    return Part("Image tokenizer", figures, [table], "<h3>Worst reconstructions</h3>" + row(tiles))
+    return Part(
+        "Image tokenizer", figures, [table], subheading("Worst reconstructions") + row(tiles)
+    )

@@ -21,6 +21,7 @@ from dalle_mini_impl.evaluation.page import (
     preformatted,
     row,
     share,
+    subheading,
 )
 from dalle_mini_impl.run import RunFolder, written_whole
 
@@ -132,7 +133,7 @@ def _curves(stages: Mapping[str, Sequence[Record]]) -> Iterator[str]:
         losses = [svg for name, svg in drawn.items() if name not in MACHINERY]
         rest = [svg for name, svg in drawn.items() if name in MACHINERY]
         if any(losses):
-            yield f"<h3>{stage}</h3>{row(losses)}"
+            yield subheading(stage) + row(losses)
         if any(rest):
             yield folded(f"{stage}: rates and gradients", row(rest))
 
@@ -147,7 +148,7 @@ def _previews(run: RunFolder) -> Iterator[str]:
         yield heading("Reconstructions and samples")
     for name in sorted(series, key=lambda n: next(i for i, s in enumerate(order) if s in n)):
         *earlier, last = series[name]
-        yield f"<h3>{_title(name)}</h3>" + picture(last.read_bytes(), last.stem)
+        yield subheading(_title(name)) + picture(last.read_bytes(), last.stem)
         if earlier:
             shown = "".join(picture(file.read_bytes(), file.stem) for file in earlier)
             yield folded(f"{len(earlier)} earlier", shown)
@@ -164,14 +165,13 @@ def _galleries(run: RunFolder) -> Iterator[str]:
             scores = [] if painted.clip_score is None else [f"clip {painted.clip_score:.3f}"]
             scores += [f"llr {painted.log_likelihood_ratio:.1f}", f"seed {painted.seed}"]
             tiles.append(picture(painted.file.read_bytes(), "\n".join(scores), side=112))
-        best = Table("", [f"{ranked.caption} (best of {ranked.candidates})"], []).to_html()
-        yield best + row(tiles)
+        yield subheading(f"{ranked.caption} (best of {ranked.candidates})") + row(tiles)
 
 
 def _title(name: str) -> str:
     known = {"image_tokenizer": "image_tokenizer: originals beside reconstructions"}
     known["transformer"] = "transformer: samples for fixed captions"
-    return known.get(name) or re.sub(r"[^\w .-]", "", name)
+    return known.get(name, name)
 
 
 def _by_number(file: Path) -> tuple[str, int]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dalle_mini_impl.evaluation.distances import frechet_distance, nearest, precision_recall
 from dalle_mini_impl.evaluation.features import Features
-from dalle_mini_impl.evaluation.page import Part, Table, number, picture, row, share
+from dalle_mini_impl.evaluation.page import Part, Table, number, picture, row, share, subheading
 from dalle_mini_impl.evaluation.prompts import interval
 from dalle_mini_impl.images import to_images
 from dalle_mini_impl.pipeline import Result, rank
@@ -109,7 +109,7 @@ def measure_memorisation(
         pair = to_images(torch.stack((samples[place], train[at[place]])))
         tiles.append(picture(pair[0], f"sample, {float(distances[place]):.4f}", side=96))
         tiles.append(picture(pair[1], "nearest training picture", side=96))
-    shown = "<h3>Samples nearest to a training picture</h3>" + row(tiles)
+    shown = subheading("Samples nearest to a training picture") + row(tiles)
     return Part("Samples: memorisation", figures, [table], shown)
 
 

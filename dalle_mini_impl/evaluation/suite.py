@@ -26,7 +26,8 @@ from dalle_mini_impl.pipeline import Result, TextToImage, rank
 RANKINGS = ("none", "clip", "likelihood", "both", "oracle")
 """Ways to choose among N candidates; none takes the first, oracle any that passes."""
 
-NUMBERS = ("no", "one", "two", "three")
+SCENES = ("scene of one object", "scene of two objects", "scene of three objects")
+"""Groups of scenes' captions: apart from the tasks, of which one is called "two objects"."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,7 @@ def judged(
 
 def group_of(prompt: Prompt) -> str:
     """The table row that a prompt belongs to: its task, or how many objects its scene has."""
-    if prompt.task != "scene":
-        return prompt.task
-    return f"{NUMBERS[prompt.objects]} object{'s' if prompt.objects > 1 else ''}"
+    return prompt.task if prompt.task != "scene" else SCENES[prompt.objects - 1]
 
 
 def count_cells(outcomes: Iterable[Outcome], candidates: Sequence[int]) -> list[Cell]:

@@ -3,17 +3,25 @@
 from collections.abc import Iterator, Sequence
 
 from dalle_mini_impl.data.shapes import KINDS, Scene
-from dalle_mini_impl.evaluation.page import Table, heading, note, page, picture, row, share
+from dalle_mini_impl.evaluation.page import (
+    Table,
+    heading,
+    note,
+    page,
+    picture,
+    row,
+    share,
+    subheading,
+)
 from dalle_mini_impl.evaluation.prompts import HALVES, TASKS, interval
 from dalle_mini_impl.evaluation.suite import (
-    NUMBERS,
     RANKINGS,
+    SCENES,
     Cell,
     Outcome,
     group_of,
 )
 
-OBJECTS = tuple(f"{n} object{'s' if n != 'one' else ''}" for n in NUMBERS[1:])
 SHOWN = 8
 """Failures shown of each group and half."""
 
@@ -51,7 +59,7 @@ class Scores:
             self.guidances,
             key=lambda guidance: sum(
                 self.value(guidance, group, half, self.shipped, self.most)
-                for group in OBJECTS
+                for group in SCENES
                 for half in HALVES
             ),
         )
@@ -97,7 +105,7 @@ def failures(outcomes: Sequence[Outcome], guidance: float) -> Iterator[str]:
             key = (group_of(outcome.prompt), outcome.prompt.half)
             groups.setdefault(key, []).append(outcome)
     for (group, half), failed in groups.items():
-        yield f"<h3>{group}, {half}: {len(failed)}</h3>"
+        yield subheading(f"{group}, {half}: {len(failed)}")
         yield row(_tile(outcome) for outcome in failed[:SHOWN])
 
 
@@ -130,17 +138,19 @@ def _over_guidance(scores: Scores) -> Table:
             name,
             *(scores.text(g, group, half, "all claims", most, shipped) for g in scores.guidances),
         ]
-        for name, group, half in _rows(scores, [*OBJECTS, "all tasks"])
+        for name, group, half in _rows(scores, [*SCENES, "all tasks"])
     ]
-    columns = ["all claims at once", *(f"guidance {g:g}" for g in scores.guidances)]
-    return Table(f"Guidance, best of {most} by {shipped}", columns, rows, WILSON)
+    columns = ["captions", *(f"guidance {g:g}" for g in scores.guidances)]
+    return Table(
+        f"All claims at once by guidance, best of {most} by {shipped}", columns, rows, WILSON
+    )
 
 
 def _scenes(scores: Scores, guidance: float) -> Table:
-    columns, rows = ["captions of scenes"], []
+    columns, rows = ["captions"], []
     for count in scores.counts:
         columns += ["first"] if count == 1 else [f"best of {count}", f"oracle of {count}"]
-    for name, group, half in _rows(scores, OBJECTS):
+    for name, group, half in _rows(scores, SCENES):
         cells = [name]
         for count in scores.counts:
             for ranking in ("none",) if count == 1 else (scores.shipped, "oracle"):
@@ -156,10 +166,10 @@ def _kinds(scores: Scores, guidance: float) -> Table:
             name,
             *(scores.text(guidance, group, half, k, scores.most, scores.shipped) for k in KINDS),
         ]
-        for name, group, half in _rows(scores, OBJECTS)
+        for name, group, half in _rows(scores, SCENES)
     ]
     title = f"Guidance {guidance:g}: each kind of claim, best of {scores.most} by {scores.shipped}"
-    return Table(title, ["captions of scenes", *KINDS], rows, WILSON)
+    return Table(title, ["captions", *KINDS], rows, WILSON)
 
 
 def _tasks(scores: Scores, guidance: float) -> Table:
@@ -184,7 +194,7 @@ def _tasks(scores: Scores, guidance: float) -> Table:
 def _rankings(scores: Scores, guidance: float) -> Table:
     most = scores.most
     rows = []
-    for name, group, half in _rows(scores, [*OBJECTS, "all tasks"]):
+    for name, group, half in _rows(scores, [*SCENES, "all tasks"]):
         cells = [scores.text(guidance, group, half, "all claims", most, r) for r in RANKINGS]
         values = {r: scores.value(guidance, group, half, r, most) for r in RANKINGS}
         room = values["oracle"] - values["none"]
