@@ -53,7 +53,7 @@ def measure_retrieval(
         "caption_to_picture": {f"recall@{k}": v for k, v in to_image.items()},
     }
     note = f"Among {len(images):,} pictures and {int(first.sum()):,} different captions."
-    table = Table("Retrieval", ["", *(f"recall@{k}" for k in KS)], rows, note)
+    table = Table("", ["", *(f"recall@{k}" for k in KS)], rows, note)
     return Part("CLIP: retrieval", figures, [table])
 
 
@@ -66,7 +66,7 @@ def measure_hard_negatives(
     accuracy = right / max(len(images), 1)
     figures = {"pairs": len(images), "accuracy": accuracy, "low": low, "high": high}
     rows = [[f"{len(images):,}", share(accuracy, (low, high)), share(0.5)]]
-    table = Table("Hard negatives", ["captions", "true one preferred", "by chance"], rows)
+    table = Table("", ["captions", "true one preferred", "by chance"], rows)
     return Part("CLIP: hard negatives", figures, [table])
 
 
@@ -109,5 +109,5 @@ def measure_calibration(
     columns = ["batch", "loss", "ln(batch)", "calibration error"]
     rows = [[f"{size}", f"{mean:.4f}", f"{math.log(size):.4f}", f"{error:.4f}"]]
     note = f"Contrastive loss in nats; confidence is the {figures['probabilities']}."
-    table = Table("Loss and calibration", columns, rows, note)
+    table = Table("", columns, rows, note)
     return Part("CLIP: loss and calibration", figures, [table])

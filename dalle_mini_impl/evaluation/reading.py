@@ -75,7 +75,7 @@ def measure_reading(
             "more_than_true_95": error,
             "true_is_likelier": better / len(gain),
         }
-        difference = f"+{float(gain.mean()):.4f} ± {error:.4f}"
+        difference = f"{float(gain.mean()):+.4f} ± {error:.4f}"
         own = values is true
         rows.append(
             [
