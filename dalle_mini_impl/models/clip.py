@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dalle_mini_impl.config import Config
-from dalle_mini_impl.models.transformer import build_block
+from dalle_mini_impl.models.transformer import RMSNorm, build_block
 from dalle_mini_impl.settings import TrainingConfig
 
 
@@ -113,7 +113,7 @@ class TextTower(nn.Module):
             build_block("modern", width, config.text_heads, 4 * width)
             for _ in range(config.text_depth)
         )
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.project = nn.Linear(width, config.embedding)
 
     def forward(self, captions: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:

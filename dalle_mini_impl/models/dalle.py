@@ -19,6 +19,7 @@ from dalle_mini_impl.models.transformer import (
     Block,
     BlockKind,
     KVCache,
+    RMSNorm,
     Rotary,
     build_block,
     rotary_tables,
@@ -103,7 +104,7 @@ class Dalle(nn.Module):
             build_block(config.block, width, config.heads, config.hidden)
             for _ in range(config.depth)
         )
-        self.norm = nn.RMSNorm(width) if config.block == "modern" else nn.LayerNorm(width)
+        self.norm = RMSNorm(width) if config.block == "modern" else nn.LayerNorm(width)
         self.text_head = nn.Linear(width, vocabulary_size, bias=False)
         self.image_head = nn.Linear(width, code_count, bias=False)
         for embedding in self.modules():

@@ -72,6 +72,13 @@ def attend(
     return rearrange(out, "b h q d -> b q (h d)")
 
 
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square normalisation whose gain follows its input's type, as the fused one asks."""
+
+    def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, optionally with RMS-normalised queries and keys."""
 
@@ -81,8 +88,8 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.out = nn.Linear(width, width, bias=bias)
         head = width // heads
-        self.norm_query = nn.RMSNorm(head) if normalise else nn.Identity()
-        self.norm_key = nn.RMSNorm(head) if normalise else nn.Identity()
+        self.norm_query = RMSNorm(head) if normalise else nn.Identity()
+        self.norm_key = RMSNorm(head) if normalise else nn.Identity()
 
     def project(
         self, x: Float[Tensor, "b s c"], positions: Rotary | None
@@ -200,7 +207,7 @@ def build_block(kind: BlockKind, width: int, heads: int, hidden: int) -> Block:
         mlp = GatedMLP(width, hidden)
         nn.init.zeros_(attention.out.weight)
         nn.init.zeros_(mlp.down.weight)
-        return Block(attention, mlp, (nn.RMSNorm(width), nn.RMSNorm(width)))
+        return Block(attention, mlp, (RMSNorm(width), RMSNorm(width)))
     if kind == "dalle":
         return Block(
             Attention(width, heads, bias=True, normalise=False),
