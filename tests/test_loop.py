@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch._dynamo.utils import counters
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment
@@ -24,6 +26,7 @@ from dalle_mini_impl.training.guard import NonFiniteLoss
 from dalle_mini_impl.training.interruption import StopRequests
 from dalle_mini_impl.training.loop import Loop, train
 from dalle_mini_impl.training.precision import choose_precision
+from dalle_mini_impl.training.schedules import cosine
 
 
 @dataclass(frozen=True)
@@ -297,6 +300,32 @@ def test_losses_that_do_not_compile_run_eagerly(tmp_path, capsys, monkeypatch):
     train(Regression(), points, settings(compile="on"), fallen, "toy")
     assert "running eager: no such instruction" in capsys.readouterr().out
     assert_equal(state(eager), state(fallen))
+
+
+class Scheduled(Regression):
+    """A loss whose weight is computed from progress in Python."""
+
+    def losses(self, model, batch, progress, generator):
+        loss = (model(batch.x) - batch.y).square().mean()
+        return {"loss": loss * cosine(progress, 0.0, 0.9, 1.0, 0.5)}
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_losses_that_change_with_progress_are_not_compiled_at_each_step(
+    tmp_path, capsys, monkeypatch, declared
+):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    eager, compiled = folder(tmp_path / "eager"), folder(tmp_path / "compiled")
+    train(Scheduled(), points, settings(), eager, "toy")
+    torch._dynamo.reset()
+    counters.clear()
+    objective = Scheduled()
+    objective.compile_models = declared
+    train(objective, points, settings(compile="on"), compiled, "toy")
+    assert "compiled the models" in capsys.readouterr().out
+    assert counters["stats"]["unique_graphs"] == (1 if declared else 3)
+    assert_equal(state(eager), state(compiled))
 
 
 def test_bf16_is_refused_on_a_cpu_that_emulates_it(monkeypatch):

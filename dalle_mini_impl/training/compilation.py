@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._dynamo.utils import counters
 
 from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.learner import Learner
@@ -39,25 +40,47 @@ def compile_if_it_pays(
     trial, started = batch(), clock()
     buffers = [b for part in learner.parts.values() for b in part.buffers()]
     kept = [b.clone() for b in buffers]
-    eager = [phase.losses for phase in learner.phases]
     try:
         if config.compile == "auto":
             learner.gradients(trial, step, progress)
             if min(budget, left * (clock() - started)) < COMPILE_FROM:
                 return
-        for phase in learner.phases:
-            phase.losses = torch.compile(phase.losses)
-        # A second value makes progress a variable of the compiled code rather than a constant.
-        for share in (progress, progress + 0.5 / config.steps):
-            learner.gradients(trial, step, share)
-        say(f"compiled the training step in {clock() - started:.0f} s")
+        what = _compile(learner, lambda share: learner.gradients(trial, step, progress + share))
+        say(f"compiled the {what} in {clock() - started:.0f} s")
     except Exception as error:
         # Compilers fail in many ways; a fault of the losses themselves comes back in eager mode.
-        for phase, losses in zip(learner.phases, eager, strict=True):
-            phase.losses = losses
+        _undo(learner)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        say(f"compiling the training step failed, running eager: {reason}")
+        say(f"compiling failed, running eager: {reason}")
     finally:
         learner.means = Means()
         for buffer, value in zip(buffers, kept, strict=True):
             buffer.copy_(value)
+
+
+def _compile(learner: Learner, attempt: Callable[[float], Any]) -> str:
+    """Compile the losses or, where they would be compiled again at each step, the models.
+
+    attempt: a step's gradients, a given share of the run ahead.
+    """
+    if not getattr(learner.objective, "compile_models", False):
+        for phase in learner.phases:
+            phase.compiled = torch.compile(phase.losses)
+        attempt(0.0)
+        graphs = counters["stats"]["unique_graphs"]
+        # Schedules in Python make progress a constant of the code, outdated a step later.
+        attempt(0.25 / learner.config.steps)
+        if counters["stats"]["unique_graphs"] == graphs:
+            return "losses"
+        _undo(learner)
+    for part in learner.parts.values():
+        part.compile()
+    attempt(0.0)
+    return "models"
+
+
+def _undo(learner: Learner) -> None:
+    for phase in learner.phases:
+        phase.compiled = None
+    for part in learner.parts.values():
+        part._compiled_call_impl = None  # what Module.compile sets

@@ -24,6 +24,8 @@ class Objective(Protocol):
       not begun. `losses` may use `self.adversary`, whose parameters are frozen meanwhile.
     - `to(device)` moves frozen helpers.
     - `channels_last = True` lays out the model's convolutions for images.
+    - `compile_models = True` where `losses` computes with `progress` in Python: compiled code would
+      hold it as a constant, so the models' forward is compiled in place of the losses.
     - `find_unused_parameters = True` where a step may leave parameters without gradient.
     """
 
@@ -48,9 +50,10 @@ class LossModule(nn.Module):
         super().__init__()
         self.module = module
         self.losses = losses
+        self.compiled: Callable[..., Losses] | None = None
 
     def forward(self, *inputs: Any) -> Losses:
-        return self.losses(self.module, *inputs)
+        return (self.compiled or self.losses)(self.module, *inputs)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
