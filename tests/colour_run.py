@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from PIL import Image
@@ -33,11 +34,10 @@ def patch(colour: str, side: int = 40) -> Image.Image:
 
 @cache
 def _trained(shuffled: bool) -> dict[str, torch.Tensor]:
-    import tempfile
-
-    run = tiny_run(Path(tempfile.mkdtemp()), ("clip",))
-    captions = run.captions()
-    clip = load_clip(run, captions)
+    with TemporaryDirectory() as folder:
+        run = tiny_run(Path(folder), ("clip",))
+        captions = run.captions()
+        clip = load_clip(run, captions)
     generator = torch.Generator().manual_seed(0)
     texts = torch.from_numpy(captions.encode([f"a picture of a {name}" for name in COLOURS]))
     levels = torch.tensor(list(COLOURS.values())) / 255

@@ -12,9 +12,10 @@ from dalle_mini_impl.cli.sample import open_picture, write_json
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.images import contact_sheet, save_png, to_images, to_tensor
 from dalle_mini_impl.optimisation.code_space import CodeSpace, Prior
-from dalle_mini_impl.optimisation.loop import Optimised, Snapshot, optimize
+from dalle_mini_impl.optimisation.loop import Snapshot, optimize
 from dalle_mini_impl.optimisation.prompts import Prompt, PromptScore, parse_prompt
 from dalle_mini_impl.optimisation.record import curve, save_film
+from dalle_mini_impl.optimisation.result import Optimised
 from dalle_mini_impl.pipeline import TextToImage, load_image_tokenizer, rank
 from dalle_mini_impl.ranking import JointEncoder, best_device, open_clip
 from dalle_mini_impl.run import RunFolder, newest

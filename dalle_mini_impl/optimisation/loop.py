@@ -10,16 +10,14 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
 from dalle_mini_impl.config import Config
 from dalle_mini_impl.optimisation.cutouts import CutoutsConfig, cut, draw_views
+from dalle_mini_impl.optimisation.result import Best, Optimised, Record
 from dalle_mini_impl.training.schedules import cosine
-
-Record = dict[str, int | float]
-"""Numbers of one step by name."""
 
 
 class OptimisationConfig(Config):
@@ -60,22 +58,6 @@ class Snapshot:
     images: Float[Tensor, "b 3 h w"]
 
 
-@dataclass(frozen=True)
-class Optimised:
-    """The best of each row of the batch, by the score of the whole picture less the penalties."""
-
-    latents: Float[Tensor, "b d g g"]
-    images: Float[Tensor, "b 3 h w"]
-    scores: Float[Tensor, "b"]
-    """Scores of the whole pictures, without penalties."""
-    steps: Int[Tensor, "b"]
-    """The step at which each was found; 0 is the start."""
-    first_images: Float[Tensor, "b 3 h w"]
-    first_scores: Float[Tensor, "b"]
-    history: tuple[Record, ...]
-    interrupted: bool
-
-
 def optimize(
     decode: Callable[[Tensor], Tensor],
     score: Callable[[Tensor], Tensor],
@@ -106,7 +88,7 @@ def optimize(
     unit = limits.scale if limits is not None else 1.0
     # Adam's steps have about the size of its learning rate, whatever the score's scale.
     optimizer = torch.optim.Adam([latents], betas=(0.9, 0.99))
-    best: _Best | None = None
+    best: Best | None = None
     history: list[Record] = []
     interrupted = False
     try:
@@ -122,7 +104,7 @@ def optimize(
                 latents, images, score, settings, generator, size or images.shape[-1], penalty
             )
             objective = whole - settings.total_variation * variation - cost
-            best = _Best.of(best, step, latents, images, whole, objective)
+            best = Best.of(best, step, latents, images, whole, objective)
             record: Record = {
                 "step": step,
                 "score": float(whole.mean()),
@@ -151,7 +133,7 @@ def optimize(
             raise
         interrupted = True
     assert best is not None
-    return best.result(tuple(history), interrupted)
+    return Optimised(**vars(best), history=tuple(history), interrupted=interrupted)
 
 
 def total_variation(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
@@ -205,55 +187,3 @@ def _rate(settings: OptimisationConfig, progress: float) -> float:
     if settings.schedule == "constant":
         return rise
     return rise * cosine(progress, settings.warmup, 1.0, 1.0, settings.final_learning_rate)
-
-
-@dataclass
-class _Best:
-    """The best of each row so far."""
-
-    objective: Tensor
-    latents: Tensor
-    images: Tensor
-    scores: Tensor
-    steps: Tensor
-    first_images: Tensor
-    first_scores: Tensor
-
-    @classmethod
-    def of(
-        cls,
-        best: "_Best | None",
-        step: int,
-        latents: Tensor,
-        images: Tensor,
-        scores: Tensor,
-        objective: Tensor,
-    ) -> "_Best":
-        """The best after one more step."""
-        latents, images = latents.detach().clone(), images.detach()
-        steps = torch.full((len(scores),), step, device=scores.device)
-        if best is None:
-            return cls(objective, latents, images, scores, steps, images, scores)
-        better = objective > best.objective
-        rows = better[:, None, None, None]
-        return cls(
-            torch.where(better, objective, best.objective),
-            torch.where(rows, latents, best.latents),
-            torch.where(rows, images, best.images),
-            torch.where(better, scores, best.scores),
-            torch.where(better, steps, best.steps),
-            best.first_images,
-            best.first_scores,
-        )
-
-    def result(self, history: tuple[Record, ...], interrupted: bool) -> Optimised:
-        return Optimised(
-            self.latents,
-            self.images,
-            self.scores,
-            self.steps,
-            self.first_images,
-            self.first_scores,
-            history,
-            interrupted,
-        )

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.optimisation.loop import Record
+from dalle_mini_impl.optimisation.result import Record
 from dalle_mini_impl.run import written_whole
 
 FILMS = (".webp", ".gif", ".mp4")
