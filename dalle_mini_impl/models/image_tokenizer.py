@@ -27,10 +27,12 @@ class AutoencoderConfig(Config):
     """Side in pixels of the square that one code stands for; a power of two."""
     patch: int = Field(4, gt=0)
     """Pixels per side that the stem folds into channels; a power of two, at most downsampling."""
-    width: int = Field(128, gt=0)
+    width: int = Field(64, gt=0)
     """Channels at the code grid; each finer level has half of the next."""
     blocks: int = Field(2, ge=0)
     """Residual blocks per level, in the encoder and in the decoder."""
+    foreground: float = Field(3.0, ge=0)
+    """Extra weight of pixels that differ from the picture's border colour; 0 weighs all alike."""
 
     @model_validator(mode="after")
     def _levels_fit(self) -> "AutoencoderConfig":
@@ -70,6 +72,8 @@ class DvaeConfig(AutoencoderConfig):
     """τ at the end of its annealing."""
     annealing: float = Field(0.8, gt=0, le=1)
     """Share of the run in which τ falls to its final value."""
+    scale_weighting: float = Field(1.0, ge=0, le=1)
+    """Power of the scale b that weighs a value's likelihood (arXiv 2203.09168); paper: 0."""
     training: TrainingConfig = TrainingConfig(steps=4000, batch_size=16)
     """How it is trained."""
 
@@ -81,10 +85,8 @@ class FsqConfig(AutoencoderConfig):
     """Rounded channels as codes, a pixel loss."""
     levels: tuple[int, ...] = Field((8, 8, 8), min_length=1)
     """Levels of each latent channel; their product is the code count."""
-    pixel_loss: Literal["l1", "l2", "charbonnier"] = "l1"
+    pixel_loss: Literal["l1", "l2", "charbonnier"] = "l2"
     """Distance between picture and reconstruction; charbonnier is a smooth L1."""
-    foreground: float = Field(3.0, ge=0)
-    """Extra weight of pixels that differ from the picture's border colour; 0 weighs all alike."""
     training: TrainingConfig = TrainingConfig(steps=4000, batch_size=16)
     """How it is trained."""
 
@@ -114,7 +116,7 @@ class ResidualBlock(nn.Module):
 class Encoder(nn.Module):
     """Images in [0, 1] to features on the code grid."""
 
-    def __init__(self, config: AutoencoderConfig, features: int):
+    def __init__(self, config: AutoencoderConfig, features: int, feature_gain: float = 1.0):
         super().__init__()
         widths = config.widths()
         depth = max(1, config.blocks * len(widths))
@@ -126,7 +128,10 @@ class Encoder(nn.Module):
             if level:
                 layers.append(nn.Conv2d(widths[level - 1], width, 2, stride=2))
             layers += [ResidualBlock(width, depth) for _ in range(config.blocks)]
-        layers += [nn.GroupNorm(1, width), nn.ReLU(), nn.Conv2d(width, features, 1)]
+        to_features = nn.Conv2d(width, features, 1)
+        layers += [nn.GroupNorm(1, width), nn.ReLU(), to_features]
+        with torch.no_grad():
+            to_features.weight.mul_(feature_gain)
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c g g"]:
@@ -172,6 +177,10 @@ class LogitLaplacePixels:
         """The median of the distribution, φ⁻¹(σ(μ)), in [0, 1]."""
         mean, _ = maps.chunk(2, dim=1)
         return ((mean.sigmoid() - self.epsilon) / (1 - 2 * self.epsilon)).clamp(0, 1)
+
+    def scales(self, maps: Float[Tensor, "b 6 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """b, the scale of the Laplace distribution of every value."""
+        return maps.chunk(2, dim=1)[1].exp()
 
     def negative_log_likelihood(
         self, maps: Float[Tensor, "b 6 h w"], images: Float[Tensor, "b 3 h w"]
@@ -222,7 +231,7 @@ class ImageTokenizer(nn.Module):
         self.code_count = quantizer.code_count
         self.quantizer = quantizer
         self.pixels = pixels
-        self.encoder = Encoder(config, quantizer.features)
+        self.encoder = Encoder(config, quantizer.features, quantizer.feature_gain)
         self.decoder = Decoder(config, quantizer.latents, pixels.maps)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):

@@ -1,7 +1,8 @@
 """Quantizers: how a map of features becomes a map of integer codes, and codes become latents.
 
-Each has `code_count`, the channels it takes (`features`) and gives (`latents`), a `forward` for
-training, `codes(features)`, `embed(codes)` and `nearest(latents)`. Codes here are maps `b h w`.
+Each has `code_count`, the channels it takes (`features`) and gives (`latents`), the gain that its
+features start with (`feature_gain`), a `forward` for training, `codes(features)`, `embed(codes)`
+and `nearest(latents)`. Codes here are maps `b h w`.
 """
 
 import math
@@ -32,6 +33,9 @@ class GumbelQuantizer(nn.Module):
         self.code_count = code_count
         self.features = code_count
         self.latents = latents
+        # Logits that start below the noise's own spread (1.28) tell the decoder nothing, and
+        # training then settles on a posterior that ignores the picture.
+        self.feature_gain = 10.0
         self.codebook = nn.Embedding(code_count, latents)
 
     def forward(
@@ -71,6 +75,7 @@ class FiniteScalarQuantizer(nn.Module):
         super().__init__()
         self.code_count = math.prod(levels)
         self.features = self.latents = len(levels)
+        self.feature_gain = 1.0
         # Follow from the configuration, so they are not saved with the weights.
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
         digits = torch.cartesian_prod(*(torch.arange(n) for n in reversed(levels)))
@@ -85,13 +90,14 @@ class FiniteScalarQuantizer(nn.Module):
         """Squash into the range of the levels, before rounding; zero stays zero.
 
         An even number of levels has no middle: its range is moved by half a step so that
-        rounding to integers still yields every level, and the tanh is moved back to keep 0 at 0.
+        rounding to integers still yields every level, and the tanh is moved back to keep 0 at 0
+        (but for two levels, whose zero is an end of the range).
         """
         levels = _per_channel(self.levels)
         # Slightly inside, so that saturated features cannot round to a level that is not there.
         reach = (levels - 1) * (1 - 1e-3) / 2
         offset = (levels % 2 == 0) * 0.5
-        shift = torch.atanh(offset / reach)
+        shift = torch.atanh(torch.where(levels > 2, offset / reach, 0.0))
         return (torch.tanh(features + shift) * reach - offset) / (levels // 2)
 
     def codes(self, features: Float[Tensor, "b d h w"]) -> Int[Tensor, "b h w"]:
