@@ -10,9 +10,9 @@ from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.models.image_tokenizer import (
     DvaeConfig,
     FsqConfig,
-    LogitLaplacePixels,
     build_image_tokenizer,
 )
+from dalle_mini_impl.models.pixels import LogitLaplacePixels
 from dalle_mini_impl.models.quantizers import gumbel_noise
 
 SMALL = [

@@ -9,9 +9,9 @@ from dalle_mini_impl.data.batches import PictureBatch
 from dalle_mini_impl.models.image_tokenizer import (
     DvaeConfig,
     FsqConfig,
-    LogitLaplacePixels,
     build_image_tokenizer,
 )
+from dalle_mini_impl.models.pixels import LogitLaplacePixels
 from dalle_mini_impl.training.image_tokenizer import (
     DvaeObjective,
     FsqObjective,

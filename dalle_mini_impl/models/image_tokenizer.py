@@ -1,11 +1,9 @@
 """Image tokenizers: pictures to a grid of integer codes and back.
 
 One encoder, one decoder; the types differ in their quantizer and in how the decoder's maps become
-pixels. Convolutions run channels-last on a space-to-depth stem: hardly any work is done at full
-resolution, which is what makes them fast on a CPU.
+pixels, nowhere else.
 """
 
-import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -13,44 +11,14 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from dalle_mini_impl.config import Config, ConfigError
+from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.models.autoencoder import AutoencoderConfig, Decoder, Encoder
+from dalle_mini_impl.models.discriminator import DiscriminatorConfig
+from dalle_mini_impl.models.pixels import LogitLaplacePixels, PlainPixels
 from dalle_mini_impl.models.quantizers import FiniteScalarQuantizer, GumbelQuantizer
+from dalle_mini_impl.models.vector_quantizer import EmaVectorQuantizer, VectorQuantizer
 from dalle_mini_impl.settings import TrainingConfig
-
-
-class AutoencoderConfig(Config):
-    """The encoder and decoder that every image tokenizer has."""
-
-    downsampling: int = Field(8, gt=0)
-    """Side in pixels of the square that one code stands for; a power of two."""
-    patch: int = Field(4, gt=0)
-    """Pixels per side that the stem folds into channels; a power of two, at most downsampling."""
-    width: int = Field(64, gt=0)
-    """Channels at the code grid; each finer level has half of the next."""
-    blocks: int = Field(2, ge=0)
-    """Residual blocks per level, in the encoder and in the decoder."""
-    foreground: float = Field(3.0, ge=0)
-    """Extra weight of pixels that differ from the picture's border colour; 0 weighs all alike."""
-
-    @model_validator(mode="after")
-    def _levels_fit(self) -> "AutoencoderConfig":
-        for name in ("downsampling", "patch"):
-            value = getattr(self, name)
-            if value & (value - 1):
-                raise ValueError(f"{name} is {value}; choose a power of two, such as 4 or 8")
-        if self.patch > self.downsampling:
-            raise ValueError(
-                f"patch is {self.patch} but downsampling only {self.downsampling}; "
-                f"set patch to {self.downsampling} or less"
-            )
-        return self
-
-    def widths(self) -> list[int]:
-        """Channels per level, the finest first and the code grid last."""
-        levels = int(math.log2(self.downsampling // self.patch)) + 1
-        return [max(32, self.width // 2**i) for i in reversed(range(1, levels))] + [self.width]
 
 
 class DvaeConfig(AutoencoderConfig):
@@ -97,112 +65,45 @@ class FsqConfig(AutoencoderConfig):
         return self
 
 
-class ResidualBlock(nn.Module):
-    """x + f(x) with two 3×3 convolutions, normalised before."""
+class VqganConfig(AutoencoderConfig):
+    """VQGAN (arXiv 2012.09841): a learned codebook and a critic of patches."""
 
-    def __init__(self, width: int, depth: int):
-        super().__init__()
-        self.norm = nn.GroupNorm(max(1, width // 32), width)
-        self.inner = nn.Conv2d(width, width, 3, padding=1)
-        self.outer = nn.Conv2d(width, width, 3, padding=1)
-        # The paper's gain of 1/depth² on each branch, put into the weights that start it.
-        with torch.no_grad():
-            self.outer.weight.div_(depth)
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return x + self.outer(F.relu(self.inner(F.relu(self.norm(x)))))
-
-
-class Encoder(nn.Module):
-    """Images in [0, 1] to features on the code grid."""
-
-    def __init__(self, config: AutoencoderConfig, features: int, feature_gain: float = 1.0):
-        super().__init__()
-        widths = config.widths()
-        depth = max(1, config.blocks * len(widths))
-        layers: list[nn.Module] = [
-            nn.PixelUnshuffle(config.patch),
-            nn.Conv2d(3 * config.patch**2, widths[0], 3, padding=1),
-        ]
-        for level, width in enumerate(widths):
-            if level:
-                layers.append(nn.Conv2d(widths[level - 1], width, 2, stride=2))
-            layers += [ResidualBlock(width, depth) for _ in range(config.blocks)]
-        to_features = nn.Conv2d(width, features, 1)
-        layers += [nn.GroupNorm(1, width), nn.ReLU(), to_features]
-        with torch.no_grad():
-            to_features.weight.mul_(feature_gain)
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c g g"]:
-        maps = self.layers((2 * images - 1).contiguous(memory_format=torch.channels_last))
-        return maps.float()  # Logits and rounding need more than autocast's bf16.
-
-
-class Decoder(nn.Module):
-    """Latents on the code grid to maps at full resolution."""
-
-    def __init__(self, config: AutoencoderConfig, latents: int, maps: int):
-        super().__init__()
-        widths = config.widths()
-        depth = max(1, config.blocks * len(widths))
-        layers: list[nn.Module] = [nn.Conv2d(latents, widths[-1], 3, padding=1)]
-        for level in reversed(range(len(widths))):
-            width = widths[level]
-            layers += [ResidualBlock(width, depth) for _ in range(config.blocks)]
-            if level:
-                layers += [nn.Conv2d(width, 4 * widths[level - 1], 1), nn.PixelShuffle(2)]
-        layers += [
-            nn.GroupNorm(1, width),
-            nn.ReLU(),
-            nn.Conv2d(width, maps * config.patch**2, 3, padding=1),
-            nn.PixelShuffle(config.patch),
-        ]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, latents: Float[Tensor, "b d g g"]) -> Float[Tensor, "b m h w"]:
-        return self.layers(latents.contiguous(memory_format=torch.channels_last)).float()
-
-
-class LogitLaplacePixels:
-    """DALL·E's pixel distribution (arXiv 2102.12092, appendix A.3): maps are μ and ln b.
-
-    A pixel x in [0, 1] is squeezed to φ(x) = (1 - 2ε)x + ε, whose logit is Laplace distributed.
-    """
-
-    maps = 6
-    epsilon = 0.1
-
-    def images(self, maps: Float[Tensor, "b 6 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """The median of the distribution, φ⁻¹(σ(μ)), in [0, 1]."""
-        mean, _ = maps.chunk(2, dim=1)
-        return ((mean.sigmoid() - self.epsilon) / (1 - 2 * self.epsilon)).clamp(0, 1)
-
-    def scales(self, maps: Float[Tensor, "b 6 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """b, the scale of the Laplace distribution of every value."""
-        return maps.chunk(2, dim=1)[1].exp()
-
-    def negative_log_likelihood(
-        self, maps: Float[Tensor, "b 6 h w"], images: Float[Tensor, "b 3 h w"]
-    ) -> Float[Tensor, "b 3 h w"]:
-        """-ln of the density of φ(x), per value, in nats."""
-        mean, log_scale = maps.chunk(2, dim=1)
-        mapped = (1 - 2 * self.epsilon) * images + self.epsilon
-        distance = (torch.logit(mapped) - mean).abs() * torch.exp(-log_scale)
-        return distance + log_scale + math.log(2) + torch.log(mapped * (1 - mapped))
-
-
-class PlainPixels:
-    """Maps that are the pixels themselves, centred on mid-grey."""
-
-    maps = 3
-
-    def images(self, maps: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        return self.unclamped(maps).clamp(0, 1)
-
-    def unclamped(self, maps: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """Pixels that may leave [0, 1]: what training compares, since a clamp stops gradients."""
-        return 0.5 + 0.5 * maps
+    type: Literal["vqgan"] = "vqgan"
+    """Vector quantisation with pixel, perceptual and adversarial losses."""
+    code_count: int = Field(512, gt=1)
+    """Codes in the codebook."""
+    code_width: int = Field(8, gt=1)
+    """Channels of a code, compared on the unit sphere; few keep all codes in use."""
+    codebook: Literal["ema", "gradient"] = "ema"
+    """Codes as running means of their features, or learned by the optimiser."""
+    initialization: Literal["kmeans", "data", "random"] = "kmeans"
+    """What codes start from: clusters of the first batch, its features, or noise."""
+    gradients: Literal["rotation", "straight-through"] = "rotation"
+    """How gradients pass the quantizer."""
+    revive: float = Field(0.03, ge=0, lt=1)
+    """Codes used less than this share of the even use move to the data; 0 leaves them."""
+    commitment: float = Field(0.25, ge=0)
+    """Weight that keeps features near their codes: ‖z - sg[e]‖²."""
+    pixel_loss: Literal["l1", "l2", "charbonnier"] = "l1"
+    """Distance between picture and reconstruction; charbonnier is a smooth L1."""
+    perceptual: float = Field(1.0, ge=0)
+    """Weight of the distance between features, where a network for them is at hand."""
+    adversarial: float = Field(0.8, ge=0)
+    """Weight of the adversarial loss; 0 does without a discriminator."""
+    adversarial_balance: Literal["adaptive", "constant"] = "adaptive"
+    """Scale the weight to the gradients of the reconstruction, as the paper does, or not."""
+    adversarial_start: float = Field(0.5, ge=0, le=1)
+    """Share of the run after which the discriminator takes part."""
+    back_off: float = Field(1.0, gt=0)
+    """Loss of held-out PSNR in dB, since the discriminator began, that halves its weight."""
+    regularizer: Literal["none", "lecam", "r1"] = "lecam"
+    """What keeps the discriminator from overfitting."""
+    regularization: float = Field(0.1, ge=0)
+    """Weight of the regularizer."""
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    """The critic of patches."""
+    training: TrainingConfig = TrainingConfig(steps=4000, batch_size=16)
+    """How it is trained."""
 
 
 class Reconstruction(NamedTuple):
@@ -221,7 +122,7 @@ class ImageTokenizer(nn.Module):
         self,
         config: AutoencoderConfig,
         image_size: int,
-        quantizer: GumbelQuantizer | FiniteScalarQuantizer,
+        quantizer: GumbelQuantizer | FiniteScalarQuantizer | VectorQuantizer,
         pixels: LogitLaplacePixels | PlainPixels,
     ):
         super().__init__()
@@ -279,7 +180,8 @@ class ImageTokenizer(nn.Module):
         return images
 
 
-ImageTokenizerConfig = DvaeConfig | FsqConfig
+ImageTokenizerConfig = DvaeConfig | FsqConfig | VqganConfig
+VECTOR_QUANTIZERS = {"ema": EmaVectorQuantizer, "gradient": VectorQuantizer}
 
 
 def build_image_tokenizer(config: ImageTokenizerConfig, image_size: int) -> ImageTokenizer:
@@ -297,6 +199,15 @@ def build_image_tokenizer(config: ImageTokenizerConfig, image_size: int) -> Imag
         case FsqConfig():
             scalar = FiniteScalarQuantizer(config.levels)
             return ImageTokenizer(config, image_size, scalar, PlainPixels())
+        case VqganConfig():
+            vector = VECTOR_QUANTIZERS[config.codebook](
+                config.code_count,
+                config.code_width,
+                config.gradients,
+                config.initialization,
+                config.revive,
+            )
+            return ImageTokenizer(config, image_size, vector, PlainPixels())
 
 
 def _flat(codes: Int[Tensor, "b h w"]) -> Int[Tensor, "b n"]:

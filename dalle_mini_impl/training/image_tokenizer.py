@@ -12,9 +12,8 @@ from dalle_mini_impl.models.image_tokenizer import (
     DvaeConfig,
     FsqConfig,
     ImageTokenizer,
-    LogitLaplacePixels,
-    PlainPixels,
 )
+from dalle_mini_impl.models.pixels import LogitLaplacePixels, PlainPixels
 from dalle_mini_impl.models.quantizers import gumbel_noise
 from dalle_mini_impl.training.schedules import cosine
 
@@ -25,6 +24,8 @@ class DvaeObjective:
     The bound is a sum over the picture: the paper divides it by its number of values, so the
     divergence, averaged over positions here, keeps its proportion with β / (3·downsampling²).
     """
+
+    compile_models = True
 
     def __init__(self, model: ImageTokenizer, config: DvaeConfig):
         self.model = model

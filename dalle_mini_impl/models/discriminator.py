@@ -1,0 +1,38 @@
+"""The patch discriminator of VQGAN: a map of scores, each for one patch of the picture."""
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from dalle_mini_impl.config import Config
+
+
+class DiscriminatorConfig(Config):
+    """Isola et al. 2017, arXiv 1611.07004: convolutions of 4×4, each but the last two halving."""
+
+    width: int = Field(32, gt=0)
+    """Channels of the first layer; each further one doubles them, up to eight times."""
+    layers: int = Field(3, gt=0)
+    """Halvings: with 3, a score sees 70×70 pixels."""
+
+
+class PatchDiscriminator(nn.Module):
+    """Images in [0, 1] to scores, positive where a patch looks real."""
+
+    def __init__(self, config: DiscriminatorConfig):
+        super().__init__()
+        widths = [min(2**i, 8) * config.width for i in range(config.layers + 1)]
+        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=2, padding=1)]
+        for level in range(1, config.layers + 1):
+            stride = 2 if level < config.layers else 1
+            layers += [
+                nn.LeakyReLU(0.2),
+                # Batch norm would let the pictures of a batch, and of a process, see each other.
+                nn.Conv2d(widths[level - 1], widths[level], 4, stride, padding=1, bias=False),
+                nn.GroupNorm(1, widths[level]),
+            ]
+        layers += [nn.LeakyReLU(0.2), nn.Conv2d(widths[-1], 1, 4, padding=1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 u v"]:
+        return self.layers(2 * images - 1).float()
