@@ -10,6 +10,12 @@ from PIL import Image
 
 from dalle_mini_impl.cli import optimize as command
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.models.image_tokenizer import (
+    DvaeConfig,
+    FsqConfig,
+    VqganConfig,
+    build_image_tokenizer,
+)
 from dalle_mini_impl.optimisation.code_space import CodeSpace
 from dalle_mini_impl.optimisation.cutouts import (
     CORNERS,
@@ -30,7 +36,6 @@ from dalle_mini_impl.optimisation.record import curve, save_film
 from dalle_mini_impl.pipeline import TextToImage, load_image_tokenizer
 from dalle_mini_impl.ranking import RunClip
 from tests.colour_run import colour_run, patch
-from tests.tiny import tiny_run
 
 QUICK = OptimisationConfig(steps=20, cutouts=CutoutsConfig(count=4, chunk=2))
 STILL = CutoutsConfig(count=1, whole=1.0, perspective=0.0, color=0.0, noise=0.0)
@@ -271,26 +276,18 @@ def test_prompts_pull_and_negative_ones_push(run):
 # The code space.
 
 
-@pytest.fixture(params=["fsq", "dvae"])
-def space(request, tmp_path):
-    sections = {
-        "fsq": {"levels": [4, 4]},
-        "dvae": {"type": "dvae", "code_count": 16, "code_width": 6},
-    }
-    settings = sections[request.param]
-    if request.param == "dvae":
-        from tests import tiny
+TOKENIZERS = {
+    "fsq": FsqConfig(levels=(4, 4), width=32, blocks=1),
+    "dvae": DvaeConfig(code_count=16, code_width=6, width=32, blocks=1),
+    "vqgan": VqganConfig(code_count=16, code_width=6, width=32, blocks=1),
+}
 
-        kept = {k: v for k, v in tiny.SETTINGS["image_tokenizer"].items() if k != "levels"}
-        original = tiny.SETTINGS["image_tokenizer"]
-        tiny.SETTINGS["image_tokenizer"] = kept
-        try:
-            made = tiny_run(tmp_path / "run", ("image_tokenizer",), image_tokenizer=settings)
-        finally:
-            tiny.SETTINGS["image_tokenizer"] = original
-    else:
-        made = tiny_run(tmp_path / "run", ("image_tokenizer",), image_tokenizer=settings)
-    return CodeSpace(load_image_tokenizer(made).requires_grad_(False))
+
+@pytest.fixture(params=list(TOKENIZERS))
+def space(request):
+    torch.manual_seed(0)
+    tokenizer = build_image_tokenizer(TOKENIZERS[request.param], 32)
+    return CodeSpace(tokenizer.eval().requires_grad_(False))
 
 
 def test_results_are_pictures_of_codes(space):

@@ -66,6 +66,8 @@ class OptimizeArguments:
     """Weight of the distance to the nearest codes."""
     prior: float = 0.0
     """Weight of the codes' unlikeliness to the transformer, in nats per code."""
+    prior_text: bool = False
+    """Ask the transformer with the text, not for pictures in general."""
     film: FilmConfig = field(default_factory=FilmConfig)
     """Frames, film and motion."""
     clip: str | None = None
@@ -76,7 +78,8 @@ class OptimizeArguments:
 
 REFINING = OptimizeArguments(
     refine=True,
-    prior=0.02,
+    prior=0.1,
+    prior_text=True,
     settings=OptimisationConfig(
         steps=100, learning_rate=0.03, cutouts=CutoutsConfig(whole=0.75, smallest=0.8)
     ),

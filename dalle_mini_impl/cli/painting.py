@@ -49,7 +49,8 @@ def paint(arguments: OptimizeArguments) -> None:
     film = arguments.film
     moves = film.zoom != 1 or film.pan != (0.0, 0.0)
     recorder = Recorder(arguments, settings.steps)
-    prior = code_prior(model, arguments.text) if model and arguments.prior else None
+    said = arguments.text if arguments.prior_text else None
+    prior = code_prior(model, said) if model and arguments.prior else None
     painted = optimize(
         space.decode,
         score,
@@ -94,7 +95,7 @@ def begin(arguments: OptimizeArguments, space: CodeSpace, model: TextToImage | N
 
 
 def code_prior(model: TextToImage, text: str | None) -> Prior:
-    """What the transformer thinks of every code, given the text and the codes before it."""
+    """What the transformer thinks of every code, given the codes before it and the text, if any."""
     ids = torch.from_numpy(model.captions.encode([text or ""])).to(model.device)
 
     def log_probabilities(codes: Tensor) -> Tensor:
