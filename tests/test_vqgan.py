@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dalle_mini_impl.data.batches import PictureBatch
-from dalle_mini_impl.models.discriminator import DiscriminatorConfig, PatchDiscriminator
+from dalle_mini_impl.models.discriminator import PatchDiscriminator
 from dalle_mini_impl.models.image_tokenizer import VqganConfig, build_image_tokenizer
 from dalle_mini_impl.training.vqgan import (
     VqganObjective,
@@ -22,7 +22,8 @@ SMALL = VqganConfig(
     code_count=32,
     code_width=4,
     initialization="data",
-    discriminator=DiscriminatorConfig(width=8, layers=2),
+    discriminator_width=8,
+    discriminator_layers=2,
 )
 
 
@@ -183,7 +184,7 @@ def test_gradient_penalty_of_a_known_slope():
 
 def test_discriminator_scores_each_picture_alone():
     torch.manual_seed(0)
-    discriminator = PatchDiscriminator(DiscriminatorConfig(width=8, layers=3))
+    discriminator = PatchDiscriminator(8, 3)
     images = torch.rand(4, 3, 64, 64)
     scores = discriminator(images)
     assert scores.shape[:2] == (4, 1)

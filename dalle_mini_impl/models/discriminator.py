@@ -1,30 +1,23 @@
 """The patch discriminator of VQGAN: a map of scores, each for one patch of the picture."""
 
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
-
-from dalle_mini_impl.config import Config
-
-
-class DiscriminatorConfig(Config):
-    """Isola et al. 2017, arXiv 1611.07004: convolutions of 4×4, each but the last two halving."""
-
-    width: int = Field(32, gt=0)
-    """Channels of the first layer; each further one doubles them, up to eight times."""
-    layers: int = Field(3, gt=0)
-    """Halvings: with 3, a score sees 70×70 pixels."""
 
 
 class PatchDiscriminator(nn.Module):
-    """Images in [0, 1] to scores, positive where a patch looks real."""
+    """Images in [0, 1] to scores, positive where a patch looks real.
 
-    def __init__(self, config: DiscriminatorConfig):
+    Isola et al. 2017, arXiv 1611.07004: `halvings` convolutions of 4×4 that halve the picture and
+    two that do not, from `width` channels to at most 8 times as many. With 3 halvings a score sees
+    about 70×70 pixels.
+    """
+
+    def __init__(self, width: int, halvings: int):
         super().__init__()
-        widths = [min(2**i, 8) * config.width for i in range(config.layers + 1)]
+        widths = [min(2**i, 8) * width for i in range(halvings + 1)]
         layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=2, padding=1)]
-        for level in range(1, config.layers + 1):
-            stride = 2 if level < config.layers else 1
+        for level in range(1, halvings + 1):
+            stride = 2 if level < halvings else 1
             layers += [
                 nn.LeakyReLU(0.2),
                 # Batch norm would let the pictures of a batch, and of a process, see each other.

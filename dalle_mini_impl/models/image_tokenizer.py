@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.models.autoencoder import AutoencoderConfig, Decoder, Encoder
-from dalle_mini_impl.models.discriminator import DiscriminatorConfig
 from dalle_mini_impl.models.pixels import LogitLaplacePixels, PlainPixels
 from dalle_mini_impl.models.quantizers import FiniteScalarQuantizer, GumbelQuantizer
 from dalle_mini_impl.models.vector_quantizer import EmaVectorQuantizer, VectorQuantizer
@@ -100,8 +99,10 @@ class VqganConfig(AutoencoderConfig):
     """What keeps the discriminator from overfitting."""
     regularization: float = Field(0.1, ge=0)
     """Weight of the regularizer."""
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    """The critic of patches."""
+    discriminator_width: int = Field(16, gt=0)
+    """Channels of the discriminator's first layer; each further one doubles them, up to 8 times."""
+    discriminator_layers: int = Field(3, gt=0)
+    """Halvings of the picture in the discriminator."""
     training: TrainingConfig = TrainingConfig(steps=4000, batch_size=16)
     """How it is trained."""
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle_mini_impl.data.batches import PictureBatch
-from dalle_mini_impl.models.discriminator import DiscriminatorConfig, PatchDiscriminator
+from dalle_mini_impl.models.discriminator import PatchDiscriminator
 from dalle_mini_impl.models.image_tokenizer import ImageTokenizer, VqganConfig
 from dalle_mini_impl.models.pixels import PlainPixels
 from dalle_mini_impl.models.vector_quantizer import VectorQuantizer
@@ -33,9 +33,11 @@ class Adversary(nn.Module):
     real: Tensor
     fake: Tensor
 
-    def __init__(self, config: DiscriminatorConfig):
+    def __init__(self, config: VqganConfig):
         super().__init__()
-        self.discriminator = PatchDiscriminator(config)
+        self.discriminator = PatchDiscriminator(
+            config.discriminator_width, config.discriminator_layers
+        )
         self.register_buffer("strength", torch.tensor(1.0))
         self.register_buffer("reference", torch.tensor(float("-inf")))
         self.register_buffer("passes", torch.tensor(0))
@@ -68,7 +70,7 @@ class VqganObjective:
         self.model = model
         self.config = config
         self.features = features
-        self.adversary = Adversary(config.discriminator) if config.adversarial > 0 else None
+        self.adversary = Adversary(config) if config.adversarial > 0 else None
 
     def to(self, device: torch.device) -> None:
         """Move the frozen network."""
