@@ -14,7 +14,12 @@ from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.run import RunFolder
-from dalle_mini_impl.training.image_tokenizer import DvaeObjective, FsqObjective, collapse_warning
+from dalle_mini_impl.training.image_tokenizer import (
+    DvaeObjective,
+    FsqObjective,
+    collapse_warning,
+)
+from dalle_mini_impl.training.vqgan import VqganObjective
 
 Preview = Callable[[nn.Module, int], None]
 MEASURED, SHOWN = 256, 16
@@ -22,7 +27,7 @@ SAMPLED = 8
 
 
 def reconstruction_previews(
-    objective: DvaeObjective | FsqObjective,
+    objective: DvaeObjective | FsqObjective | VqganObjective,
     run: RunFolder,
     store: Store,
     data: Augmentation,

@@ -4,110 +4,39 @@ captions → image_tokenizer → codes → transformer → clip. Each ends by pr
 """
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
 
 import numpy as np
 import torch
-from accelerate import PartialState
 
 from dalle_mini_impl.captions import CaptionTokenizer
-from dalle_mini_impl.config import Config, ConfigError
-from dalle_mini_impl.data.batches import (
-    CaptionTable,
-    CodeBatches,
-    PictureBatches,
-    pictures,
-    step_rng,
-)
+from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.data.batches import CodeBatches, pictures, step_rng
 from dalle_mini_impl.data.codes import CodeCache, CodeKey, perplexity
-from dalle_mini_impl.data.negatives import Negative, hard_negatives
-from dalle_mini_impl.data.shapes import Split
-from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.data.negatives import hard_negatives
+from dalle_mini_impl.evaluation.gallery import paint_gallery
+from dalle_mini_impl.evaluation.report import write_report
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.image_tokenizer import (
     DvaeConfig,
     FsqConfig,
     ImageTokenizer,
+    VqganConfig,
     build_image_tokenizer,
 )
-from dalle_mini_impl.pipeline import load_image_tokenizer
+from dalle_mini_impl.pipeline import TextToImage, load_clip, load_image_tokenizer
 from dalle_mini_impl.run import RunFolder
-from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.clip import ClipObjective
 from dalle_mini_impl.training.dalle import DalleObjective
-from dalle_mini_impl.training.image_tokenizer import (
-    DvaeObjective,
-    FsqObjective,
-    collapse_warning,
-)
-from dalle_mini_impl.training.loop import cpu_only, train
+from dalle_mini_impl.training.image_tokenizer import DvaeObjective, FsqObjective, collapse_warning
+from dalle_mini_impl.training.loop import train
 from dalle_mini_impl.training.previews import reconstruction_previews, sample_previews
+from dalle_mini_impl.training.vqgan import VqganObjective
+from dalle_mini_impl.training.workshop import Workshop
 
-OBJECTIVES: dict[type[Config], Callable[..., DvaeObjective | FsqObjective]] = {
-    DvaeConfig: DvaeObjective,
-    FsqConfig: FsqObjective,
-}
 AUGMENTED_VARIANTS = 4
 """Encodings of each picture where crops or flips are asked for, the first of them plain."""
 ENCODED_AT_ONCE = 128
-
-
-class Workshop:
-    """A run with what its stages share: the data, the vocabulary, the processes."""
-
-    def __init__(self, run: RunFolder, resume: bool = True) -> None:
-        self.run, self.resume, self.experiment = run, resume, run.experiment
-        self.processes = PartialState(cpu=cpu_only())
-        self.device = self.processes.device
-
-    def say(self, message: str) -> None:
-        """A line from the main process."""
-        if self.processes.is_main_process:
-            print(message, flush=True)
-
-    @cached_property
-    def store(self) -> Store:
-        """The training pictures, decoded once."""
-        store = self.split("train")
-        with self.processes.main_process_first():
-            self.run.record_fingerprint(store.fingerprint)
-        return store
-
-    def split(self, split: Split) -> Store:
-        """Pictures of a split."""
-        with self.processes.main_process_first():
-            return prepare(self.experiment.data, split, self.run.cache / "pictures", self.say)
-
-    @cached_property
-    def vocabulary(self) -> CaptionTokenizer:
-        """The run's caption vocabulary."""
-        return self.run.captions()
-
-    def table(self, dropout: bool) -> CaptionTable:
-        """The training captions; encoded anew at each draw where BPE-dropout applies."""
-        dropout = dropout and self.experiment.captions.dropout > 0
-        return CaptionTable(self.store.captions, self.vocabulary, dropout)
-
-    def picture_batches(
-        self,
-        training: TrainingConfig,
-        dropout: bool,
-        negative: Negative | None = None,
-        negatives: int = 0,
-    ) -> PictureBatches:
-        """This process's batches of pictures and captions, with `negatives` wrong ones each."""
-        return PictureBatches(
-            self.store,
-            self.table(dropout),
-            self.experiment.data,
-            training.batch_size,
-            training.seed,
-            self.processes.process_index,
-            self.processes.num_processes,
-            negative,
-            negatives,
-        )
 
 
 def train_captions(shop: Workshop) -> None:
@@ -130,7 +59,7 @@ def train_image_tokenizer(shop: Workshop) -> None:
     before = run.weights_hash("image_tokenizer") if run.has_weights("image_tokenizer") else None
     torch.manual_seed(config.training.seed)
     model = build_image_tokenizer(config, shop.experiment.data.image_size)
-    objective = OBJECTIVES[type(config)](model, config)
+    objective = image_tokenizer_objective(shop, model)
     shown = shop.split("validation")
     train(
         objective,
@@ -149,6 +78,22 @@ def train_image_tokenizer(shop: Workshop) -> None:
             f"WARNING: {' and '.join(made)} were trained with other image codes and no longer fit; "
             "train their stages anew with --no-resume"
         )
+
+
+def image_tokenizer_objective(
+    shop: Workshop, model: ImageTokenizer
+) -> DvaeObjective | FsqObjective | VqganObjective:
+    """The objective of the configured type; VQGAN looks through the run's CLIP if there is one."""
+    match config := shop.experiment.image_tokenizer:
+        case DvaeConfig():
+            return DvaeObjective(model, config)
+        case FsqConfig():
+            return FsqObjective(model, config)
+        case VqganConfig():
+            if not shop.run.has_weights("clip"):
+                return VqganObjective(model, config)
+            tower = load_clip(shop.run, shop.vocabulary).image.eval().requires_grad_(False)
+            return VqganObjective(model, config, tower.to(shop.device).features)
 
 
 def encode_pictures(shop: Workshop) -> None:
@@ -296,8 +241,11 @@ def run_stages(
     for name in [stage] if stage else missing_stages(run):
         STAGES[name](shop)
         shop.say(f"{name}: done. Next: {next_command(run)}")
-    if stage is None and not missing_stages(run):
-        shop.say(f"{run.path} is complete: {next_command(run)}")
+    if shop.processes.is_main_process:
+        if not missing_stages(run):
+            shop.say(f"{run.path} is complete: {next_command(run)}")
+            paint_gallery(run, TextToImage.from_pretrained(run, shop.device))
+        shop.say(f"report: {write_report(run)}")
 
 
 def missing_stages(run: RunFolder) -> list[str]:
