@@ -125,8 +125,8 @@ def test_the_code_above_is_passed_on():
 
 
 def test_wrong_rows_are_refused():
+    noise = uniform_noise([0, 1], 4)
     with pytest.raises(ValueError, match="3 rows"):
-        noise = uniform_noise([0, 1], 4)
         decode(torch.zeros(3, CODES), table_step(chain()), noise, 2, SamplingConfig())
 
 
