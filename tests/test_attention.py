@@ -1,8 +1,11 @@
 """The attention patterns of the paper, position by position."""
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 from dalle_mini_impl.models.attention import dalle_patterns, pattern_mask
+from dalle_mini_impl.models.transformer import attend_in_parts
 
 TEXT, GRID = 3, 4
 LENGTH = TEXT + GRID * GRID
@@ -39,3 +42,16 @@ def test_order_of_patterns_is_the_papers():
     sixty_four = dalle_patterns(64)
     assert [i + 1 for i, p in enumerate(sixty_four) if p == "column"] == list(range(2, 64, 4))
     assert sixty_four[-1] == "convolution"
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("pattern", [None, "row"])
+def test_attention_written_out_equals_the_fused_one(causal, pattern):
+    if causal and pattern:
+        pytest.skip("a pattern is causal already")
+    query, key, value = torch.randn(3, 2, 4, LENGTH, 8)
+    mask = pattern_mask(pattern, TEXT, LENGTH, GRID) if pattern else None
+    torch.testing.assert_close(
+        attend_in_parts(query, key, value, mask, causal),
+        F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal),
+    )

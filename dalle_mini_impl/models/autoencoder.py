@@ -5,6 +5,7 @@ which is what makes them fast on a CPU.
 """
 
 import math
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -27,6 +28,8 @@ class AutoencoderConfig(Config):
     """Channels at the code grid; each finer level has half of the next."""
     blocks: int = Field(2, ge=0)
     """Residual blocks per level, in the encoder and in the decoder."""
+    encoder: Literal["convolutions", "patches"] = "convolutions"
+    """patches: a code sees its own patch alone, so that like patches have like codes."""
     attention: int = Field(0, ge=0)
     """Self-attention blocks at the code grid, in the encoder and in the decoder."""
     foreground: float = Field(3.0, ge=0)
@@ -108,6 +111,58 @@ class Encoder(nn.Module):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c g g"]:
         maps = self.layers((2 * images - 1).contiguous(memory_format=torch.channels_last))
         return maps.float()  # Logits and rounding need more than autocast's bf16.
+
+
+class ChannelNorm(nn.Module):
+    """Root-mean-square normalisation of each position by itself."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x * x.square().mean(dim=1, keepdim=True).add(1e-6).rsqrt()
+
+
+class PatchBlock(nn.Module):
+    """x + f(x) with two 1×1 convolutions: positions stay apart."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = ChannelNorm()
+        self.inner = nn.Conv2d(width, 2 * width, 1)
+        self.outer = nn.Conv2d(2 * width, width, 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x + self.outer(F.relu(self.inner(self.norm(x))))
+
+
+class PatchEncoder(nn.Module):
+    """Images in [0, 1] to features of each patch, none of which sees another patch.
+
+    A convolutional encoder lets neighbours into every code; reconstructions gain a little, but
+    the codes of equal patches then differ, and a transformer has to learn how.
+    """
+
+    def __init__(self, config: AutoencoderConfig, features: int, feature_gain: float = 1.0):
+        super().__init__()
+        width = 4 * config.width
+        to_features = nn.Conv2d(width, features, 1)
+        with torch.no_grad():
+            to_features.weight.mul_(feature_gain)
+        self.layers = nn.Sequential(
+            nn.PixelUnshuffle(config.downsampling),
+            nn.Conv2d(3 * config.downsampling**2, width, 1),
+            *(PatchBlock(width) for _ in range(config.blocks)),
+            ChannelNorm(),
+            to_features,
+        )
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c g g"]:
+        maps = self.layers((2 * images - 1).contiguous(memory_format=torch.channels_last))
+        return maps.float()
+
+
+ENCODERS: dict[str, type[Encoder] | type[PatchEncoder]] = {
+    "convolutions": Encoder,
+    "patches": PatchEncoder,
+}
 
 
 class Decoder(nn.Module):

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.models.autoencoder import AutoencoderConfig, Decoder, Encoder
+from dalle_mini_impl.models.autoencoder import ENCODERS, AutoencoderConfig, Decoder
 from dalle_mini_impl.models.pixels import LogitLaplacePixels, PlainPixels
 from dalle_mini_impl.models.quantizers import FiniteScalarQuantizer, GumbelQuantizer
 from dalle_mini_impl.models.vector_quantizer import EmaVectorQuantizer, VectorQuantizer
@@ -133,7 +133,7 @@ class ImageTokenizer(nn.Module):
         self.code_count = quantizer.code_count
         self.quantizer = quantizer
         self.pixels = pixels
-        self.encoder = Encoder(config, quantizer.features, quantizer.feature_gain)
+        self.encoder = ENCODERS[config.encoder](config, quantizer.features, quantizer.feature_gain)
         self.decoder = Decoder(config, quantizer.latents, pixels.maps)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
