@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from pydantic import ValidationError
 
+from dalle_mini_impl.cli.processes import launch_missing_processes
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import (
     SHIPPED,
@@ -63,6 +64,7 @@ class Command:
 
 def main(argv: Sequence[str]) -> None:
     """Train as the arguments say."""
+    launch_missing_processes()
     config, run_path = _config_and_run(argv)
     if config is None and run_path is None:
         if {"-h", "--help"} & set(argv):

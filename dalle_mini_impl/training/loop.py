@@ -104,7 +104,7 @@ class Loop:
         if self.place.processes == 1 and cpu_only() and "MASTER_PORT" in os.environ:
             self._say(
                 "accelerate launch starts a single process on the CPU, whatever --num_processes "
-                "says, unless it has MPI; `torchrun --nproc_per_node N` starts N"
+                "says, unless it has MPI; `torchrun --nproc_per_node N -- SCRIPT …` starts N"
             )
         if not resume and self.accelerator.is_main_process:
             clear_checkpoints(self.folder)
