@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from dalle_mini_impl.captions import CaptionTokenizer
-from dalle_mini_impl.images import to_images, to_tensor
+from dalle_mini_impl.images import to_images, to_tensor, touched_cells
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.image_tokenizer import ImageTokenizer, build_image_tokenizer
@@ -110,13 +110,21 @@ class TextToImage:
     def inpaint(
         self, image: Image.Image, mask: Image.Image, caption: str, **settings: Any
     ) -> list[Result]:
-        """Repaint the codes whose patches the mask touches (white = repaint); keep the others."""
-        grid, size = self.image_tokenizer.grid, self.image_tokenizer.image_size
-        patch = size // grid
-        painted = np.asarray(mask.convert("L").resize((size, size), Image.Resampling.NEAREST)) > 127
-        touched = painted.reshape(grid, patch, grid, patch).any(axis=(1, 3)).reshape(-1)
+        """Repaint the codes whose patches the mask touches (white = repaint); keep the others.
+
+        The mask has the picture's size and is cropped with it; its smallest stroke counts.
+        """
+        if mask.size != image.size:
+            raise ValueError(
+                f"the mask has {mask.size[0]}×{mask.size[1]} pixels and the picture "
+                f"{image.size[0]}×{image.size[1]}: give a mask of the picture's size"
+            )
+        touched = touched_cells(mask, self.image_tokenizer.grid).reshape(-1)
         if not touched.any():
-            raise ValueError("the mask is black everywhere: paint white what is to be repainted")
+            raise ValueError(
+                "the mask is black wherever the picture is kept after cropping to a square: paint "
+                "white what is to be repainted"
+            )
         given = self.encode(image)
         given[torch.from_numpy(touched).to(given.device)] = -1
         return self(caption, given=given, **settings)

@@ -78,6 +78,17 @@ def test_equal_captions_are_not_negatives():
     assert float(infonce(torch.randn(3, 3), torch.arange(3), alike)) == 0
 
 
+def test_pictures_of_one_label_are_not_negatives():
+    model = build()
+    objective = ClipObjective(model, model.config)
+    batch = colored_batch(0, rows=4)
+    captions = torch.tensor([[1, 2, 0, 0, 0, 0], [3, 2, 0, 0, 0, 0]]).repeat(2, 1)
+    of_one_label = PictureBatch(batch.images, captions, None, torch.zeros(4, dtype=torch.long))
+    assert float(objective.losses(model, of_one_label, 0.0)["loss"]) == 0
+    apart = PictureBatch(batch.images, captions, None, torch.arange(4))
+    assert float(objective.losses(model, apart, 0.0)["loss"]) > 0
+
+
 def test_siglip_wants_equal_captions_up_and_others_down():
     same = torch.eye(3, dtype=torch.bool)
     good = torch.where(same, 10.0, -10.0)

@@ -197,11 +197,14 @@ def test_code_statistics_of_known_codes():
 
 
 def test_collapse_is_warned_of_with_advice():
-    assert collapse_warning(0.95, 300.0, 512) is None
-    warning = collapse_warning(0.02, 6.0, 512)
+    learned, scalars = objective_of(DVAE).model, objective_of(FSQ).model
+    assert collapse_warning(0.95, 20.0, learned) is None
+    warning = collapse_warning(0.02, 6.0, learned)
     assert warning is not None
-    assert "2% of 512" in warning
+    assert "2% of 32" in warning
     assert "fsq" in warning
+    assert collapse_warning(0.2, 2.0, scalars) is None
+    assert "levels" in (collapse_warning(0.02, 2.0, scalars) or "")
 
 
 def test_preview_puts_reconstructions_beside_originals():

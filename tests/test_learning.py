@@ -139,9 +139,24 @@ def test_inpainting_changes_nothing_outside_the_mask(model):
         assert torch.equal(codes[kept], given[kept])
 
 
+def test_a_mask_is_cropped_with_its_picture(model):
+    wide = Image.new("RGB", (2 * SIZE, SIZE), "white")
+    wide.paste(draw("blue", "right"), (SIZE // 2, 0))
+    outside, thin = Image.new("L", wide.size), Image.new("L", wide.size)
+    outside.paste(255, (0, 0, SIZE // 2, SIZE))
+    with pytest.raises(ValueError, match="black wherever"):
+        model.inpaint(wide, outside, "a box")
+    thin.paste(255, (SIZE // 2, 0, SIZE // 2 + 1, 1))
+    given = model.encode(wide)
+    for result in model.inpaint(wide, thin, "a blue box on the right"):
+        assert result.codes[1:] == tuple(given[1:].tolist())
+    with pytest.raises(ValueError, match="16×16 pixels"):
+        model.inpaint(wide, Image.new("L", (SIZE, SIZE), 255), "a box")
+
+
 def test_an_empty_mask_and_impossible_rows_are_refused(model):
     picture = draw("blue", "right")
-    with pytest.raises(ValueError, match="black everywhere"):
+    with pytest.raises(ValueError, match="the mask is black"):
         model.inpaint(picture, Image.new("L", (SIZE, SIZE)), "a box")
     with pytest.raises(ValueError, match="keep_rows is 4"):
         model.complete(picture, "a box", keep_rows=4)

@@ -28,6 +28,8 @@ class PictureBatch:
     captions: Int[Tensor, "b t"]
     negatives: Int[Tensor, "b m t"] | None = None
     """Captions that are wrong by one attribute; the null caption where none can be made."""
+    groups: Int[Tensor, "b"] | None = None
+    """Equal for pictures that have the same captions to draw from, such as those of one label."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class CaptionTable:
         self._counts = np.array([len(row) for row in rows], np.int64)
         self._starts = np.cumsum(self._counts) - self._counts
         self._texts = list(self._numbers)
+        known: dict[tuple[str, ...], int] = {}
+        self._groups = np.array([known.setdefault(row, len(known)) for row in rows], np.int64)
         self._tokenizer = tokenizer
         self._dropout = dropout
         # Kept narrow: a million captions of 64 ids are 256 MB as int32.
@@ -91,6 +95,10 @@ class CaptionTable:
         else:
             ids = self._ids[chosen]
         return torch.from_numpy(ids.astype(np.int64))
+
+    def groups(self, indices: Int64[np.ndarray, "b"]) -> Int[Tensor, "b"]:
+        """A number for each picture, shared by those with the same captions."""
+        return torch.from_numpy(self._groups[indices])
 
     def negatives(
         self,
@@ -201,7 +209,8 @@ class PictureBatches:
         wrong = None
         if self.negative is not None and self.negatives:
             wrong = self.table.negatives(indices, numbers, self.negative, self.negatives, rng)
-        return PictureBatch(images, self.table.ids(indices, numbers), wrong)
+        captions, groups = self.table.ids(indices, numbers), self.table.groups(indices)
+        return PictureBatch(images, captions, wrong, groups)
 
 
 def pictures(

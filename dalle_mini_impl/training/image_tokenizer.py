@@ -14,7 +14,7 @@ from dalle_mini_impl.models.image_tokenizer import (
     ImageTokenizer,
 )
 from dalle_mini_impl.models.pixels import LogitLaplacePixels, PlainPixels
-from dalle_mini_impl.models.quantizers import gumbel_noise
+from dalle_mini_impl.models.quantizers import FiniteScalarQuantizer, gumbel_noise
 from dalle_mini_impl.training.schedules import cosine
 
 
@@ -192,19 +192,23 @@ def hard_report(model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict
     return {"hard_psnr": quality} | code_statistics(codes, model.code_count)
 
 
-def collapse_warning(usage: float, perplexity: float, code_count: int) -> str | None:
+def collapse_warning(usage: float, perplexity: float, model: ImageTokenizer) -> str | None:
     """Advice if few codes carry the pictures; None if all is well.
 
     Measure on enough pictures: each code can only be seen if there are more positions than codes.
     Perplexity alone says little, since plain backgrounds repeat their codes in healthy codebooks.
+    Finite scalars have no codebook to collapse: few codes in use only mean that fewer would do.
     """
-    if usage >= 0.4 and perplexity >= 0.01 * code_count:
+    count = model.code_count
+    use = f"{usage:.0%} of {count} codes in use, perplexity {perplexity:.0f}"
+    if isinstance(model.quantizer, FiniteScalarQuantizer):
+        return f"{use}: image_tokenizer.levels could be fewer" if usage < 0.1 else None
+    if usage >= 0.4 and perplexity >= 0.01 * count:
         return None
     return (
-        f"the codebook is collapsing: {usage:.0%} of {code_count} codes in use, perplexity "
-        f"{perplexity:.0f}. For dvae raise image_tokenizer.kl_weight or keep the temperature high "
-        f"for longer (image_tokenizer.annealing); or lower learning_rate, use fewer codes, or "
-        f"choose image_tokenizer.type fsq, which has no codebook to collapse"
+        f"the codebook is collapsing: {use}. For dvae raise image_tokenizer.kl_weight or keep the "
+        f"temperature high for longer (image_tokenizer.annealing); or lower learning_rate, use "
+        f"fewer codes, or choose image_tokenizer.type fsq, which has no codebook to collapse"
     )
 
 

@@ -41,7 +41,7 @@ def reconstruction_previews(
         report = objective.evaluate(model, images)
         run.log("image_tokenizer", step, **report)
         # With fewer positions than codes, most codes cannot occur.
-        warning = collapse_warning(report["code_usage"], report["perplexity"], model.code_count)
+        warning = collapse_warning(report["code_usage"], report["perplexity"], model)
         if warning and images.shape[0] * model.grid**2 >= 4 * model.code_count:
             print(f"WARNING at step {step:,}: {warning}", flush=True)
         pairs = objective.preview(model, images[:SHOWN])

@@ -108,7 +108,7 @@ def encode_pictures(shop: Workshop) -> None:
     )
     if shop.processes.is_main_process:
         shop.run.log("codes", 0, code_usage=usage, perplexity=spread)
-    warning = collapse_warning(usage, spread, tokenizer.code_count)
+    warning = collapse_warning(usage, spread, tokenizer)
     if warning:
         shop.say(f"WARNING: {warning}")
 
