@@ -404,6 +404,48 @@ def test_held_out_path_replaces_the_share(tmp_path):
     }
 
 
+def both(path: Path, elsewhere: Path, **settings) -> tuple[set[str], set[str]]:
+    """First captions of training and of validation."""
+    settings = {"held_out_path": str(elsewhere), **settings}
+    train, validation = (examples(path, split, **settings) for split in ("train", "validation"))
+    return {e.captions[0] for e in train}, {e.captions[0] for e in validation}
+
+
+def captioned_pictures(folder: Path, colors) -> None:
+    for file in pictures(folder, colors):
+        file.with_suffix(".txt").write_text(file.stem)
+
+
+def test_held_out_path_inside_the_path_never_trains(tmp_path):
+    for name, colors in (("train", COLORS[:4]), ("test", COLORS[4:])):
+        captioned_pictures(tmp_path / name, colors)
+    separate = (set(COLORS[:4]), set(COLORS[4:]))
+    assert both(tmp_path, tmp_path / "test") == separate
+    assert both(tmp_path, tmp_path) == separate
+    assert both(tmp_path / "train", tmp_path) == separate
+    captioned_pictures(tmp_path.parent / f"{tmp_path.name}-other", ["pink"])
+    other = tmp_path.parent / f"{tmp_path.name}-other"
+    assert both(tmp_path, other) == (set(COLORS[:4]), {"pink"})
+
+
+def test_overlapping_paths_without_split_names_are_kept_apart(tmp_path):
+    for name, colors in (("mine", COLORS[:4]), ("others", COLORS[4:])):
+        captioned_pictures(tmp_path / name, colors)
+    assert both(tmp_path, tmp_path / "others") == (set(COLORS[:4]), set(COLORS[4:]))
+    assert both(tmp_path / "mine", tmp_path) == (set(COLORS[:4]), set(COLORS[4:]))
+    train, validation = both(tmp_path, tmp_path / "**" / "*.png", held_out=0.5)
+    assert train | validation == set(COLORS)
+    assert not train & validation
+
+
+def test_tables_that_name_the_same_pictures_are_kept_apart(tmp_path):
+    pictures(tmp_path)
+    rows = [(f"{color}.png", color) for color in COLORS]
+    whole = write_table(tmp_path / "all.csv", ("path", "caption"), rows)
+    test = write_table(tmp_path / "test.csv", ("path", "caption"), rows[4:])
+    assert both(whole, test) == (set(COLORS[:4]), set(COLORS[4:]))
+
+
 def test_limit_takes_a_mixed_sample(tmp_path):
     for name in ("cats", "dogs"):
         (tmp_path / name).mkdir()

@@ -142,6 +142,16 @@ def test_rebuilt_when_settings_change(collection, tmp_path, settings):
     assert before.fingerprint != after.fingerprint
 
 
+def test_a_held_out_path_rebuilds_the_training_pictures(collection, tmp_path):
+    settings = {"held_out": 0.3}
+    before = prepare(config(collection, **settings), "train", tmp_path / "cache", silent)
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "elsewhere" / "a.png")
+    settings["held_out_path"] = str(tmp_path / "elsewhere")
+    after = prepare(config(collection, **settings), "train", tmp_path / "cache", silent)
+    assert len(before) < len(after) == 12
+
+
 def test_random_crops_get_larger_pictures(collection, tmp_path):
     store = prepare(config(collection, random_resized_crop=0.3), "train", tmp_path / "c", silent)
     assert store.side == 30  # ceil(16 / sqrt(0.3))

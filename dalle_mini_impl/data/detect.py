@@ -4,6 +4,7 @@ import glob
 import itertools
 import os
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -81,6 +82,13 @@ class Collection:
         files = tuple(f for f, word in zip(self.files, words, strict=True) if word == wanted)
         return Collection(self.kind, files, self.root) if files else None
 
+    def without(self, excluded: Set[str]) -> "Collection":
+        """The files that are not among `excluded` (paths as `real` gives them)."""
+        if not excluded:
+            return self
+        kept = tuple(file for file in self.files if real(file) not in excluded)
+        return Collection(self.kind, kept, self.root)
+
     def _word(self, file: str) -> str | None:
         path = PurePosixPath(self.relative(file))
         # A picture is in a split by its folder, a shard also by its own name.
@@ -99,6 +107,11 @@ class Collection:
         if self.root is None:
             return file
         return Path(os.path.relpath(file, self.root)).as_posix()
+
+
+def real(file: str) -> str:
+    """One spelling for each file, links followed; a URL stays as it is."""
+    return file if "://" in file else os.path.realpath(file)
 
 
 def suffix(name: str) -> str:

@@ -29,7 +29,7 @@ class DataConfig(Config):
     path: str = "shapes"
     """shapes, or a folder, file, glob or URL of captioned pictures, or a Hub name."""
     held_out_path: str | None = None
-    """Validation pictures from elsewhere, in place of a share of path."""
+    """Validation pictures from elsewhere, in place of a share of path; none of them trains."""
     held_out: float = Field(0.05, ge=0, lt=1)
     """Share of the pictures kept for validation (chosen by a hash of their keys)."""
     held_out_captions: tuple[str, ...] = ()

@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from dalle_mini_impl.data.detect import detect
+from dalle_mini_impl.data.detect import detect, real
 from dalle_mini_impl.data.loading import Part, open_files, open_hub, rows_of
 from dalle_mini_impl.data.shapes import Split
 from dalle_mini_impl.data.sources import DataConfig, Example, Source
@@ -31,21 +31,20 @@ class TableSource(Source):
 
     def __init__(self, config: DataConfig, split: Split) -> None:
         self.config, self.split = config, split
-        elsewhere = config.held_out_path if split == "validation" else None
-        self.path = elsewhere or config.path
+        elsewhere, self.excluded = _apart(config, split)
+        self.path = (elsewhere if split == "validation" else None) or config.path
         found = detect(self.path)
         if found.kind == "hub":
-            validation = split == "validation" and elsewhere is None
-            self.parts, has_validation = open_hub(config, self.path, validation)
+            self.parts, has_validation = open_hub(config, self.path, split == "validation")
         else:
-            validation_files = found.named("validation")
-            has_validation = validation_files is not None
-            if config.held_out_path is None and split != "held_out" and has_validation:
+            has_validation = found.named("validation") is not None
+            if split != "held_out":
                 found = found.named(split) or found
+            found = found.without(self.excluded)
             self.parts = open_files(config, found, self.path)
         self.collection = found
         # Without files for validation, a share of the pictures is kept for it.
-        self.by_hash = not (has_validation or config.held_out_path or split == "held_out")
+        self.by_hash = not (has_validation or elsewhere or split == "held_out")
         self.captioned = any(p.columns.caption or p.columns.label for p in self.parts)
         self.matchers = [re.compile(e, re.I) for e in config.held_out_captions]
         self.description = self._describe()
@@ -67,6 +66,9 @@ class TableSource(Source):
         return islice(filter(self._belongs, self._examples()), self.config.limit)
 
     def _belongs(self, example: Example) -> bool:
+        file = example.image
+        if self.excluded and isinstance(file, str) and real(file) in self.excluded:
+            return False
         matched = any(m.search(text) for m in self.matchers for text in example.captions)
         if self.split == "held_out" or matched:
             return self.split == "held_out" and matched
@@ -113,7 +115,9 @@ class TableSource(Source):
 
     def fingerprint(self) -> str:
         """Hash of names, sizes and times of all files; of `datasets`' own where there are none."""
-        digest = hashlib.sha256()
+        root = real(str(self.collection.root)) if self.collection.root else None
+        excluded = sorted(os.path.relpath(file, root) if root else file for file in self.excluded)
+        digest = hashlib.sha256(repr((self.by_hash, excluded)).encode("utf-8", "surrogatepass"))
         files = list(self.collection.files)
         for part in self.parts:
             own = getattr(part.data, "_fingerprint", "") if self.collection.root is None else ""
@@ -148,6 +152,38 @@ class TableSource(Source):
 
 def _same(example: Example) -> Example:
     return example
+
+
+def _apart(config: DataConfig, split: Split) -> tuple[str | None, frozenset[str]]:
+    """The path of validation where it is another one, and what both paths hold and this split
+    leaves to the other: training gives way, unless validation's path holds all of training."""
+    elsewhere = config.held_out_path
+    if elsewhere is None or split == "held_out":
+        return elsewhere, frozenset()
+    if elsewhere.removeprefix("hub:") == config.path.removeprefix("hub:"):
+        return None, frozenset()
+    training = _held(config, config.path, "train")
+    validation = _held(config, elsewhere, "validation")
+    if training and training == validation:
+        return None, frozenset()
+    gives_way = "validation" if training <= validation else "train"
+    return elsewhere, training & validation if split == gives_way else frozenset()
+
+
+def _held(config: DataConfig, path: str, split: Literal["train", "validation"]) -> frozenset[str]:
+    """Files or URLs of a split: the pictures that tables name, else the files themselves."""
+    found = detect(path)
+    if found.kind == "hub":
+        return frozenset()
+    found = found.named(split) or found
+    if found.kind not in ("csv", "json"):
+        return frozenset(map(real, found.files))
+    return frozenset(
+        real(str((part.base or Path()) / image["path"]))
+        for part in open_files(config, found, path)
+        for row in rows_of(part.data, path)
+        if (image := row[part.columns.image]) and image.get("path")
+    )
 
 
 def _share(key: str) -> float:
