@@ -12,6 +12,7 @@ Files are written under a temporary name and renamed, so a reader never meets ha
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -27,6 +28,9 @@ from torch import nn
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.experiment import Experiment, load_experiment
 from dalle_mini_impl.metrics import MetricsLog
+
+WEIGHTS = {"image_tokenizer": "image_tokenizer", "transformer": "dalle", "clip": "clip"}
+"""The weights that each training stage leaves."""
 
 
 class RunError(ValueError):
@@ -132,12 +136,14 @@ class RunFolder:
         """Whether the weights called `name` exist."""
         return self.weights_path(name).is_file()
 
-    def save_weights(self, name: str, module_state: Mapping[str, torch.Tensor]) -> None:
-        """Write a state dict with a hash of its contents."""
+    def save_weights(
+        self, name: str, module_state: Mapping[str, torch.Tensor], **notes: str
+    ) -> None:
+        """Write a state dict with a hash of its contents, and `notes` on what it was made from."""
         # Cloned because the format refuses tensors that share memory.
         tensors = {key: value.detach().cpu().clone() for key, value in module_state.items()}
         tensors = {key: value.contiguous() for key, value in tensors.items()}
-        note = {"format": "pt", "hash": _digest(tensors), "package_version": _version()}
+        note = {"format": "pt", "hash": _digest(tensors), "package_version": _version(), **notes}
         with written_whole(self.weights_path(name)) as temporary:
             save_file(tensors, temporary, metadata=note)
 
@@ -167,13 +173,31 @@ class RunFolder:
 
     def weights_hash(self, name: str) -> str:
         """Identifies the weights' values: the key of whatever is computed from them."""
-        path = self.weights_path(name)
+        return self._note(name).get("hash") or _digest(self._read_weights(name)[0])
+
+    def fits_image_tokenizer(self, name: str) -> bool:
+        """Whether the weights called `name` were trained with the run's present image tokenizer.
+
+        True as well where they do not say, or where the run has no image tokenizer.
+        """
+        noted = self._note(name).get("image_tokenizer")
+        if noted is None or not self.has_weights("image_tokenizer"):
+            return True
+        return noted == self.weights_hash("image_tokenizer")
+
+    def discard(self, stage: str) -> None:
+        """Remove a stage's result and checkpoints."""
+        vocabulary = self.path / "captions.json"
+        result = vocabulary if stage == "captions" else self.weights_path(WEIGHTS[stage])
+        result.unlink(missing_ok=True)
+        shutil.rmtree(self.path / "checkpoints" / stage, ignore_errors=True)
+
+    def _note(self, name: str) -> dict[str, str]:
         try:
-            with safe_open(path, framework="pt") as file:
-                note = file.metadata() or {}
+            with safe_open(self.weights_path(name), framework="pt") as file:
+                return file.metadata() or {}
         except (OSError, SafetensorError) as error:
             raise self._unreadable(name, error) from error
-        return note.get("hash") or _digest(self._read_weights(name)[0])
 
     def _read_weights(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         try:

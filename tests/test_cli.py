@@ -21,8 +21,8 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "tiny.yaml").write_text("transformer: {depth: 2, width: 64}\n", encoding="utf-8")
     calls = []
 
-    def run_stages(run, stage, resume):
-        calls.append((run, stage, resume))
+    def run_stages(run, stage, resume, tensorboard):
+        calls.append((run, stage, resume, tensorboard))
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, STAGES, SimpleNamespace(run_stages=run_stages))
@@ -85,9 +85,12 @@ def test_an_error_of_the_program_keeps_its_traceback(place, monkeypatch):
 
 def test_train_makes_the_run_and_hands_it_on(place):
     options = ["--transformer.depth", "3", "--image-tokenizer.training.steps", "100"]
-    assert main(["train", "tiny.yaml", *options, "--stage", "clip", "--no-resume"]) == 0
-    ((run, stage, resume),) = place
-    assert (str(run.path), stage, resume) == ("runs/tiny", "clip", False)
+    assert (
+        main(["train", "tiny.yaml", *options, "--stage", "clip", "--no-resume", "--tensorboard"])
+        == 0
+    )
+    ((run, stage, resume, tensorboard),) = place
+    assert (str(run.path), stage, resume, tensorboard) == ("runs/tiny", "clip", False, True)
     saved = RunFolder.open("runs/tiny").experiment
     assert saved == run.experiment
     assert (saved.transformer.depth, saved.transformer.width) == (3, 64)
@@ -98,7 +101,7 @@ def test_a_run_is_continued_without_naming_its_yaml(place):
     main(["train", "tiny.yaml", "--run", "runs/other"])
     assert main(["train", "--run", "runs/other"]) == 0
     assert main(["train", "--run=runs/other", "--clip.training.steps", "5"]) == 0
-    assert [str(run.path) for run, _, _ in place] == ["runs/other"] * 3
+    assert [str(run.path) for run, *_ in place] == ["runs/other"] * 3
     assert place[1][0].experiment.transformer.width == 64
     assert RunFolder.open("runs/other").experiment.clip.training.steps == 5
 
@@ -144,11 +147,12 @@ def test_settings_of_a_finished_stage_are_kept(place, capsys):
     main(["train", "tiny.yaml"])
     run = place[0][0]
     run.save_weights("image_tokenizer", nn.Linear(1, 1).state_dict())
+    width = run.experiment.image_tokenizer.width
 
     assert main(["train", "tiny.yaml", "--image-tokenizer.width", "192"]) == 2
     message = capsys.readouterr().err
     assert "image_tokenizer stage is finished" in message
-    assert "image_tokenizer.width was 128, now 192" in message
+    assert f"image_tokenizer.width was {width}, now 192" in message
     assert "another --run" in message
     assert main(["train", "tiny.yaml", "--data.held-out", "0.1"]) == 2
     assert "data.held_out was 0.05, now 0.1" in capsys.readouterr().err
@@ -162,6 +166,25 @@ def test_settings_of_a_finished_stage_are_kept(place, capsys):
     anew = ["--stage", "image_tokenizer", "--no-resume", "--image-tokenizer.width", "192"]
     assert main(["train", "--run", str(run.path), *anew]) == 0
     assert RunFolder.open(run.path).experiment.image_tokenizer.width == 192
+
+
+def test_no_resume_lets_every_setting_change_and_removes_what_it_outdates(place):
+    main(["train", "tiny.yaml"])
+    run = place[0][0]
+    run.record_fingerprint("abc")
+    for name in ("image_tokenizer", "dalle", "clip"):
+        run.save_weights(name, nn.Linear(1, 1).state_dict())
+    (run.checkpoints("transformer") / "step-1").mkdir()
+
+    assert main(["train", "--run", str(run.path), "--no-resume", "--transformer.depth", "3"]) == 0
+    reopened = RunFolder.open(run.path)
+    assert reopened.experiment.transformer.depth == 3
+    assert reopened.fingerprint is None
+    assert reopened.has_weights("image_tokenizer")
+    assert reopened.has_weights("clip")
+    assert not reopened.has_weights("dalle")
+    assert not (run.path / "checkpoints" / "transformer").exists()
+    assert place[1][1:3] == (None, False)
 
 
 def test_a_stage_that_was_begun_may_only_be_prolonged(place, capsys):

@@ -1,5 +1,7 @@
 """The stages as one road: from data to a run that samples, each naming the next command."""
 
+import shutil
+
 import pytest
 
 from dalle_mini_impl.config import ConfigError
@@ -28,6 +30,24 @@ TINY = {
 def create(path, **image_tokenizer):
     settings = TINY | {"image_tokenizer": image_tokenizer or TINY["image_tokenizer"]}
     return RunFolder.create(path, Experiment.model_validate(settings))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    run = create(tmp_path_factory.mktemp("finished") / "run")
+    run_stages(run)
+    return run
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A finished run of one's own."""
+    shutil.copytree(finished.path, tmp_path / "run")
+    return RunFolder.open(tmp_path / "run")
+
+
+def stages_done(said):
+    return [line.split(":")[0] for line in said.splitlines() if ": done. Next" in line]
 
 
 def test_all_stages_lead_to_a_run_that_samples(tmp_path, capsys):
@@ -72,3 +92,11 @@ def test_a_retrained_tokenizer_makes_codes_stale_and_warns(tmp_path, capsys):
     assert "renewing" in capsys.readouterr().out
     run_stages(run, "codes")
     assert "encoding" not in capsys.readouterr().out
+
+
+def test_no_resume_without_a_stage_trains_every_stage_anew(run, capsys):
+    run.fingerprint = None
+    run_stages(run, resume=False)
+    assert stages_done(capsys.readouterr().out) == [
+        "captions", "image_tokenizer", "codes", "transformer", "clip"
+    ]  # fmt: skip

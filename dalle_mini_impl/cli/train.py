@@ -5,7 +5,8 @@ Trains what the run does not have yet: captions, image_tokenizer, codes, transfo
   CONFIG           an experiment's YAML, such as configs/shapes.yaml; may be left out with --run
   --run DIR        the run folder; runs/NAME for configs/NAME.yaml unless given
   --stage STAGE    this stage only
-  --no-resume      begin the stage anew in place of continuing from its checkpoint
+  --no-resume      begin the stage anew in place of continuing from its checkpoint; every stage,
+                   finished or not, where no --stage is given
   --tensorboard    also log for TensorBoard
 
 `train CONFIG --help` lists every field of that experiment with its value: each is an option, as
@@ -29,7 +30,7 @@ from dalle_mini_impl.experiment import (
     field_paths,
     load_experiment,
 )
-from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.run import WEIGHTS, RunFolder
 
 # What each stage's result is made from: a change to it makes the result another run's.
 INPUTS = {
@@ -38,7 +39,6 @@ INPUTS = {
     "transformer": ("data", "captions", "image_tokenizer", "transformer"),
     "clip": ("data", "captions", "image_tokenizer", "clip"),
 }
-WEIGHTS = {"image_tokenizer": "image_tokenizer", "transformer": "dalle", "clip": "clip"}
 # Fields that change how fast or how visibly a stage trains, not what it learns.
 HARMLESS = {"workers", "max_unreadable", "checkpoint_minutes", "previews", "log_every", "compile"}
 EXTENDABLE = {"steps", "minutes"}
@@ -57,7 +57,7 @@ class Command:
     stage: Literal["captions", "image_tokenizer", "codes", "transformer", "clip"] | None = None
     """This stage only; unless given, all that the run does not have yet."""
     resume: bool = True
-    """Continue a stage from its checkpoint, or begin it anew."""
+    """Continue a stage from its checkpoint, or begin it (without --stage: all of them) anew."""
     tensorboard: bool = False
     """Also log for TensorBoard, under the run's tensorboard/."""
 
@@ -78,27 +78,24 @@ def main(argv: Sequence[str]) -> None:
         command.experiment,
         anew=None if command.resume else (command.stage or "all"),
     )
-    if command.tensorboard:
-        run.mirror_to_tensorboard()
-
     from dalle_mini_impl.training.stages import run_stages
 
-    run_stages(run, command.stage, command.resume)
+    run_stages(run, command.stage, command.resume, command.tensorboard)
 
 
 def open_run(path: Path, experiment: Experiment, anew: str | None = None) -> RunFolder:
     """The run at `path`, with `experiment` as its configuration.
 
     ConfigError if an existing run has results that a changed field went into. anew: the stage
-    ("all": every stage) whose results are about to be replaced, so that its fields may change.
+    ("all": every stage) whose results are about to be replaced, so that its fields may change;
+    what was made with other values of them is removed, as the new configuration cannot load it.
     """
     if not (path / "config.yaml").is_file():
         return RunFolder.create(path, experiment)
     run = RunFolder.open(path)
     changed = sorted(_changes(run.experiment.model_dump(), experiment.model_dump()))
+    outdated = []
     for stage, sections in INPUTS.items():
-        if anew in (stage, "all"):
-            continue
         state = _state(run, stage)
         accepted = HARMLESS | (EXTENDABLE if state == "begun" else set())
         binding = [
@@ -106,16 +103,20 @@ def open_run(path: Path, experiment: Experiment, anew: str | None = None) -> Run
             for name, change in changed
             if name.split(".")[0] in sections and name.split(".")[-1] not in accepted
         ]
-        if state and binding:
+        if state and binding and anew in (stage, "all"):
+            outdated.append(stage)
+        elif state and binding:
             more = f" and {len(binding) - 5} more" if len(binding) > 5 else ""
             raise ConfigError(
                 f"{path}: its {stage} stage is {state} with other settings: "
                 f"{'; '.join(binding[:5])}{more}. Use another --run for the new settings, or "
                 f"continue with the old ones: train --run {path}"
             )
-    if not changed:
+    if not changed and anew != "all":
         return run
-    return RunFolder.create(path, experiment, run.fingerprint)
+    for stage in outdated:
+        run.discard(stage)
+    return RunFolder.create(path, experiment, None if anew == "all" else run.fingerprint)
 
 
 def _state(run: RunFolder, stage: str) -> str | None:

@@ -25,7 +25,7 @@ from dalle_mini_impl.models.image_tokenizer import (
     build_image_tokenizer,
 )
 from dalle_mini_impl.pipeline import TextToImage, load_clip, load_image_tokenizer
-from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.run import WEIGHTS, RunFolder
 from dalle_mini_impl.training.clip import ClipObjective
 from dalle_mini_impl.training.dalle import DalleObjective
 from dalle_mini_impl.training.image_tokenizer import DvaeObjective, FsqObjective, collapse_warning
@@ -222,7 +222,6 @@ STAGES: dict[str, Callable[[Workshop], None]] = {
     "transformer": train_transformer,
     "clip": train_clip,
 }
-WEIGHTS = {"image_tokenizer": "image_tokenizer", "transformer": "dalle", "clip": "clip"}
 
 
 def run_stages(
@@ -230,7 +229,8 @@ def run_stages(
 ) -> None:
     """Run `stage`, or every stage whose result the run does not have, in order.
 
-    resume: continue a stage from its checkpoint. tensorboard: mirror the metrics.
+    resume: continue a stage from its checkpoint; if not, it begins anew, and so does every stage
+    where none is named. tensorboard: mirror the metrics.
     Raises ConfigError for a stage that does not exist.
     """
     if stage is not None and stage not in STAGES:
@@ -238,7 +238,12 @@ def run_stages(
     shop = Workshop(run, resume)
     if tensorboard and shop.processes.is_main_process:
         run.mirror_to_tensorboard()
-    for name in [stage] if stage else missing_stages(run):
+    for name in [stage] if stage else STAGES:
+        # Asked before each stage, as a new image tokenizer outdates what was made with the old.
+        due = stage is not None or not resume or name in missing_stages(run)
+        shop.processes.wait_for_everyone()
+        if not due:
+            continue
         STAGES[name](shop)
         shop.say(f"{name}: done. Next: {next_command(run)}")
     if shop.processes.is_main_process:
