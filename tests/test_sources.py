@@ -404,6 +404,32 @@ def test_held_out_path_replaces_the_share(tmp_path):
     }
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_caption_holds_out_all_rows_of_its_picture(tmp_path, kind, stream):
+    pictures(tmp_path)
+    rows = [
+        ("red.png", "a red heart"),
+        ("green.png", "emerald heart"),
+        ("./green.png", "green heart"),
+        ("green.png", "viridian heart"),
+        ("blue.png", "a blue heart"),
+    ]
+    path = tmp_path / f"rows.{kind}"
+    if kind == "parquet":
+        images = [{"bytes": png(Path(file).stem), "path": None} for file, _ in rows]
+        table = datasets.Dataset.from_dict({"image": images, "caption": [t for _, t in rows]})
+        table.cast_column("image", datasets.Image()).to_parquet(path)
+    else:
+        write_table(path, ("path", "caption"), rows)
+    settings = {"held_out_captions": ("green",), "stream": stream}
+    split = {
+        s: [e.captions[0] for e in examples(path, s, **settings)] for s in ("train", "held_out")
+    }
+    assert split["train"] == ["a red heart", "a blue heart"]
+    assert split["held_out"] == ["emerald heart", "green heart", "viridian heart"]
+
+
 def both(path: Path, elsewhere: Path, **settings) -> tuple[set[str], set[str]]:
     """First captions of training and of validation."""
     settings = {"held_out_path": str(elsewhere), **settings}

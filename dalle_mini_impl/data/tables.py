@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -69,21 +70,28 @@ class TableSource(Source):
         file = example.image
         if self.excluded and isinstance(file, str) and real(file) in self.excluded:
             return False
-        matched = any(m.search(text) for m in self.matchers for text in example.captions)
+        matched = self._matches(example) or bool(self.held and _content(example) in self.held)
         if self.split == "held_out" or matched:
             return self.split == "held_out" and matched
         if not self.by_hash:
             return True
         return (_share(example.key) < self.config.held_out) == (self.split == "validation")
 
+    def _matches(self, example: Example) -> bool:
+        return any(m.search(text) for m in self.matchers for text in example.captions)
+
+    @cached_property
+    def held(self) -> frozenset[str | bytes]:
+        """Pictures that a caption in some row holds out: tables may have a row for each caption,
+        so this first pass finds the pictures whose other rows do not match."""
+        if not self.matchers or self.collection.kind in ("pictures", "webdataset"):
+            return frozenset()
+        return frozenset(_content(e) for e in self._all() if self._matches(e)) - {b""}
+
     def _examples(self) -> Iterator[Example]:
         lengths = [part.length for part in self.parts]
         if self.config.limit is None or None in lengths:
-            index = 0
-            for part in self.parts:
-                for row in rows_of(part.data, self.path):
-                    yield self._example(part, row, index)
-                    index += 1
+            yield from self._all()
             return
         # The first rows may all be of one class, so a limit takes a fixed sample instead.
         starts = np.cumsum([0, *[length or 0 for length in lengths]])
@@ -91,6 +99,11 @@ class TableSource(Source):
             number = int(np.searchsorted(starts, index, side="right")) - 1
             part = self.parts[number]
             yield self._example(part, part.data[int(index - starts[number])], int(index))
+
+    def _all(self) -> Iterator[Example]:
+        rows = ((part, row) for part in self.parts for row in rows_of(part.data, self.path))
+        for index, (part, row) in enumerate(rows):
+            yield self._example(part, row, index)
 
     def _example(self, part: Part, row: dict[str, Any], index: int) -> Example:
         image = row[part.columns.image] or {}
@@ -152,6 +165,15 @@ class TableSource(Source):
 
 def _same(example: Example) -> Example:
     return example
+
+
+def _content(example: Example) -> str | bytes:
+    """What rows of one picture share: its path, or a hash of its bytes where rows hold these."""
+    if isinstance(example.image, str):
+        return real(example.image)
+    if isinstance(example.image, bytes):
+        return hashlib.blake2b(example.image, digest_size=16).digest()
+    return b""
 
 
 def _apart(config: DataConfig, split: Split) -> tuple[str | None, frozenset[str]]:
