@@ -65,6 +65,8 @@ class Train:
     """Folder with CIFAR-10's Parquet files."""
     out: Path = Path("cifar_classifier.safetensors")
     epochs: int = 14
+    width: int = 64
+    """Channels of the first convolution; the last has four times as many."""
     batch_size: int = 250
     seed: int = 0
 
@@ -124,7 +126,7 @@ def train(arguments: Train) -> None:
     torch.manual_seed(arguments.seed)
     images, labels = read("train-*.parquet", arguments.data)
     test_images, test_labels = read("test-*.parquet", arguments.data)
-    model = Classifier().to(memory_format=torch.channels_last)
+    model = Classifier(arguments.width).to(memory_format=torch.channels_last)
     config = TrainingConfig(learning_rate=2e-3, muon_learning_rate=0.05, weight_decay=0.02)
     optimizers = build_optimizer(model, config)
     generator = torch.Generator().manual_seed(arguments.seed)
@@ -163,8 +165,9 @@ def judge(arguments: Judge) -> None:
     from dalle_mini_impl.run import RunFolder
 
     model = TextToImage.from_pretrained(arguments.run)
-    classifier = Classifier().to(memory_format=torch.channels_last).eval()
-    classifier.load_state_dict(load_file(arguments.classifier))
+    weights = load_file(arguments.classifier)
+    classifier = Classifier(width=len(weights["layers.1.weight"])).eval()
+    classifier.load_state_dict(weights)
     template = RunFolder.open(arguments.run).experiment.data.templates[0]
     settings = {} if arguments.guidance is None else {"guidance": arguments.guidance}
     right = 0
