@@ -19,7 +19,7 @@ from dalle_mini_impl.images import to_images, to_tensor, touched_cells
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.image_tokenizer import ImageTokenizer, build_image_tokenizer
-from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.run import RunError, RunFolder
 from dalle_mini_impl.sampling import SamplingConfig, decode, log_likelihood, uniform_noise
 
 
@@ -236,15 +236,30 @@ def load_dalle(
         image_tokenizer.code_count,
         image_tokenizer.grid,
     )
+    _refuse_other_codes(run, "dalle", "transformer")
     run.load_weights("dalle", model)
     return model
 
 
-def load_clip(run: RunFolder, captions: CaptionTokenizer) -> Clip:
-    """The run's CLIP with its trained weights."""
+def load_clip(run: RunFolder, captions: CaptionTokenizer, ranks: bool = True) -> Clip:
+    """The run's CLIP with its trained weights.
+
+    ranks: it is to judge what the image tokenizer decodes, so RunError if trained with another.
+    """
     experiment = run.experiment
     model = Clip(
         experiment.clip, captions.vocabulary_size, captions.context, experiment.data.image_size
     )
+    if ranks:
+        _refuse_other_codes(run, "clip", "clip")
     run.load_weights("clip", model)
     return model
+
+
+def _refuse_other_codes(run: RunFolder, name: str, stage: str) -> None:
+    if run.has_weights(name) and not run.fits_image_tokenizer(name):
+        raise RunError(
+            f"{run.weights_path(name)}: trained with another image tokenizer than the run has now, "
+            "so its codes mean other pictures; train it anew with "
+            f"`python train.py --run {run.path} --stage {stage} --no-resume`"
+        )

@@ -3,11 +3,13 @@
 import shutil
 
 import pytest
+from safetensors.torch import load_file
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment
+from dalle_mini_impl.pipeline import TextToImage, load_clip
 from dalle_mini_impl.run import RunError, RunFolder
-from dalle_mini_impl.training.stages import next_command, run_stages
+from dalle_mini_impl.training.stages import missing_stages, next_command, run_stages
 
 TRAINING = {"steps": 2, "batch_size": 4, "compile": "off", "previews": 1, "log_every": 1}
 TINY = {
@@ -100,3 +102,30 @@ def test_no_resume_without_a_stage_trains_every_stage_anew(run, capsys):
     assert stages_done(capsys.readouterr().out) == [
         "captions", "image_tokenizer", "codes", "transformer", "clip"
     ]  # fmt: skip
+
+
+def test_weights_of_another_image_tokenizer_are_refused_and_trained_anew(run, capsys):
+    path, dalle = run.weights_path("image_tokenizer"), run.weights_hash("dalle")
+    run.save_weights(
+        "image_tokenizer", {name: value + 0.1 for name, value in load_file(path).items()}
+    )
+    mend = rf"another image tokenizer.*--run {run.path} --stage transformer --no-resume"
+    with pytest.raises(RunError, match=mend):
+        TextToImage.from_pretrained(run)
+    with pytest.raises(RunError, match=r"clip\.safetensors: .* --stage clip --no-resume"):
+        load_clip(run, run.captions())
+    assert missing_stages(run) == ["codes", "transformer", "clip"]
+
+    run_stages(run)
+    said = capsys.readouterr().out
+    assert stages_done(said) == ["codes", "transformer", "clip"]
+    assert "transformer: what it was begun with (image_tokenizer) changed; begun anew" in said
+    assert run.weights_hash("dalle") != dalle
+    TextToImage.from_pretrained(run)
+
+
+def test_weights_that_do_not_say_what_they_were_made_from_are_accepted(run):
+    run.save_weights("dalle", load_file(run.weights_path("dalle")))
+    run.save_weights("image_tokenizer", load_file(run.weights_path("image_tokenizer")))
+    assert missing_stages(run) == []
+    TextToImage.from_pretrained(run)

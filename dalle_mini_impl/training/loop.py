@@ -5,9 +5,10 @@ interrupted and resumed run ends in the same weights as an uninterrupted one, bi
 A time budget (`minutes`) ties the schedules to the clock, which no resumption can repeat.
 """
 
+import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 
 from dalle_mini_impl.data.batches import prefetch
-from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.run import RunFolder, written_whole
 from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.checkpoints import (
     Place,
@@ -34,6 +35,8 @@ from dalle_mini_impl.training.objective import Objective, batch_length, to_devic
 from dalle_mini_impl.training.reporting import Reporter
 from dalle_mini_impl.training.schedules import learning_rate
 
+MADE_FROM = "made_from.json"
+
 
 def train(
     objective: Objective,
@@ -44,21 +47,25 @@ def train(
     resume: bool = True,
     weights: str | None = None,
     preview: Callable[[nn.Module, int], None] | None = None,
+    made_from: Mapping[str, str] | None = None,
 ) -> None:
     """Train `objective.model` on `batches(step)` and save its averaged weights in the run.
 
     batches: this process's batch at a step: a dataclass of tensors with `config.batch_size` rows.
     weights: the name the weights are saved under, unless it is the stage's.
     preview: called `config.previews` times with the averaged model, in eval mode, and the step.
+    made_from: hashes of what the stage is trained on, noted in its weights and checkpoints; it
+    begins anew where the checkpoints note others.
     Raises NonFiniteLoss where the loss or its gradient is not finite. After SIGINT or SIGTERM it
     saves a checkpoint and raises SystemExit with the usual code, 128 + signal.
     """
-    loop = Loop(objective, batches, config, run, stage, preview)
+    loop = Loop(objective, batches, config, run, stage, preview, made_from)
     with StopRequests() as requests, loop.reporter:
         loop.begin(resume)
         loop.run_steps(requests)
     if loop.accelerator.is_main_process:
-        run.save_weights(weights or stage, loop.learner.average.module.state_dict())
+        state = loop.learner.average.module.state_dict()
+        run.save_weights(weights or stage, state, **loop.made_from)
     loop.accelerator.wait_for_everyone()
 
 
@@ -80,9 +87,11 @@ class Loop:
         run: RunFolder,
         stage: str,
         preview: Callable[[nn.Module, int], None] | None = None,
+        made_from: Mapping[str, str] | None = None,
     ) -> None:
         self.batches, self.config, self.preview = batches, config, preview
         self.run, self.stage, self.folder = run, stage, run.checkpoints(stage)
+        self.made_from = dict(made_from or {})
         unused = getattr(objective, "find_unused_parameters", False)
         handlers = [DistributedDataParallelKwargs(find_unused_parameters=unused)]
         # Precision has a policy of its own, so accelerate's stays out of the way.
@@ -106,7 +115,11 @@ class Loop:
                 "accelerate launch starts a single process on the CPU, whatever --num_processes "
                 "says, unless it has MPI; `torchrun --nproc_per_node N -- SCRIPT …` starts N"
             )
-        if not resume and self.accelerator.is_main_process:
+        outdated = resume and self._outdated()
+        self.accelerator.wait_for_everyone()
+        if outdated:
+            self._say(f"what it was begun with ({', '.join(self.made_from)}) changed; begun anew")
+        if (outdated or not resume) and self.accelerator.is_main_process:
             clear_checkpoints(self.folder)
         self.accelerator.wait_for_everyone()
         found = load_checkpoint(self.folder, self.learner.load_state_dict, self.device)
@@ -217,8 +230,17 @@ class Loop:
     def _save(self) -> None:
         self._check_noted()
         if self.accelerator.is_main_process:
+            with written_whole(self.folder / MADE_FROM) as temporary:
+                temporary.write_text(json.dumps(self.made_from), encoding="utf-8")
             save_checkpoint(self.folder, self.place, self.learner.state_dict())
         self.accelerator.wait_for_everyone()
+
+    def _outdated(self) -> bool:
+        """Whether there are checkpoints, and they were made from something else."""
+        note = self.folder / MADE_FROM
+        if not list_checkpoints(self.folder) or not note.is_file():
+            return False
+        return json.loads(note.read_text(encoding="utf-8")) != self.made_from
 
     def _check_noted(self) -> None:
         """Raise for a bad step noted on the GPU; weights have been held as they were before it."""

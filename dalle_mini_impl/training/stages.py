@@ -76,7 +76,7 @@ def train_image_tokenizer(shop: Workshop) -> None:
     if made and before != run.weights_hash("image_tokenizer"):
         shop.say(
             f"WARNING: {' and '.join(made)} were trained with other image codes and no longer fit; "
-            "train their stages anew with --no-resume"
+            f"`python train.py --run {run.path}` trains them anew"
         )
 
 
@@ -92,7 +92,9 @@ def image_tokenizer_objective(
         case VqganConfig():
             if not shop.run.has_weights("clip"):
                 return VqganObjective(model, config)
-            tower = load_clip(shop.run, shop.vocabulary).image.eval().requires_grad_(False)
+            tower = (
+                load_clip(shop.run, shop.vocabulary, ranks=False).image.eval().requires_grad_(False)
+            )
             return VqganObjective(model, config, tower.to(shop.device).features)
 
 
@@ -171,6 +173,7 @@ def train_transformer(shop: Workshop) -> None:
         shop.resume,
         weights="dalle",
         preview=sample_previews(run, vocabulary, tokenizer, shop.store, shop.device),
+        made_from={"image_tokenizer": run.weights_hash("image_tokenizer")},
     )
 
 
@@ -196,6 +199,7 @@ def train_clip(shop: Workshop) -> None:
         shop.run,
         "clip",
         shop.resume,
+        made_from={"image_tokenizer": shop.run.weights_hash("image_tokenizer")},
     )
     _warn_if_clip_learned_nothing(shop, config.training.batch_size)
 
@@ -256,10 +260,14 @@ def run_stages(
 def missing_stages(run: RunFolder) -> list[str]:
     """Stages whose results the run lacks; codes are needed as long as the transformer is."""
     missing = [] if run.has_captions() else ["captions"]
-    lacking = [stage for stage, name in WEIGHTS.items() if not run.has_weights(name)]
+    lacking = [stage for stage, name in WEIGHTS.items() if not _has_result(run, stage, name)]
     if "transformer" in lacking:
         lacking.append("codes")
     return [stage for stage in STAGES if stage in [*missing, *lacking]]
+
+
+def _has_result(run: RunFolder, stage: str, name: str) -> bool:
+    return run.has_weights(name) and run.fits_image_tokenizer(name)
 
 
 def next_command(run: RunFolder) -> str:
