@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import datasets
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dalle_mini_impl.data import fingerprints, sources
 from dalle_mini_impl.data import store as store_module
+from dalle_mini_impl.data.fingerprints import files_fingerprint
 from dalle_mini_impl.data.shapes import ShapesConfig
 from dalle_mini_impl.data.sources import DataConfig, DataError, open_source
 from dalle_mini_impl.data.store import Store, prepare
@@ -92,14 +95,70 @@ def test_reused_when_equal(collection, tmp_path, monkeypatch):
     assert "12 pictures ready" in said[0]
     moved = collection.rename(tmp_path / "elsewhere")
     prepare(config(moved), "train", tmp_path / "cache", silent)
+    copied = Path(shutil.copytree(moved, tmp_path / "copy", copy_function=shutil.copyfile))
+    for file in copied.iterdir():
+        os.utime(file, ns=(1, 1))
+    prepare(config(copied), "train", tmp_path / "cache", silent)
+
+
+def test_files_are_told_apart_by_their_ends_and_tables_by_all(tmp_path):
+    def changed(name: str, place: int) -> bool:
+        file = tmp_path / name
+        content = bytearray(300_000)
+        file.write_bytes(content)
+        before = files_fingerprint([(name, str(file))])
+        content[place] = 1
+        file.write_bytes(content)
+        return files_fingerprint([(name, str(file))]) != before
+
+    assert changed("a.png", 0)
+    assert changed("a.png", -1)
+    assert not changed("a.png", 150_000)  # large pictures and shards are not read whole
+    assert changed("a.csv", 150_000)
+
+
+def test_of_many_files_some_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprints, "MANY", 10)
+    monkeypatch.setattr(fingerprints, "SAMPLED", 5)
+    files = [(f"{number}", str(tmp_path / f"{number}")) for number in range(20)]
+    for _, path in files:
+        Path(path).write_bytes(b"one")
+    read: list[str] = []
+    content = fingerprints._content
+    monkeypatch.setattr(
+        fingerprints, "_content", lambda path: (read.append(path), content(path))[1]
+    )
+    before = files_fingerprint(files)
+    assert len(read) == 5
+    Path(files[1][1]).write_bytes(b"four")
+    assert files_fingerprint(files) != before
+
+
+def test_scenes_are_told_apart_by_what_they_show(monkeypatch):
+    before = open_source(shapes(), "train").fingerprint()
+    assert open_source(shapes(), "train").fingerprint() == before
+    with monkeypatch.context() as other:
+        other.setattr(sources, "SCENES_VERSION", 0)
+        assert open_source(shapes(), "train").fingerprint() != before
+    with monkeypatch.context() as other:
+        other.setattr(sources, "render", lambda scene, side: Image.new("RGB", (side, side)))
+        assert open_source(shapes(), "train").fingerprint() != before
+    with monkeypatch.context() as other:
+        other.setattr(Path, "read_bytes", None)  # an edited comment draws nothing anew
+        assert open_source(shapes(), "train").fingerprint() == before
 
 
 def edit_caption(folder: Path) -> None:
     (folder / "03.txt").write_text("another picture")
 
 
-def touch_picture(folder: Path) -> None:
-    os.utime(folder / "03.png", ns=(1, 1))
+def edit_picture(folder: Path) -> None:
+    """Keeps the size and the time."""
+    file = folder / "03.png"
+    times = file.stat()
+    Image.open(folder / "04.png").save(file)
+    file.write_bytes(file.read_bytes()[: times.st_size].ljust(times.st_size, b"0"))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def add_picture(folder: Path) -> None:
@@ -107,7 +166,7 @@ def add_picture(folder: Path) -> None:
     (folder / "99.txt").write_text("new")
 
 
-@pytest.mark.parametrize("change", [edit_caption, touch_picture, add_picture])
+@pytest.mark.parametrize("change", [edit_caption, edit_picture, add_picture])
 def test_rebuilt_when_the_data_changes(collection, tmp_path, change):
     before = prepare(config(collection), "train", tmp_path / "cache", silent)
     change(collection)

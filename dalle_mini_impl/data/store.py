@@ -128,7 +128,7 @@ def _stored_fingerprint(folder: Path) -> str | None:
 
 def _fingerprint(config: DataConfig, split: Split, source: Source) -> str:
     """Hash of everything that decides the content of the store."""
-    # Files are told apart by name, size and time, so a moved collection keeps its fingerprint;
+    # Files are told apart by name and content, so a moved or copied collection stays the same;
     # the other left-out fields change how the pictures are used, not what they are.
     left_out = {"path", "held_out_path", "workers", "max_unreadable", "horizontal_flip", "stream"}
     settings = config.model_dump(mode="json", exclude={*left_out, "shapes"})

@@ -1,6 +1,5 @@
 """Collections of files as examples: their keys, captions and splits."""
 
-import contextlib
 import hashlib
 import os
 import re
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dalle_mini_impl.data.detect import detect, real
+from dalle_mini_impl.data.fingerprints import files_fingerprint
 from dalle_mini_impl.data.loading import Part, open_files, open_hub, rows_of
 from dalle_mini_impl.data.shapes import Split
 from dalle_mini_impl.data.sources import DataConfig, Example, Source
@@ -127,7 +127,7 @@ class TableSource(Source):
         return part.columns.captions(row, self.config.templates)
 
     def fingerprint(self) -> str:
-        """Hash of names, sizes and times of all files; of `datasets`' own where there are none."""
+        """Hash of names and contents of all files; `datasets`' own where there are none."""
         root = real(str(self.collection.root)) if self.collection.root else None
         excluded = sorted(os.path.relpath(file, root) if root else file for file in self.excluded)
         digest = hashlib.sha256(repr((self.by_hash, excluded)).encode("utf-8", "surrogatepass"))
@@ -141,11 +141,8 @@ class TableSource(Source):
                 files += [str((part.base or Path()) / file) for file in named]
         if self.collection.kind == "pictures":
             files += [str(Path(file).with_suffix(".txt")) for file in self.collection.files]
-        for file in files:
-            digest.update(self.collection.relative(file).encode("utf-8", "surrogatepass"))
-            with contextlib.suppress(OSError):
-                status = os.stat(file)
-                digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+        named_files = [(self.collection.relative(file), file) for file in files]
+        digest.update(files_fingerprint(named_files).encode())
         return digest.hexdigest()
 
     def _describe(self) -> str:
