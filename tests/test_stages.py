@@ -1,6 +1,7 @@
 """The stages as one road: from data to a run that samples, each naming the next command."""
 
 import shutil
+import signal
 
 import pytest
 from safetensors.torch import load_file
@@ -9,6 +10,7 @@ from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.pipeline import TextToImage, load_clip
 from dalle_mini_impl.run import RunError, RunFolder
+from dalle_mini_impl.training.interruption import StopRequests
 from dalle_mini_impl.training.stages import missing_stages, next_command, run_stages
 
 TRAINING = {"steps": 2, "batch_size": 4, "compile": "off", "previews": 1, "log_every": 1}
@@ -126,6 +128,25 @@ def test_weights_of_another_image_tokenizer_are_refused_and_trained_anew(run, ca
 
 def test_weights_that_do_not_say_what_they_were_made_from_are_accepted(run):
     run.save_weights("dalle", load_file(run.weights_path("dalle")))
-    run.save_weights("image_tokenizer", load_file(run.weights_path("image_tokenizer")))
+    run.save_weights("clip", load_file(run.weights_path("clip")))
+    path = run.weights_path("image_tokenizer")
+    run.save_weights("image_tokenizer", {key: 2 * value for key, value in load_file(path).items()})
     assert missing_stages(run) == []
     TextToImage.from_pretrained(run)
+
+
+def test_an_interrupted_retraining_is_missing_until_it_is_continued(run, capsys, monkeypatch):
+    monkeypatch.setattr(
+        StopRequests, "__enter__", lambda self: setattr(self, "signal", signal.SIGTERM) or self
+    )
+    with pytest.raises(SystemExit):
+        run_stages(run, "transformer", resume=False)
+    said = capsys.readouterr().out
+    assert f"saved at step 1 of 2; to continue: python train.py --run {run.path} --stage" in said
+    assert "--no-resume" not in said
+    assert missing_stages(run) == ["codes", "transformer"]
+
+    monkeypatch.undo()
+    run_stages(run)
+    assert "transformer: resuming at step 1" in capsys.readouterr().out
+    assert missing_stages(run) == []

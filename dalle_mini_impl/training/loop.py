@@ -168,8 +168,8 @@ class Loop:
                     saved = self.place.elapsed
                 if stop and not finished:
                     self._say(
-                        f"saved at step {self.place.step:,} of {self.config.steps:,}; the same "
-                        "command continues from there"
+                        f"saved at step {self.place.step:,} of {self.config.steps:,}; to "
+                        f"continue: python train.py --run {self.run.path} --stage {self.stage}"
                     )
                     raise SystemExit(128 + stop)
         finally:

@@ -3,6 +3,7 @@
 captions → image_tokenizer → codes → transformer → clip. Each ends by printing the next command.
 """
 
+import json
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -26,6 +27,7 @@ from dalle_mini_impl.models.image_tokenizer import (
 )
 from dalle_mini_impl.pipeline import TextToImage, load_clip, load_image_tokenizer
 from dalle_mini_impl.run import WEIGHTS, RunFolder
+from dalle_mini_impl.training.checkpoints import Place, list_checkpoints
 from dalle_mini_impl.training.clip import ClipObjective
 from dalle_mini_impl.training.dalle import DalleObjective
 from dalle_mini_impl.training.image_tokenizer import DvaeObjective, FsqObjective, collapse_warning
@@ -267,7 +269,16 @@ def missing_stages(run: RunFolder) -> list[str]:
 
 
 def _has_result(run: RunFolder, stage: str, name: str) -> bool:
-    return run.has_weights(name) and run.fits_image_tokenizer(name)
+    if not run.has_weights(name) or not run.fits_image_tokenizer(name):
+        return False
+    # A retraining that was interrupted left newer checkpoints beside the older weights.
+    notes = [path / "place.json" for path in list_checkpoints(run.path / "checkpoints" / stage)]
+    if not notes or notes[0].stat().st_mtime <= run.weights_path(name).stat().st_mtime:
+        return True
+    place = Place(**json.loads(notes[0].read_text(encoding="utf-8")))
+    training = getattr(run.experiment, stage).training
+    timed_out = training.minutes is not None and place.elapsed >= 60 * training.minutes
+    return place.step >= training.steps or timed_out
 
 
 def next_command(run: RunFolder) -> str:
