@@ -280,8 +280,31 @@ def test_hub_names_use_the_hubs_splits(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert [e.captions for e in examples("someone/squares:small")] == [(c,) for c in COLORS[:4]]
-    assert [e.captions for e in examples("squares", "validation")] == [(c,) for c in COLORS[4:]]
+    assert [e.captions for e in examples("hub:squares", "validation")] == [(c,) for c in COLORS[4:]]
     assert asked == [("someone/squares", "small", False), ("squares", None, False)]
+
+
+def test_a_hub_data_set_is_no_validation_of_itself(monkeypatch):
+    def load_dataset(name, subset=None, streaming=False):
+        rows = {"image": [{"bytes": png(c), "path": None} for c in COLORS], "text": list(COLORS)}
+        table = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+        splits = {"train": table.select(range(4)), "validation": table.select((4, 5))}
+        return datasets.DatasetDict(splits)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    for other in ("a/b", "hub:a/b", "a/c"):
+        found = examples("a/b", "validation", held_out_path=other)
+        assert [e.captions[0] for e in found] == list(COLORS[4:])
+
+
+@pytest.mark.parametrize("path", ["my_pictures", "my.pictures", "hub:", "hub:a/b/c"])
+def test_a_mistyped_local_path_is_refused_without_asking_the_hub(path, monkeypatch):
+    def load_dataset(*arguments, **options):
+        raise AssertionError("asked the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(DataError, match=rf"'{path}' .*Accepted: shapes; a folder.*hub:name"):
+        examples(path)
 
 
 def test_a_hub_name_that_is_none_tells_both_readings(monkeypatch):

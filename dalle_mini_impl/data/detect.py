@@ -55,9 +55,12 @@ METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 ACCEPTED = (
     "shapes; a folder of pictures with same-named .txt files or a metadata.jsonl or .csv; "
     "a .csv, .tsv, .json or .jsonl of paths and captions; .parquet; WebDataset .tar "
-    "(each a file, a folder, a glob or a URL); a Hub name such as owner/name"
+    "(each a file, a folder, a glob or a URL); a Hub name such as owner/name or hub:name"
 )
-HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]+)?")
+HUB = "hub:"
+"""Says that a path is a Hub name; needed where the name has no owner."""
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
+OWNERLESS = re.compile(r"[\w-][\w.-]*(:[\w.-]+)?")
 SPLIT_WORD = re.compile(
     r"(?<![a-z])(train|training|validation|valid|val|dev|test|testing|eval)(?![a-z])", re.I
 )
@@ -128,6 +131,11 @@ def detect(path: str) -> Collection:
     """
     if "://" in path:
         return _of_one_kind(path, expand_braces(path), None)
+    if path.startswith(HUB):
+        name = path.removeprefix(HUB)
+        if HUB_NAME.fullmatch(name) or OWNERLESS.fullmatch(name):
+            return Collection("hub", (path,), None)
+        raise DataError(f"data.path {path!r} is no Hub name. Accepted: {ACCEPTED}")
     local = Path(path).expanduser()
     if local.is_dir():
         return _folder(path, local)
@@ -145,6 +153,7 @@ def detect(path: str) -> Collection:
             raise DataError(f"data.path {path!r} matches no file (from {Path.cwd()})")
         root = Path(os.path.commonpath([str(Path(file).parent) for file in files]))
         return _of_one_kind(path, files, root)
+    # Asking the Hub takes a while, so a slip in a local path must not pass for a name there.
     if HUB_NAME.fullmatch(path) and suffix(path) not in PICTURES | set(FILES):
         return Collection("hub", (path,), None)
     raise DataError(f"data.path {path!r} does not exist (from {Path.cwd()}). Accepted: {ACCEPTED}")

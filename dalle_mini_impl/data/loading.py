@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dalle_mini_impl.data.columns import Columns, choose
-from dalle_mini_impl.data.detect import Collection, DataError, suffix
+from dalle_mini_impl.data.detect import HUB, Collection, DataError, suffix
 from dalle_mini_impl.data.sources import DataConfig
 
 UNSEEN = ("__key__", "__url__", "__index_level_0__")
@@ -48,7 +48,7 @@ def open_hub(config: DataConfig, path: str, validation: bool) -> tuple[list[Part
     split, and whether it has one for validation (the training split stands in where not)."""
     import datasets
 
-    name, _, subset = path.partition(":")
+    name, _, subset = path.removeprefix(HUB).partition(":")
     with quiet():
         try:
             loaded = datasets.load_dataset(name, subset or None, streaming=config.stream)

@@ -30,7 +30,7 @@ class DataConfig(Config):
     """The captioned pictures: where they are and how they become examples."""
 
     path: str = "shapes"
-    """shapes, or a folder, file, glob or URL of captioned pictures, or a Hub name."""
+    """shapes, or a folder, file, glob or URL of captioned pictures, or a Hub owner/name."""
     held_out_path: str | None = None
     """Validation pictures from elsewhere, in place of a share of path; none of them trains."""
     held_out: float = Field(0.05, ge=0, lt=1)

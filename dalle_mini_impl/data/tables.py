@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dalle_mini_impl.data.detect import detect, real
+from dalle_mini_impl.data.detect import HUB, detect, real
 from dalle_mini_impl.data.fingerprints import files_fingerprint
 from dalle_mini_impl.data.loading import Part, open_files, open_hub, rows_of
 from dalle_mini_impl.data.shapes import Split
@@ -179,7 +179,7 @@ def _apart(config: DataConfig, split: Split) -> tuple[str | None, frozenset[str]
     elsewhere = config.held_out_path
     if elsewhere is None or split == "held_out":
         return elsewhere, frozenset()
-    if elsewhere.removeprefix("hub:") == config.path.removeprefix("hub:"):
+    if elsewhere.removeprefix(HUB) == config.path.removeprefix(HUB):
         return None, frozenset()
     training = _held(config, config.path, "train")
     validation = _held(config, elsewhere, "validation")
