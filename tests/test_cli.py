@@ -1,15 +1,19 @@
 """The doors: commands are found, options reach the run, mistakes are told in one message."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 from torch import nn
 
 from dalle_mini_impl.cli import COMMANDS, main
 from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.training.guard import NonFiniteLoss
+from tests.tiny import tiny_run
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = "dalle_mini_impl.training.stages"
@@ -81,6 +85,15 @@ def test_an_error_of_the_program_keeps_its_traceback(place, monkeypatch):
     monkeypatch.setitem(sys.modules, STAGES, SimpleNamespace(run_stages=broken))
     with pytest.raises(ValueError, match="a bug"):
         main(["train", "tiny.yaml"])
+
+
+def test_a_loss_that_is_not_finite_is_one_message(place, monkeypatch, capsys):
+    def diverged(*_):
+        raise NonFiniteLoss("clip: the loss is not finite")
+
+    monkeypatch.setitem(sys.modules, STAGES, SimpleNamespace(run_stages=diverged))
+    assert main(["train", "tiny.yaml"]) == 2
+    assert capsys.readouterr().err == "dalle train: clip: the loss is not finite\n"
 
 
 def test_train_makes_the_run_and_hands_it_on(place):
@@ -193,3 +206,49 @@ def test_a_stage_that_was_begun_may_only_be_prolonged(place, capsys):
     assert main(["train", "tiny.yaml", "--transformer.width", "128"]) == 2
     assert "transformer stage is begun" in capsys.readouterr().err
     assert main(["train", "tiny.yaml", "--transformer.training.steps", "9"]) == 0
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder with a run and with pictures, whole and otherwise."""
+    folder = tmp_path_factory.mktemp("pictures")
+    tiny_run(folder / "run")
+    Image.effect_noise((40, 40), 50).save(folder / "whole.png")
+    Image.new("L", (40, 40)).save(folder / "black.png")
+    whole = (folder / "whole.png").read_bytes()
+    (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ("--temperature -1", "--temperature -1.0: should be greater than or equal to 0"),
+        ("--num-images 0", "--num-images 0: should be greater than 0"),
+        ("--candidates 0", "--candidates 0: should be greater than 0"),
+        ("--top-p 0", "--top-p 0.0: should be greater than 0"),
+        ("--complete whole.png --keep-rows 0", "--keep-rows 0: the code grid has 4 rows"),
+        ("--complete whole.png --keep-rows 9", "--keep-rows 9: the code grid has 4 rows, keep 1"),
+        ("--inpaint whole.png --mask black.png", "--mask black.png: the mask is black"),
+        ("--complete run", "--complete run: a folder"),
+        ("--complete torn.png", "--complete torn.png: not a picture that Pillow can read"),
+        ("--complete none.png", "--complete none.png: there is no such file"),
+        ("--device gpu", "--device gpu: not available here; use cpu"),
+    ],
+)
+def test_sample_refuses_what_it_cannot_do_in_one_line(
+    pictures, monkeypatch, capsys, options, complaint
+):
+    monkeypatch.chdir(pictures)
+    assert main(["sample", "a red star", "--run", "run", *options.split()]) == 2
+    message = capsys.readouterr().err
+    assert complaint in message
+    assert message.count("\n") == 1
+
+
+def test_sample_paints_what_it_can(pictures, monkeypatch, tmp_path):
+    monkeypatch.chdir(pictures)
+    options = ["--complete", "whole.png", "--keep-rows", "1", "--out", str(tmp_path)]
+    assert main(["sample", "a red star", "--run", "run", "--device", "cpu", *options]) == 0
+    assert len(json.loads((tmp_path / "samples.json").read_text())["samples"]) == 2
+    assert not list(tmp_path.glob(".*"))

@@ -19,7 +19,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (2 for a mistake in what the user gave)."""
+    """Run one command; returns the exit status (2 for what the user has to mend)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments.pop(0) if arguments else "--help"
     if name in ("-h", "--help", "help"):
@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"dalle {name}: no such command; {hint}")
     try:
         import_module(COMMANDS[name][0]).main(arguments)
-    except ValueError as error:
-        if not _is_mistake_of_user(error):
+    except (ValueError, RuntimeError) as error:
+        if not _is_for_the_user(error):
             raise
         return _fail(f"dalle {name}: {error}")
     except KeyboardInterrupt:
@@ -57,13 +57,14 @@ def _overview() -> str:
     )
 
 
-def _is_mistake_of_user(error: ValueError) -> bool:
+def _is_for_the_user(error: Exception) -> bool:
     # Imported here because `dalle --help` answers at once, without torch.
     from dalle_mini_impl.config import ConfigError
     from dalle_mini_impl.data.sources import DataError
     from dalle_mini_impl.run import RunError
+    from dalle_mini_impl.training.guard import NonFiniteLoss
 
-    return isinstance(error, ConfigError | DataError | RunError)
+    return isinstance(error, ConfigError | DataError | RunError | NonFiniteLoss)
 
 
 def _fail(message: str) -> int:

@@ -1,14 +1,14 @@
 """`dalle sample`: pictures from captions, ranked, with a contact sheet and samples.json."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from pydantic import ValidationError
 
 from dalle_mini_impl.config import ConfigError
 
@@ -79,6 +79,33 @@ def check(arguments: SampleArguments) -> None:
         raise ConfigError("--inpaint PICTURE and --mask MASK go together: give both")
     if arguments.keep_rows is not None and arguments.complete is None:
         raise ConfigError("--keep-rows needs --complete PICTURE")
+    from dalle_mini_impl.sampling import SamplingConfig
+
+    try:
+        SamplingConfig(**_given(arguments))
+    except ValidationError as error:
+        wrong = [
+            f"--{str(detail['loc'][0]).replace('_', '-')} {detail['input']}: "
+            f"{detail['msg'].removeprefix('Input ')}"
+            for detail in error.errors()
+        ]
+        raise ConfigError("; ".join(wrong)) from error
+
+
+def check_device(name: str | None) -> None:
+    """ConfigError unless --device `name` is one that tensors can be put on here."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        there = "cpu or cuda" if torch.cuda.is_available() else "cpu"
+        raise ConfigError(f"--device {name}: not available here; use {there}") from error
+
+
+def _given(arguments: SampleArguments) -> dict[str, Any]:
+    values = {name: getattr(arguments, name) for name in SETTINGS}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def paint(arguments: SampleArguments) -> None:
@@ -88,10 +115,9 @@ def paint(arguments: SampleArguments) -> None:
     from dalle_mini_impl.run import RunFolder, newest
 
     run = RunFolder.open(arguments.run) if arguments.run else newest(weights="dalle")
+    check_device(arguments.device)
     model = TextToImage.from_pretrained(run, arguments.device)
-    given = {name: getattr(arguments, name) for name in SETTINGS}
-    settings = {name: value for name, value in given.items() if value is not None}
-    settings["seed"] = arguments.seed
+    settings = _given(arguments) | {"seed": arguments.seed}
     truncated = model.captions.count_truncated(arguments.captions)
     if truncated:
         print(f"{truncated} captions are longer than {model.captions.context} tokens and were cut")
@@ -100,13 +126,21 @@ def paint(arguments: SampleArguments) -> None:
     records, shown = [], []
     for number, caption in enumerate(arguments.captions):
         if arguments.complete is not None:
-            rows = arguments.keep_rows or model.image_tokenizer.grid // 2
+            rows, grid = arguments.keep_rows, model.image_tokenizer.grid
+            rows = grid // 2 if rows is None else rows
+            if not 0 < rows < grid:
+                raise ConfigError(
+                    f"--keep-rows {rows}: the code grid has {grid} rows, keep 1 to {grid - 1}"
+                )
             picture = open_picture("--complete", arguments.complete)
             results = model.complete(picture, caption, keep_rows=rows, **settings)
         elif arguments.inpaint is not None and arguments.mask is not None:
             picture = open_picture("--inpaint", arguments.inpaint)
             mask = open_picture("--mask", arguments.mask)
-            results = model.inpaint(picture, mask, caption, **settings)
+            try:
+                results = model.inpaint(picture, mask, caption, **settings)
+            except ValueError as error:
+                raise ConfigError(f"--mask {arguments.mask}: {error}") from error
         else:
             results = model(caption, **settings)
         for place, result in enumerate(results):
@@ -134,13 +168,20 @@ def paint(arguments: SampleArguments) -> None:
 
 
 def open_picture(option: str, path: Path) -> Image.Image:
-    """The picture at `path`; ConfigError naming the option where there is none."""
+    """The whole picture at `path`; ConfigError naming the option where there is none."""
     try:
-        return Image.open(path)
+        picture = Image.open(path)
+        picture.load()
     except FileNotFoundError:
         raise ConfigError(f"{option} {path}: there is no such file") from None
-    except UnidentifiedImageError:
-        raise ConfigError(f"{option} {path}: not a picture that Pillow can read") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{option} {path}: a folder; name one picture in it") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow raises SyntaxError for some kinds of damaged PNG.
+        raise ConfigError(
+            f"{option} {path}: not a picture that Pillow can read ({error})"
+        ) from None
+    return picture
 
 
 def score_line(clip: float | None, ratio: float) -> str:
@@ -150,6 +191,8 @@ def score_line(clip: float | None, ratio: float) -> str:
 
 def write_json(path: Path, value: object) -> None:
     """Write under a temporary name and rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    from dalle_mini_impl.run import written_whole
+
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
