@@ -1,6 +1,7 @@
 """What the commands around a CLIP share: opening pictures, and showing a table or JSON."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,64 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from dalle_mini_impl.cli.sample import open_picture
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.data.detect import detect
+from dalle_mini_impl.data.detect import PICTURES, suffix
+
+SIDE = 512
+"""No CLIP looks closer: the short side of larger pictures is reduced to it, to hold many."""
+NAMED = 5
 
 
 def open_pictures(paths: Sequence[Path]) -> dict[str, Image.Image]:
-    """The pictures by name; a folder stands for all pictures in it. ConfigError for none."""
+    """The pictures by name, loaded, in RGB; a folder stands for all pictures in it.
+
+    Unreadable ones are left out, counted and named on standard error. ConfigError where no
+    picture is given or none can be read.
+    """
+    from dalle_mini_impl.data.store import (
+        unreadable,  # imports torch, which --help need not wait for
+    )
+
     files: list[Path] = []
     for path in paths:
-        files += [Path(file) for file in detect(str(path)).files] if path.is_dir() else [path]
+        files += _pictures_in(path) if path.is_dir() else [path]
     if not files:
-        raise ConfigError("give one picture or more")
-    return {str(file): open_picture("PICTURE", file) for file in files}
+        raise ConfigError(f"no picture in {', '.join(map(str, paths)) or 'an empty list'}")
+    images: dict[str, Image.Image] = {}
+    failures: list[str] = []
+    for file in files:
+        try:
+            images[str(file)] = _load(file)
+        except Exception as error:  # Pillow raises nearly anything on damaged files
+            failures.append(f"{file}: {unreadable(error)}")
+    named = "; ".join(failures[:NAMED]) + ("; …" if len(failures) > NAMED else "")
+    if not images:
+        raise ConfigError(f"none of {len(files):,} pictures can be read: {named}")
+    if failures:
+        # Standard output is for the answer alone, which may be JSON.
+        skipped = f"skipped {len(failures):,} unreadable of {len(files):,} pictures: {named}"
+        print(skipped, file=sys.stderr)
+    return images
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    found = (file for file in folder.rglob("*") if suffix(file.name) in PICTURES)
+    return sorted(f for f in found if f.is_file() and not f.name.startswith("."))
+
+
+def _load(file: Path) -> Image.Image:
+    from dalle_mini_impl.images import to_rgb
+
+    with Image.open(file) as opened:
+        opened.draft("RGB", (2 * SIDE, 2 * SIDE))
+        picture = to_rgb(opened)
+        # Where nothing was to convert this is still the file's own picture, closed on leaving.
+        picture = picture.copy() if picture is opened else picture
+    short = min(picture.size)
+    if short <= SIDE:
+        return picture
+    width, height = (round(length * SIDE / short) for length in picture.size)
+    return picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
 def show(rows: Sequence[Mapping[str, Any]], title: str) -> None:
