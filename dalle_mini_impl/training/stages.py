@@ -252,8 +252,12 @@ def run_stages(
             continue
         STAGES[name](shop)
         shop.say(f"{name}: done. Next: {next_command(run)}")
+    shop.processes.wait_for_everyone()
+    complete = not missing_stages(run)
+    if complete:
+        shop.split("held_out")  # The gallery shows compositions that training never saw.
     if shop.processes.is_main_process:
-        if not missing_stages(run):
+        if complete:
             shop.say(f"{run.path} is complete: {next_command(run)}")
             paint_gallery(run, TextToImage.from_pretrained(run, shop.device))
         shop.say(f"report: {write_report(run)}")
