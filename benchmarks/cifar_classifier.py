@@ -154,7 +154,8 @@ def train(arguments: Train) -> None:
             minutes = (time.monotonic() - began) / 60
             print(f"epoch {(step + 1) // per_epoch}: {score:.3f} of 2,000, {minutes:.1f} min")
     print(f"test accuracy {accuracy(model, test_images, test_labels):.4f} of 10,000")
-    save_file(model.state_dict(), arguments.out)
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(state, arguments.out)
 
 
 def judge(arguments: Judge) -> None:
