@@ -88,14 +88,6 @@ def test_every_text_position_has_its_own_padding_token():
     torch.testing.assert_close(after[1:], before[1:], rtol=0, atol=0)
 
 
-@torch.no_grad()
-def test_text_logits_need_no_picture(model):
-    if "row" in model.patterns:
-        pytest.skip("patterns leave text positions fully causal; covered by the full pattern")
-    captions, codes = batch()
-    torch.testing.assert_close(model.text_logits(captions), model(captions, codes).text)
-
-
 def test_every_parameter_gets_a_gradient(model):
     captions, codes = batch()
     captions[:, -1] = 0
