@@ -20,6 +20,8 @@ from dalle_mini_impl.config import Config, ConfigError
 PAD = 0
 # A character outside the 256 that spell bytes in the byte-level alphabet: no merge can produce it.
 PAD_TOKEN = "∅"
+BLANK = "Ġ"
+"""How the byte-level alphabet spells a blank: what the first token of a word begins with."""
 SHIPPED = Path(__file__).resolve().parent.parent / "tokenizers"
 
 
@@ -127,6 +129,19 @@ class CaptionTokenizer:
         """How many captions are longer than the context and lose their end."""
         rows = self._plain.encode_batch([_valid_unicode(caption) for caption in captions])
         return sum(bool(row.overflowing) for row in rows)
+
+    def words(self, text: str) -> list[str]:
+        """What no merge crosses: words with the blank before them, in the byte-level alphabet."""
+        normalized = self._plain.normalizer.normalize_str(_valid_unicode(text))
+        return [word for word, _ in self._plain.pre_tokenizer.pre_tokenize_str(normalized)]
+
+    def spell(self, word: str) -> list[int]:
+        """Ids of a word in the byte-level alphabet, merged as far as the vocabulary goes."""
+        return [token.id for token in self._plain.model.tokenize(word)]
+
+    def spellings(self) -> list[str]:
+        """Each id as it is spelt in the byte-level alphabet."""
+        return [str(self._plain.id_to_token(i)) for i in range(self.vocabulary_size)]
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:
         """The text before the first PAD."""

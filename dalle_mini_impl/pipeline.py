@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
+from dalle_mini_impl.caption_completion import WrittenCaption, complete_captions
+from dalle_mini_impl.captioning import RankBy, RankedCaption, rank_captions
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.images import to_images, to_tensor, touched_cells
 from dalle_mini_impl.models.clip import Clip
@@ -128,6 +130,33 @@ class TextToImage:
         given = self.encode(image)
         given[torch.from_numpy(touched).to(given.device)] = -1
         return self(caption, given=given, **settings)
+
+    @torch.inference_mode()
+    def continue_text(
+        self, prompt: str, count: int = 4, seed: int = 0, temperature: float = 1.0, top_k: int = 0
+    ) -> list[WrittenCaption]:
+        """`count` captions that begin with `prompt`, as the model of captions continues them.
+
+        Caption i is drawn from seed + i. Settings and errors: `complete_captions`.
+        """
+        return complete_captions(
+            self.captions,
+            self.dalle.text_logits,
+            prompt,
+            range(seed, seed + count),
+            temperature,
+            top_k,
+            self.device,
+        )
+
+    def rank_captions(
+        self, image: Image.Image, captions: Sequence[str], rank_by: RankBy = "likelihood"
+    ) -> list[RankedCaption]:
+        """The captions, best first, by how well they explain the picture; errors: `captioning`."""
+        pixels = to_tensor([image], self.image_tokenizer.image_size).to(self.device)
+        ids = torch.from_numpy(self.captions.encode(captions)).to(self.device)
+        codes = self.image_tokenizer.encode(pixels)
+        return rank_captions(captions, ids, codes, self.dalle, pixels, self.clip, rank_by)
 
     def encode(self, image: Image.Image) -> Int[Tensor, "n"]:
         """A picture's codes, after the same resize and crop as in training."""

@@ -102,6 +102,22 @@ def test_clip_ranks_the_right_caption_first(model):
     assert (similarity.argmax(dim=1) == torch.arange(6)).float().mean() >= 5 / 6
 
 
+def test_the_true_caption_of_a_picture_ranks_first(model):
+    captions = [caption(*scene) for scene in scenes()]
+    for scene in scenes():
+        first = model.rank_captions(draw(*scene), captions)[0]
+        assert first.caption == caption(*scene)
+        assert first.log_likelihood_ratio > 0
+
+
+def test_prompts_are_continued_as_the_collection_does(model):
+    written = {c.caption for c in model.continue_text("a red b", count=12, seed=0)}
+    assert {caption("red", "left"), caption("red", "right")} <= written
+    free = model.continue_text("", count=20, seed=0, temperature=0.7)
+    known = {caption(*scene) for scene in scenes()}
+    assert sum(c.caption in known for c in free) >= 15
+
+
 def test_samples_show_what_their_captions_say(model):
     for color, side in scenes():
         best = np.asarray(model(caption(color, side), seed=1)[0].image, dtype=float)

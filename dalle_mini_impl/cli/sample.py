@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -52,6 +52,12 @@ class SampleArguments:
     """Picture to repaint where --mask is white."""
     mask: Path | None = None
     """With --inpaint: black and white picture, white where to repaint."""
+    continue_text: str | None = None
+    """Write captions that begin so, in place of painting: "a small red", or "" for any caption."""
+    num: int = 8
+    """With --continue-text: captions to write, at --temperature and --top-k of their own."""
+    paint: bool = False
+    """With --continue-text: also paint what was written."""
     device: str | None = None
     """cpu or cuda; the GPU if there is one."""
 
@@ -66,13 +72,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse `argv` and paint."""
     arguments = tyro.cli(SampleArguments, args=argv, prog="dalle sample")
     check(arguments)
-    paint(arguments)
+    if arguments.continue_text is None:
+        paint(arguments)
+        return
+    from dalle_mini_impl.cli.writing import write_captions
+
+    captions = write_captions(arguments)
+    if arguments.paint:
+        paint(replace(arguments, captions=captions, temperature=None, top_k=None))
 
 
 def check(arguments: SampleArguments) -> None:
     """Refuse options that do not go together, before anything is loaded."""
-    if not arguments.captions:
+    writes = arguments.continue_text is not None
+    if not arguments.captions and not writes:
         raise ConfigError('give at least one caption, such as: dalle sample "a red heart"')
+    if arguments.captions and writes:
+        raise ConfigError("--continue-text writes the captions itself: give it, or captions")
+    if arguments.paint and not writes:
+        raise ConfigError("--paint needs --continue-text: captions given are painted anyway")
+    if arguments.num < 1:
+        raise ConfigError(f"--num {arguments.num}: write at least one caption")
     if arguments.complete and arguments.inpaint:
         raise ConfigError("--complete and --inpaint exclude each other: give one picture")
     if (arguments.inpaint is None) != (arguments.mask is None):

@@ -142,6 +142,14 @@ class Dalle(nn.Module):
         text, image = x[:, : self.context], x[:, self.context :]
         return Logits(self.text_head(text), self.image_head(image))
 
+    def text_logits(self, captions: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
+        """Logits of every caption token given those before it: `forward` without any codes."""
+        x = self.embed_text(captions)[:, : self.context]
+        positions = self.positions(slice(0, self.context))
+        for block in self.layers:
+            x = block(x, positions, causal=True)
+        return self.text_head(self.norm(x))
+
     @property
     def layers(self) -> list[Block]:
         """The blocks, first to last."""

@@ -1,0 +1,115 @@
+"""`dalle caption`: captions in the order in which they explain a picture."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from dalle_mini_impl.cli.pictures import open_pictures, print_json, show
+from dalle_mini_impl.config import ConfigError
+
+if TYPE_CHECKING:
+    from dalle_mini_impl.pipeline import TextToImage
+    from dalle_mini_impl.run import RunFolder
+
+
+@dataclass(frozen=True)
+class CaptionArguments:
+    """Order captions by how well they explain a picture: by p(picture's codes | caption).
+
+    Without --captions, candidates are written by the run's own model of captions.
+    """
+
+    pictures: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Pictures, or folders of them."""
+    captions: tuple[str, ...] = ()
+    """Captions to order."""
+    source: Literal["model", "training"] = "model"
+    """Without --captions: candidates from the model of captions, or from the training captions."""
+    begin: str = ""
+    """Without --captions: only candidates that begin so."""
+    draw: int = 64
+    """Without --captions: how many candidates to draw."""
+    seed: int = 0
+    """Seed of the candidates."""
+    rank_by: Literal["likelihood", "clip", "both"] = "likelihood"
+    """The transformer's likelihood of the picture, CLIP's similarity, or both standardised."""
+    top: int = 10
+    """Captions to show for each picture, best first; 0 shows all."""
+    run: Path | None = None
+    """Run folder; the newest run with a transformer under runs/ if not given."""
+    json: bool = False
+    """Print JSON instead of a table."""
+    device: str | None = None
+    """cpu or cuda; the GPU if there is one."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Order as the arguments say."""
+    arguments = tyro.cli(CaptionArguments, args=argv, prog="dalle caption")
+    if arguments.draw < 1:
+        raise ConfigError(f"--draw {arguments.draw}: draw at least one candidate")
+    images = open_pictures(arguments.pictures)
+
+    from dalle_mini_impl.cli.sample import check_device
+    from dalle_mini_impl.pipeline import TextToImage
+    from dalle_mini_impl.run import RunFolder, newest
+
+    run = RunFolder.open(arguments.run) if arguments.run else newest(weights="dalle")
+    check_device(arguments.device)
+    model = TextToImage.from_pretrained(run, arguments.device)
+    if arguments.rank_by != "likelihood" and model.clip is None:
+        raise ConfigError(
+            f"--rank-by {arguments.rank_by}: {run.path} has no CLIP; use likelihood, or train it "
+            f"with `python train.py --run {run.path} --stage clip`"
+        )
+    captions = arguments.captions or candidates(arguments, run, model)
+    answers = []
+    for name, image in images.items():
+        ranked = model.rank_captions(image, captions, arguments.rank_by)
+        shown = ranked[: arguments.top or None]
+        answers.append({"picture": name, "captions": [asdict(caption) for caption in shown]})
+        if not arguments.json:
+            show([_row(asdict(caption)) for caption in shown], name)
+    if arguments.json:
+        print_json({"run": str(run.path), "pictures": answers})
+
+
+def candidates(
+    arguments: CaptionArguments, run: "RunFolder", model: "TextToImage"
+) -> tuple[str, ...]:
+    """Different captions to choose among."""
+    if arguments.source == "model":
+        try:
+            written = model.continue_text(arguments.begin, arguments.draw, arguments.seed)
+        except ValueError as error:
+            raise ConfigError(f"--begin: {error}") from error
+        return tuple(dict.fromkeys(caption.caption for caption in written))
+    from dalle_mini_impl.data.store import Store
+
+    folder = run.path / "cache" / "pictures" / "train"
+    try:
+        store = Store.open(folder)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"--source training: the training captions are not in {folder} (a cache that may have "
+            "been deleted); use --source model, or give --captions"
+        ) from error
+    texts = {text for captions in store.captions for text in captions if text}
+    fitting = sorted(text for text in texts if text.lower().startswith(arguments.begin.lower()))
+    if not fitting:
+        raise ConfigError(f"--begin {arguments.begin!r}: no training caption begins so")
+    random.Random(arguments.seed).shuffle(fitting)
+    return tuple(fitting[: arguments.draw])
+
+
+def _row(caption: dict[str, object]) -> dict[str, object]:
+    """A line of the table; no column of a CLIP that is not there."""
+    return {
+        name.replace("log_likelihood", "ln p").replace("_", " "): value
+        for name, value in caption.items()
+        if value is not None
+    }
