@@ -13,9 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from dalle_mini_impl.data.detect import detect
-from dalle_mini_impl.data.scenes import Scene
 from dalle_mini_impl.data.shapes import Split
-from dalle_mini_impl.data.sources import DataConfig, Example, open_source
+from dalle_mini_impl.data.sources import DRAWN, DataConfig, Drawing, Example, open_source
 from dalle_mini_impl.images import fit
 from dalle_mini_impl.ranking import BATCH, JointEncoder
 from dalle_mini_impl.search import ImageIndex
@@ -62,7 +61,7 @@ def collection(path: str, trained_on: DataConfig | None = None) -> DataConfig:
 
 def pictures_of(source: DataConfig) -> Iterator[Picture]:
     """Every picture of a collection once, in a fixed order. DataError if it cannot be read."""
-    if source.path != "shapes":
+    if source.path not in DRAWN:
         found = detect(source.path)
         if found.kind == "pictures" and found.root is not None:
             # Any picture under the folder, whether or not a caption goes with it.
@@ -187,7 +186,7 @@ def _batches(
         yield names, images
 
 
-def _stamp(content: bytes | str | Scene | None) -> str:
+def _stamp(content: bytes | str | Drawing | None) -> str:
     if isinstance(content, str):
         try:
             status = os.stat(content)
@@ -196,5 +195,5 @@ def _stamp(content: bytes | str | Scene | None) -> str:
         return f"{status.st_size} {status.st_mtime_ns}"
     if content is None:
         return ""
-    data = json.dumps(content.to_dict()).encode() if isinstance(content, Scene) else content
+    data = json.dumps(content.to_dict()).encode() if isinstance(content, Drawing) else content
     return hashlib.blake2b(data, digest_size=16).hexdigest()

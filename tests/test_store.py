@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dalle_mini_impl.data import fingerprints, sources
+from dalle_mini_impl.data import drawn, fingerprints, sources
 from dalle_mini_impl.data import store as store_module
 from dalle_mini_impl.data.fingerprints import files_fingerprint
 from dalle_mini_impl.data.shapes import ShapesConfig
@@ -138,7 +138,7 @@ def test_scenes_are_told_apart_by_what_they_show(monkeypatch):
     before = open_source(shapes(), "train").fingerprint()
     assert open_source(shapes(), "train").fingerprint() == before
     with monkeypatch.context() as other:
-        other.setattr(sources, "SCENES_VERSION", 0)
+        other.setattr(drawn, "VERSION", 0)
         assert open_source(shapes(), "train").fingerprint() != before
     with monkeypatch.context() as other:
         other.setattr(sources, "render", lambda scene, side: Image.new("RGB", (side, side)))

@@ -2,7 +2,7 @@
 
 Reads every picture and caption of a collection and tells what training would find.
 
-  PATH              a folder, file, glob, URL, Hub name or shapes; or an experiment's YAML
+  PATH              a folder, file, glob, URL, Hub name, shapes or panels; or an experiment's YAML
   --sheet OUT.png   also write a contact sheet of pictures and captions
   --vocabulary FILE also count the tokens of the captions, with a vocabulary from tokenizers/
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
         """Read every picture and caption of a collection and tell what training would find.
 
         Args:
-            path: A folder, file, glob, URL, Hub name or shapes; or an experiment's YAML.
+            path: A folder, file, glob, URL, Hub name, shapes or panels; or an experiment's YAML.
             sheet: Write a contact sheet of pictures and captions here.
             vocabulary: Count the tokens of the captions with this vocabulary.
             data: Fields of the data section; path is taken from PATH.

@@ -11,8 +11,8 @@ from typing import get_args
 import numpy as np
 from PIL import Image
 
-from dalle_mini_impl.data.shapes import Scene, Split
-from dalle_mini_impl.data.sources import DataConfig, DataError, Example, open_source
+from dalle_mini_impl.data.shapes import Split
+from dalle_mini_impl.data.sources import DataConfig, DataError, Drawing, Example, open_source
 from dalle_mini_impl.data.store import process, unreadable
 from dalle_mini_impl.images import contact_sheet, fit, save_png
 
@@ -133,8 +133,8 @@ def _look(example: Example, side: int) -> Looked:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow tells of harmless damage, picture by picture
-            # Scenes have no size of their own: they are drawn at the size asked for.
-            picture = example.open(side if isinstance(example.image, Scene) else None)
+            # Drawings have no size of their own: they are made at the size asked for.
+            picture = example.open(side if isinstance(example.image, Drawing) else None)
             size, mode = picture.size, picture.mode
             fit(picture, side)
     except Exception as error:  # Pillow raises nearly anything on damaged files

@@ -91,6 +91,15 @@ def phrase(claims: Claims, rng: random.Random) -> str:
     opening = rng.choice(OPENINGS)
     if claims.objects[0].count > 1:
         opening = opening.replace(" is ", " are ")
+    return opening + _joined(claims, named, rng)
+
+
+def noun_phrase(claims: Claims, rng: random.Random) -> str:
+    """One of many wordings to stand within a sentence: the objects and what is said of them."""
+    return _joined(claims, [_noun(item, rng) for item in claims.objects], rng)
+
+
+def _joined(claims: Claims, named: Sequence[str], rng: random.Random) -> str:
     if claims.relation is not None:
         body = f" {rng.choice(RELATION_WORDS[claims.relation])} ".join(named)
     elif len(named) == 1:
@@ -98,7 +107,7 @@ def phrase(claims: Claims, rng: random.Random) -> str:
     else:
         body = ", ".join(named[:-1]) + " and " + named[-1]
     ground = rng.choice(GROUNDS).format(claims.background) if claims.background else ""
-    return opening + body + ground
+    return body + ground
 
 
 def _noun(item: ObjectClaim, rng: random.Random) -> str:

@@ -53,7 +53,7 @@ FILES: dict[str, Kind] = {
 }
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 ACCEPTED = (
-    "shapes; a folder of pictures with same-named .txt files or a metadata.jsonl or .csv; "
+    "shapes; panels; a folder of pictures with same-named .txt files or a metadata.jsonl or .csv; "
     "a .csv, .tsv, .json or .jsonl of paths and captions; .parquet; WebDataset .tar "
     "(each a file, a folder, a glob or a URL); a Hub name such as owner/name or hub:name"
 )

@@ -1,7 +1,8 @@
 """Hard negatives for CLIP: captions that are wrong about a picture by one attribute.
 
-Scenes know their claims, so theirs are exact. In other collections a word is replaced by another
-that stands between the same neighbours elsewhere: "red heart" becomes "green heart".
+Drawn pictures know what their captions claim, so theirs are exact. In other collections a word is
+replaced by another that stands between the same neighbours elsewhere: "red heart" becomes "green
+heart".
 """
 
 import random
@@ -9,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dalle_mini_impl.data.panel_captions import Request, phrase_request, wrong_request
+from dalle_mini_impl.data.panels import Panels
 from dalle_mini_impl.data.shapes import Claims, phrase, swap
 
 Negative = Callable[[int, int, random.Random], str | None]
@@ -25,6 +28,19 @@ def scene_negatives(attributes: Sequence[dict[str, Any] | None]) -> Negative:
         if not known:
             return None
         return phrase(swap(Claims.from_dict(known["claims"][caption]), rng), rng)
+
+    return negative
+
+
+def panel_negatives(attributes: Sequence[dict[str, Any] | None]) -> Negative:
+    """Negatives from each caption's request, as the collection of two panels records them."""
+
+    def negative(picture: int, caption: int, rng: random.Random) -> str | None:
+        known = attributes[picture]
+        if not known:
+            return None
+        request = Request.from_dict(known["requests"][caption])
+        return phrase_request(wrong_request(request, Panels.from_dict(known["panels"]), rng), rng)
 
     return negative
 
@@ -62,4 +78,6 @@ def hard_negatives(
     """The best negatives that a collection allows."""
     if any(known and "claims" in known for known in attributes):
         return scene_negatives(attributes)
+    if any(known and "requests" in known for known in attributes):
+        return panel_negatives(attributes)
     return word_negatives(captions)

@@ -4,7 +4,6 @@
 split into train, validation and held-out, and turned into examples. Nothing is decoded yet.
 """
 
-import hashlib
 import io
 import re
 from abc import ABC, abstractmethod
@@ -13,24 +12,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dalle_mini_impl.config import Config
 from dalle_mini_impl.data.detect import DataError
-from dalle_mini_impl.data.shapes import Scene, ShapesConfig, Split, describe, draw_scene, render
+from dalle_mini_impl.data.panels import Panels, PanelsConfig, render_panels
+from dalle_mini_impl.data.shapes import Scene, ShapesConfig, Split, render
 
-__all__ = ["DataConfig", "DataError", "Example", "Source", "open_source"]
+__all__ = ["DRAWN", "DataConfig", "DataError", "Drawing", "Example", "Source", "open_source"]
 
-SCENES_VERSION = 1
-"""Raise it when scenes or their captions change in a way that few of them show."""
-SCENES_HASHED = 16
+DRAWN = ("shapes", "panels")
+"""Paths of the collections that are drawn rather than read."""
+
+Drawing = Scene | Panels
+"""A picture that is drawn when it is opened, at any size."""
 
 
 class DataConfig(Config):
     """The captioned pictures: where they are and how they become examples."""
 
     path: str = "shapes"
-    """shapes, or a folder, file, glob or URL of captioned pictures, or a Hub owner/name."""
+    """shapes, panels, or a folder, file, glob or URL of captioned pictures, or a Hub owner/name."""
     held_out_path: str | None = None
     """Validation pictures from elsewhere, in place of a share of path; none of them trains."""
     held_out: float = Field(0.05, ge=0, lt=1)
@@ -61,6 +63,17 @@ class DataConfig(Config):
     """Processes that decode pictures; 0 uses all cores."""
     shapes: ShapesConfig = Field(default_factory=ShapesConfig)
     """The procedural scenes of path shapes."""
+    panels: PanelsConfig = Field(default_factory=PanelsConfig)
+    """The procedural pictures of path panels."""
+
+    @model_validator(mode="after")
+    def _halves(self) -> "DataConfig":
+        if self.path == "panels" and self.image_size % 2:
+            raise ValueError(
+                f"image_size {self.image_size}: a picture of two panels needs an even number; "
+                f"use {self.image_size + 1}"
+            )
+        return self
 
     @field_validator("held_out_captions")
     @classmethod
@@ -88,8 +101,8 @@ class Example:
 
     key: str
     """Names the picture within its collection; the same in every run."""
-    image: bytes | str | Scene | None
-    """The file's bytes or path, a scene to draw, or none where the row holds no picture."""
+    image: bytes | str | Drawing | None
+    """The file's bytes or path, what to draw, or none where the row holds no picture."""
     captions: tuple[str, ...]
     attributes: dict[str, Any] | None = None
 
@@ -100,6 +113,8 @@ class Example:
         """
         if isinstance(self.image, Scene):
             return render(self.image, side or 64)
+        if isinstance(self.image, Panels):
+            return render_panels(self.image, side or 64)
         if self.image is None:
             raise ValueError("the row holds no picture")
         if isinstance(self.image, str) and "://" in self.image:
@@ -140,62 +155,6 @@ class Source(ABC):
         return map(self.reader, self.rows())
 
 
-@dataclass(frozen=True)
-class ShapesReader:
-    """Draws example `index` of a split of the procedural scenes."""
-
-    config: ShapesConfig
-    split: Split
-
-    def __call__(self, index: int) -> Example:
-        scene = draw_scene(index, self.split, self.config)
-        described = describe(scene, index, self.split, self.config)
-        claims = [claim.to_dict() for _, claim in described]
-        return Example(
-            f"{self.split}/{index:08d}",
-            scene,
-            tuple(caption for caption, _ in described),
-            {"scene": scene.to_dict(), "claims": claims},
-        )
-
-
-class ShapesSource(Source):
-    """The procedural scenes."""
-
-    captioned = True
-
-    def __init__(self, config: DataConfig, split: Split) -> None:
-        shapes = config.shapes
-        sizes = {
-            "train": shapes.train_examples,
-            "validation": shapes.validation_examples,
-            "held_out": shapes.held_out_examples,
-        }
-        self.count = min(sizes[split], config.limit or sizes[split])
-        self.reading = ShapesReader(shapes, split)
-        self.description = "procedural scenes"
-
-    def rows(self) -> Iterator[int]:
-        return iter(range(self.count))
-
-    @property
-    def reader(self) -> ShapesReader:
-        return self.reading
-
-    def size(self) -> int:
-        return self.count
-
-    def fingerprint(self) -> str:
-        settings = self.reading.config.model_dump_json()
-        digest = hashlib.sha256(f"{SCENES_VERSION} {self.reading.split} {settings}".encode())
-        # A few drawn scenes notice most changes of the drawing and the wording by themselves.
-        for index in range(min(self.count, SCENES_HASHED)):
-            example = self.reading(index)
-            digest.update(repr((example.captions, example.attributes)).encode())
-            digest.update(example.open(64).convert("RGB").tobytes())
-        return digest.hexdigest()
-
-
 def open_source(config: DataConfig, split: Split) -> Source:
     """One split of the configured collection.
 
@@ -203,8 +162,10 @@ def open_source(config: DataConfig, split: Split) -> Source:
     that matches `held_out_captions`; for shapes, compositions that training never sees).
     Raises DataError where the path or its columns cannot be understood.
     """
-    if config.path == "shapes":
-        return ShapesSource(config, split)
+    if config.path in DRAWN:
+        from dalle_mini_impl.data.drawn import DrawnSource
+
+        return DrawnSource(config, split)
     from dalle_mini_impl.data.tables import TableSource
 
     return TableSource(config, split)

@@ -26,7 +26,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dalle_mini_impl.data.shapes import Split
-from dalle_mini_impl.data.sources import DataConfig, DataError, Example, Source, open_source
+from dalle_mini_impl.data.sources import (
+    DRAWN,
+    DataConfig,
+    DataError,
+    Example,
+    Source,
+    open_source,
+)
 from dalle_mini_impl.images import fit
 
 VERSION = 1  # of the preparation: raise it when equal files would be prepared differently
@@ -131,7 +138,7 @@ def _fingerprint(config: DataConfig, split: Split, source: Source) -> str:
     # Files are told apart by name and content, so a moved or copied collection stays the same;
     # the other left-out fields change how the pictures are used, not what they are.
     left_out = {"path", "held_out_path", "workers", "max_unreadable", "horizontal_flip", "stream"}
-    settings = config.model_dump(mode="json", exclude={*left_out, "shapes"})
+    settings = config.model_dump(mode="json", exclude={*left_out, *DRAWN})
     parts = [VERSION, split, stored_side(config), settings, source.fingerprint()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
