@@ -1,0 +1,184 @@
+"""Decoding: from a caption to all codes of one picture or many, and how its cost grows."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks import ours, peers
+from benchmarks.floors import DTYPES
+from benchmarks.options import Session, Table
+from benchmarks.shape import Shape, Work, decoding_floor
+from benchmarks.timing import Contender, Row
+from dalle_mini_impl.training.precision import Precision
+
+NOTES = [
+    "Every contender draws all codes of the given number of pictures, without decoding them to "
+    "pixels. All pictures are of one caption unless the case says otherwise: this project runs it "
+    "once, the peers once for each picture.",
+    "DALLE-pytorch keeps the better half of the logits (its default); the others draw from all.",
+    "DALLE-pytorch 1.6.6 never passes its cache on at guidance 1; 'cache repaired' does.",
+    "Llama's guidance is transformers' own: a second, unconditional call for each code.",
+    "Floor: each step's weights and filled cache at the bandwidth of a matrix–vector product of "
+    "that size, or its products at the peak of a large square one, whichever takes longer.",
+]
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """Decoding."""
+
+    pictures: tuple[int, ...] = (1, 16, 32)
+    """Pictures of one caption, at guidance 1."""
+    guided: tuple[int, ...] = (32,)
+    """Pictures of one caption, guided."""
+    captions: tuple[int, ...] = (16,)
+    """Pictures, each of a caption of its own."""
+    guidance: float = 3.0
+    """Scale of the guided cases."""
+    precisions: tuple[Precision, ...] = ("fp32",)
+    """Types of the weights."""
+    sweep: bool = False
+    """Also measure how the cost grows with batch, grid, depth and width, without DALLE-pytorch."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Pictures asked for."""
+
+    pictures: int
+    captions: int = 1
+    guidance: float = 1.0
+
+    def __str__(self) -> str:
+        text = f"{self.pictures} picture{'' if self.pictures == 1 else 's'}"
+        if self.captions > 1:
+            text += f" of {self.captions} captions"
+        return text + (" guided" if self.guidance != 1 else "")
+
+
+@dataclass(frozen=True)
+class Drawer:
+    """A named way to draw codes with one model."""
+
+    name: str
+    draw: Callable[[Tensor, int, float], Tensor]
+    work: Work
+    ours: bool = False
+    guided: bool = True
+    """Whether it can guide."""
+    sweeps: bool = False
+    """Whether it takes part where captions differ and in the measurement of growth."""
+
+
+def run(options: DecodeOptions, session: Session) -> list[Table]:
+    """The table of cases and, where asked for, of how cost grows."""
+    shape = session.common.shape
+    cases = [Case(n) for n in options.pictures]
+    cases += [Case(n, captions=n) for n in options.captions if n > 1]
+    cases += [Case(n, guidance=options.guidance) for n in options.guided]
+    rows: list[Row] = []
+    for precision in session.able(options.precisions):
+        drawers = contenders(shape, session, precision)
+        for case in cases:
+            rows += time_case(str(case), case, shape, drawers, session, precision)
+    tables = [Table("decode", f"Decoding {shape.image} codes", rows, NOTES)]
+    if options.sweep:
+        for precision in session.able(options.precisions):
+            tables.append(sweep(session, precision))
+    return tables
+
+
+def contenders(shape: Shape, session: Session, precision: str) -> list[Drawer]:
+    """All that are installed, with weights of one type."""
+    dtype, device, compiled = DTYPES[precision], session.device, session.common.compile
+    dalle = ours.build_dalle(shape, device).to(dtype).eval()
+    work = ours.work_of(dalle)
+    found = [
+        Drawer(f"this project, {name}", draw, work, ours=True, sweeps=True)
+        for name, draw in ours.decoders(dalle, compiled).items()
+    ]
+    if peers.present(peers.LLAMA):
+        llama, work = peers.build_llama(shape, device)
+        llama = llama.to(dtype).eval()
+        draw = peers.llama_decoder(llama, shape)
+        found.append(Drawer(f"{peers.LLAMA}, static cache", draw, work, sweeps=True))
+        if compiled:
+            draw = peers.llama_decoder(llama, shape, compiled=True)
+            found.append(Drawer(f"{peers.LLAMA}, compiled", draw, work, guided=False))
+    if peers.present(peers.DALLE):
+        peer, work = peers.build_dalle_pytorch(shape, device)
+        peer = peer.to(dtype).eval()
+        draw = peers.dalle_pytorch_decoder(peer, repaired=False)
+        found.append(Drawer(peers.DALLE, draw, work))
+        draw = peers.dalle_pytorch_decoder(peer, repaired=True)
+        found.append(Drawer(f"{peers.DALLE}, cache repaired", draw, work, guided=False))
+    return [drawer for drawer in found if session.wanted(drawer.name)]
+
+
+def time_case(
+    name: str,
+    case: Case,
+    shape: Shape,
+    drawers: list[Drawer],
+    session: Session,
+    precision: str,
+) -> list[Row]:
+    """One case of all drawers that can do it."""
+    generator = torch.Generator().manual_seed(case.pictures)
+    captions = torch.randint(
+        1, shape.text_vocabulary, (case.captions, shape.text), generator=generator
+    ).to(session.device)
+    guided = case.guidance != 1
+    prompts, rows = case.captions + guided, case.pictures * (1 + guided)
+
+    def draw_all(drawer: Drawer) -> None:
+        # A peer may write into the captions it is given.
+        codes = drawer.draw(captions.clone(), case.pictures, case.guidance)
+        if codes.shape != (case.pictures, shape.image):
+            raise ValueError(f"{drawer.name} drew {tuple(codes.shape)} codes")
+
+    return session.measure(
+        name,
+        precision,
+        [
+            Contender(
+                drawer.name,
+                partial(draw_all, drawer),
+                drawer.ours,
+                drawer.work.parameters,
+                partial(
+                    decoding_floor, shape, drawer.work, rows, prompts, session.floors, precision
+                ),
+            )
+            for drawer in drawers
+            if (drawer.guided or not guided) and (drawer.sweeps or case.captions == 1)
+        ],
+        case.pictures * shape.image,
+        "codes/s",
+    )
+
+
+def sweep(session: Session, precision: str) -> Table:
+    """Batch 1 to 256, grid 8×8 to 32×32, depth and width, one changed at a time."""
+    rows: list[Row] = []
+    for name, shape, case in growth(session.common.shape):
+        drawers = [d for d in contenders(shape, session, precision) if d.sweeps]
+        rows += time_case(name, case, shape, drawers, session, precision)
+    return Table("decode-sweep", f"How the cost of decoding grows ({precision})", rows)
+
+
+def growth(shape: Shape) -> Iterator[tuple[str, Shape, Case]]:
+    """Shapes and cases around `shape`."""
+    for pictures in (1, 4, 16, 64, 256):
+        yield f"batch {pictures}", shape, Case(pictures)
+    for grid in (8, 16, 24, 32):
+        yield f"grid {grid}×{grid}", replace(shape, grid=grid), Case(1)
+    for depth in (3, 6, 12, 24):
+        yield f"depth {depth}", replace(shape, depth=depth), Case(1)
+    for width in (128, 256, 512, 1024):
+        hidden = 16 * round(width * 8 / 3 / 16)
+        changed = replace(shape, width=width, heads=max(1, width // 64), hidden=hidden)
+        yield f"width {width}", changed, Case(1)

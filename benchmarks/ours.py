@@ -1,0 +1,127 @@
+"""This project's models as contenders: the one place that knows how they are driven."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from benchmarks.shape import Shape, Work
+from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
+from dalle_mini_impl.sampling import SamplingConfig, decode, uniform_noise
+from dalle_mini_impl.settings import TrainingConfig
+from dalle_mini_impl.training.compilation import compile_if_it_pays
+from dalle_mini_impl.training.learner import Learner
+from dalle_mini_impl.training.objective import Objective, to_device
+
+Decoder = Callable[[Tensor, int, float], Tensor]
+"""Captions `n t`, pictures (a multiple of n) and guidance to codes `pictures n`."""
+
+
+def build_dalle(shape: Shape, device: torch.device) -> Dalle:
+    """The transformer of that shape; every branch has a say, as in a trained one."""
+    torch.manual_seed(0)
+    config = TransformerConfig(
+        depth=shape.depth,
+        width=shape.width,
+        heads=shape.heads,
+        hidden=shape.hidden,
+        max_image_tokens=shape.image,
+    )
+    model = Dalle(config, shape.text_vocabulary, shape.text, shape.codes, shape.grid)
+    for parameter in model.parameters():
+        if parameter.ndim > 1 and not parameter.any():  # residual branches start at zero
+            nn.init.normal_(parameter, std=0.02)
+    return model.to(device)
+
+
+def work_of(model: Dalle) -> Work:
+    """What the model multiplies."""
+    return Work(
+        parameters=count(model),
+        blocks=sum(p.numel() for p in model.blocks.parameters() if p.ndim > 1),
+        image_head=model.image_head.weight.numel(),
+        text_head=model.text_head.weight.numel(),
+        attention_width=model.config.width,
+    )
+
+
+def count(model: nn.Module) -> int:
+    """Trained weights."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def decoders(model: Dalle, compiled: bool) -> dict[str, Decoder]:
+    """The ways in which this project draws codes, by name."""
+    device = model.image_head.weight.device
+
+    @torch.inference_mode()
+    def eager(captions: Tensor, pictures: int, guidance: float) -> Tensor:
+        config = SamplingConfig(guidance=guidance)
+        noise = uniform_noise(range(pictures), model.image_length).to(device)
+        times = torch.full((len(captions),), pictures // len(captions), device=device)
+        if guidance != 1:
+            captions = torch.cat((captions, torch.zeros_like(captions[:1])))
+            times = torch.cat((times, times.new_tensor([pictures])))
+        cache = model.empty_cache(len(captions))
+        first = model.prefill(captions, cache)
+        cache, first = cache.repeat(times), first.repeat_interleave(times, dim=0)
+
+        def step(code: Tensor, above: Tensor, index: int) -> Tensor:
+            reach = model.text_length + index + 1
+            at = torch.tensor([index], device=device)
+            return model.step(code, above, at, cache, reach=reach)
+
+        return decode(first, step, noise, model.grid, config)
+
+    return {"eager": eager}
+
+
+@dataclass
+class Trainer:
+    """One optimiser step a call, as the training loop makes it; compiled where asked for."""
+
+    learner: Learner
+    batch: Any
+    compiled: str = ""
+    """What the compiler said; empty where nothing was compiled."""
+    step: int = 0
+
+    def __call__(self) -> None:
+        self.take(self.batch, progress=0.5)
+
+    def take(self, batch: Any, progress: float) -> None:
+        """A step on another batch, `progress` of the way through its run."""
+        bad = ~torch.isfinite(self.learner.gradients(batch, self.step, progress))
+        if bool(bad):
+            raise RuntimeError(f"the loss or gradient of step {self.step} is not finite")
+        self.learner.update(progress)
+        self.step += 1
+        if self.step % self.learner.config.log_every == 0:
+            self.learner.means.read()
+
+
+def trainer(
+    objective: Objective, config: TrainingConfig, batch: Any, device: torch.device
+) -> Trainer:
+    """Everything that learns, on `device`. `config.compile` is "on" or "off"."""
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    learner = Learner(objective, config, accelerator)
+    batch = to_device(batch, device)
+    said: list[str] = []
+    started = time.monotonic()
+    compile_if_it_pays(
+        learner,
+        config,
+        lambda: batch,
+        0,
+        0.5,
+        math.inf,
+        lambda: time.monotonic() - started,
+        said.append,
+    )
+    return Trainer(learner, batch, "; ".join(said))

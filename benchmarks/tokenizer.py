@@ -1,0 +1,196 @@
+"""The image tokenizers' training step, beside DALLE-pytorch's `DiscreteVAE`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import ours, peers
+from benchmarks.options import Session, Table
+from benchmarks.timing import Contender, Row
+from benchmarks.train import update
+from dalle_mini_impl.data.batches import PictureBatch
+from dalle_mini_impl.models.image_tokenizer import (
+    DvaeConfig,
+    FsqConfig,
+    ImageTokenizerConfig,
+    VqganConfig,
+    build_image_tokenizer,
+)
+from dalle_mini_impl.settings import TrainingConfig
+from dalle_mini_impl.training.image_tokenizer import DvaeObjective, FsqObjective
+from dalle_mini_impl.training.objective import Objective
+from dalle_mini_impl.training.precision import Precision
+from dalle_mini_impl.training.vqgan import VqganObjective
+
+NOTES = [
+    "This project: every tokenizer with its defaults, VQGAN without adversary. A step also checks "
+    "the loss, clips the gradient and averages the weights.",
+    "DiscreteVAE, defaults: hidden_dim 64, codebook_dim 512, no residual blocks, 3 halvings. "
+    "DiscreteVAE, train_vae.py: hidden_dim 256, codebook_dim 512, 2 residual blocks. Both with "
+    "Adam at 1e-3 and the mean squared error, as train_vae.py has them.",
+    "Floor: the FLOPs that torch counts in one step's convolutions and products, at the peak of a "
+    "large square product of the same precision.",
+]
+
+
+@dataclass(frozen=True)
+class TokenizerOptions:
+    """The image tokenizers."""
+
+    batch: int = 32
+    """Pictures in a step."""
+    image_size: int = 64
+    """Side of the pictures in pixels."""
+    downsampling: int = 8
+    """Side in pixels of the square that one code stands for."""
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    """Columns; contenders are compared within one."""
+    quality: float = 0.0
+    """Also train each for this many seconds and measure its hard PSNR; 0 does not."""
+    quality_batch: int = 16
+    """Pictures in a step of that training, for every contender."""
+    data: str = "shapes"
+    """Pictures for it: shapes, or a folder of pictures."""
+    data_limit: int = 10000
+    """Pictures to train it on, at most."""
+
+
+def run(options: TokenizerOptions, session: Session) -> list[Table]:
+    """The table of training steps and, where asked for, of what they achieve."""
+    device = session.device
+    generator = torch.Generator().manual_seed(0)
+    size = options.image_size
+    images = torch.rand(options.batch, 3, size, size, generator=generator)
+    batch = PictureBatch(images.to(device), torch.zeros(options.batch, 1, dtype=torch.long))
+    rows: list[Row] = []
+    for precision in session.able(options.precisions):
+        rows += session.measure(
+            f"step of {options.batch} pictures",
+            precision,
+            contenders(options, session, precision, batch),
+            options.batch,
+            "pictures/s",
+        )
+    grid = size // options.downsampling
+    title = f"Image tokenizers: {size}×{size} pixels, {grid}×{grid} codes of 512"
+    tables = [Table("tokenizer", title, rows, NOTES)]
+    if options.quality > 0:
+        from benchmarks.quality import quality
+
+        tables.append(quality(options, session))
+    return tables
+
+
+def contenders(
+    options: TokenizerOptions, session: Session, precision: Precision, batch: PictureBatch
+) -> list[Contender]:
+    """All that are installed, ready to make steps."""
+    device = session.device
+    found: list[Contender] = []
+
+    def add(
+        name: str,
+        step: Callable[[], object],
+        gradients: Callable[[], object],
+        model: nn.Module,
+        own: bool = False,
+        note: str = "",
+    ) -> None:
+        flops = counted(gradients)
+        found.append(
+            Contender(
+                name,
+                step,
+                own,
+                ours.count(model),
+                lambda: flops / session.floors.peak(precision),
+                note,
+            )
+        )
+
+    modes: tuple[Literal["off", "on"], ...] = ("off", "on") if session.common.compile else ("off",)
+    for label, config in configurations(options).items():
+        for mode in modes:
+            name = f"this project, {label}, {'compiled' if mode == 'on' else 'eager'}"
+            if not session.wanted(name):
+                continue
+            objective = build(config, options.image_size)
+            training = TrainingConfig(precision=precision, compile="off")
+            step = ours.trainer(objective, training, batch, device)
+            gradients = partial(step.learner.gradients, step.batch, 0, 0.5)
+            if mode == "on":
+                objective = build(config, options.image_size)
+                training = TrainingConfig(precision=precision, compile="on")
+                step = ours.trainer(objective, training, batch, device)
+            add(name, step, gradients, objective.model, own=True, note=step.compiled)
+    if peers.present(peers.DALLE):
+        for label, settings in PEER_SETTINGS.items():
+            name = f"{peers.DALLE} DiscreteVAE, {label}"
+            if session.wanted(name):
+                vae = build_peer(options, settings).to(device)
+                theirs = peer_step(vae, batch.images, precision, device)
+                add(name, theirs, theirs, vae)
+    return found
+
+
+def configurations(options: TokenizerOptions) -> dict[str, ImageTokenizerConfig]:
+    """This project's tokenizers by name, 512 codes each."""
+    f = options.downsampling
+    return {
+        "fsq": FsqConfig(downsampling=f, patch=min(4, f)),
+        "fsq, patches": FsqConfig(downsampling=f, patch=min(4, f), encoder="patches"),
+        "dvae": DvaeConfig(downsampling=f, patch=min(4, f)),
+        "vqgan": VqganConfig(downsampling=f, patch=min(4, f), adversarial=0, perceptual=0),
+    }
+
+
+def build(config: ImageTokenizerConfig, image_size: int) -> Objective:
+    """A fresh tokenizer with its objective."""
+    torch.manual_seed(0)
+    model = build_image_tokenizer(config, image_size)
+    match config:
+        case DvaeConfig():
+            return DvaeObjective(model, config)
+        case FsqConfig():
+            return FsqObjective(model, config)
+        case VqganConfig():
+            return VqganObjective(model, config)
+
+
+PEER_SETTINGS: dict[str, dict[str, int]] = {
+    "defaults": {},
+    "train_vae.py": {"hidden_dim": 256, "codebook_dim": 512, "num_resnet_blocks": 2},
+}
+
+
+def build_peer(options: TokenizerOptions, settings: dict[str, int]) -> Any:
+    """DALLE-pytorch's `DiscreteVAE` with 512 codes."""
+    torch.manual_seed(0)
+    layers = options.downsampling.bit_length() - 1
+    return peers.import_dalle_pytorch().DiscreteVAE(
+        image_size=options.image_size, num_layers=layers, num_tokens=512, **settings
+    )
+
+
+def peer_step(
+    vae: nn.Module, images: Tensor, precision: Precision, device: torch.device
+) -> Callable[[], None]:
+    """Its loss and Adam at 1e-3."""
+    optimizer = torch.optim.Adam(vae.parameters(), lr=1e-3)
+
+    def loss() -> Tensor:
+        return vae(images, return_loss=True)
+
+    return partial(update, vae.train(), loss, optimizer, None, precision, device)
+
+
+def counted(work: Callable[[], object]) -> int:
+    """FLOPs of one call's convolutions and matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
