@@ -1,60 +1,115 @@
-"""An independent judge of CIFAR-10 samples: a small convolutional classifier of real pictures.
+"""An independent judge of CIFAR-10 pictures: a small convolutional classifier of real ones.
 
-    python -m benchmarks.cifar_classifier train DATA --out classifier.safetensors --epochs 14
+    python -m benchmarks.cifar_classifier train DATA --out classifier.safetensors
     python -m benchmarks.cifar_classifier judge RUN --classifier classifier.safetensors
+    CIFAR_CLASSIFIER=classifier.safetensors PYTHONPATH=. dalle evaluate --run RUN \
+        --features benchmarks.cifar_classifier:embed
 
 `train` sees the real training pictures only and prints its accuracy on the real test pictures.
 `judge` paints every class from the run's first caption template and prints the share of pictures
-that the classifier assigns to the class that was asked for.
+that the classifier assigns to the class that was asked for. `embed` gives its features to
+whatever compares sets of pictures.
 """
 
-import io
+import os
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from benchmarks.cifar import CLASSES, augmented, read
+from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.optimisers import build_optimizer, set_learning_rate
 from dalle_mini_impl.training.precision import autocast, choose_precision
 
-CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+class Stage(nn.Module):
+    """Two 3×3 convolutions with batch norm, the picture halved between them."""
+
+    def __init__(self, before: int, width: int):
+        super().__init__()
+        self.first = nn.Conv2d(before, width, 3, padding=1, bias=False)
+        self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        # A short run needs statistics that follow the weights closely.
+        self.first_norm = nn.BatchNorm2d(width, momentum=0.4)
+        self.second_norm = nn.BatchNorm2d(width, momentum=0.4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.first_norm(F.max_pool2d(self.first(x), 2)))
+        return F.gelu(self.second_norm(self.second(x)))
 
 
 class Classifier(nn.Module):
-    """Space-to-depth, five 3×3 convolutions with batch norm, one linear head."""
+    """Patches whitened by fixed filters, three stages, the maximum over places, a linear head.
 
-    def __init__(self, width: int = 64):
+    The plan of Jordan 2024, "94% on CIFAR-10 in 3.29 seconds" (arXiv 2404.00498), at less width.
+    """
+
+    def __init__(self, widths: tuple[int, int, int] = (48, 192, 192)):
         super().__init__()
-        layers: list[nn.Module] = [nn.PixelUnshuffle(2)]
-        before = 12
-        for channels, pool in ((1, False), (2, True), (4, False), (4, True), (4, False), (4, True)):
-            layers += [
-                nn.Conv2d(before, channels * width, 3, padding=1, bias=False),
-                nn.BatchNorm2d(channels * width),
-                nn.GELU(),
-            ]
-            if pool:
-                layers.append(nn.MaxPool2d(2))
-            before = channels * width
-        self.layers = nn.Sequential(*layers)
-        self.head = nn.Linear(before * 4, 10)
+        self.whiten = nn.Conv2d(3, 24, 2)
+        self.whiten.weight.requires_grad_(False)
+        before = (24, *widths[:2])
+        self.stages = nn.ModuleList(Stage(b, w) for b, w in zip(before, widths, strict=True))
+        self.head = nn.Linear(widths[-1], 10, bias=False)
         self.head.output_head = True
 
+    @classmethod
+    def load(cls, path: Path) -> "Classifier":
+        """The classifier of a file of `train`, ready to judge."""
+        weights = load_file(path)
+        first, second, third = (len(weights[f"stages.{i}.first.weight"]) for i in range(3))
+        model = cls((first, second, third))
+        model.load_state_dict(weights)
+        return model.eval()
+
     def features(self, images: Tensor) -> Tensor:
-        """Flat features of pictures `b 3 32 32` in [0, 1]."""
-        return self.layers((images * 4 - 2).to(memory_format=torch.channels_last)).flatten(1)
+        """One vector for each of the pictures `b 3 32 32` in [0, 1]."""
+        x = F.gelu(self.whiten((images * 4 - 2).to(memory_format=torch.channels_last)))
+        for stage in self.stages:
+            x = stage(x)
+        return x.amax(dim=(2, 3)).float()
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
+        return self.head(self.features(images)) / 9
+
+
+def whitening_filters(images: Tensor) -> Tensor:
+    """`24 3 2 2`: the principal directions of 2×2 patches at unit variance, and their negatives."""
+    patches = F.unfold(images * 4 - 2, 2).movedim(1, 2).reshape(-1, 12)
+    patches = patches - patches.mean(dim=0)
+    variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
+    filters = (directions / (variances + 5e-4).sqrt()).T.reshape(12, 3, 2, 2)
+    return torch.cat((filters, -filters))
+
+
+@lru_cache(maxsize=1)
+def named_classifier(path: str) -> Classifier:
+    """The classifier at `path`, kept for the next call."""
+    return Classifier.load(Path(path))
+
+
+def embed(images: Tensor) -> Tensor:
+    """Features of pictures in [0, 1] by the classifier that CIFAR_CLASSIFIER names.
+
+    Raises ConfigError where the environment names none.
+    """
+    path = os.environ.get("CIFAR_CLASSIFIER")
+    if not path:
+        raise ConfigError(
+            "CIFAR_CLASSIFIER is not set: name the file of `python -m benchmarks.cifar_classifier "
+            "train DATA --out FILE` in it"
+        )
+    resized = F.interpolate(images, (32, 32), mode="bilinear", antialias=True)
+    return named_classifier(path).features(resized)
 
 
 @dataclass(frozen=True)
@@ -64,10 +119,12 @@ class Train:
     data: Annotated[Path, tyro.conf.Positional]
     """Folder with CIFAR-10's Parquet files."""
     out: Path = Path("cifar_classifier.safetensors")
-    epochs: int = 14
-    width: int = 64
-    """Channels of the first convolution; the last has four times as many."""
-    batch_size: int = 250
+    epochs: float = 6
+    widths: tuple[int, int, int] = (48, 192, 192)
+    """Channels of the three stages."""
+    batch_size: int = 500
+    learning_rate: float = 0.01
+    muon_learning_rate: float = 0.1
     seed: int = 0
 
 
@@ -83,30 +140,6 @@ class Judge:
     """Pictures drawn for each that is kept; 1 is unranked."""
     guidance: float | None = None
     seed: int = 0
-
-
-def read(pattern: str, folder: Path) -> tuple[Tensor, Tensor]:
-    """Pictures as uint8 `n 3 32 32` and their labels."""
-    from datasets import Image as Picture
-    from datasets import load_dataset
-
-    files = sorted(str(file) for file in folder.glob(pattern))
-    rows = load_dataset("parquet", data_files=files, split="train")
-    rows = rows.cast_column("img", Picture(decode=False))
-    pictures = [np.asarray(Image.open(io.BytesIO(item["bytes"]))) for item in rows["img"]]
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), torch.tensor(rows["label"])
-
-
-def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Flips and shifts by up to four pixels, one for each picture."""
-    padded = F.pad(images, (4, 4, 4, 4), mode="reflect")
-    flip = torch.rand(len(images), generator=generator) < 0.5
-    padded = torch.where(flip[:, None, None, None], padded.flip(-1), padded)
-    x, y = torch.randint(9, (2, len(images)), generator=generator)
-    rows = (y[:, None] + torch.arange(32))[:, None, :, None]
-    columns = (x[:, None] + torch.arange(32))[:, None, None, :]
-    pick = torch.arange(len(images))[:, None, None, None]
-    return padded[pick, torch.arange(3)[None, :, None, None], rows, columns]
 
 
 @torch.inference_mode()
@@ -126,33 +159,43 @@ def train(arguments: Train) -> None:
     torch.manual_seed(arguments.seed)
     images, labels = read("train-*.parquet", arguments.data)
     test_images, test_labels = read("test-*.parquet", arguments.data)
-    model = Classifier(arguments.width).to(memory_format=torch.channels_last)
-    config = TrainingConfig(learning_rate=2e-3, muon_learning_rate=0.05, weight_decay=0.02)
+    model = Classifier(arguments.widths).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        model.whiten.weight.copy_(whitening_filters(images[:5000].float() / 255))
+    config = TrainingConfig(
+        learning_rate=arguments.learning_rate,
+        muon_learning_rate=arguments.muon_learning_rate,
+        weight_decay=0.01,
+    )
     optimizers = build_optimizer(model, config)
     generator = torch.Generator().manual_seed(arguments.seed)
     per_epoch = len(images) // arguments.batch_size
-    steps = arguments.epochs * per_epoch
+    steps = round(arguments.epochs * per_epoch)
     precision = choose_precision("auto", images.device)
-    began = time.monotonic()
+    began, used = time.monotonic(), time.process_time()
     for step in range(steps):
         if step % per_epoch == 0:
             order = torch.randperm(len(images), generator=generator)
         at = (step % per_epoch) * arguments.batch_size
         chosen = order[at : at + arguments.batch_size]
-        batch = augmented(images[chosen], generator).float() / 255
-        set_learning_rate(optimizers, min(1.0, step / 200) * (1 - step / steps))
+        batch = augmented(images[chosen], 2, generator).float() / 255
+        set_learning_rate(optimizers, min(1.0, step / (0.1 * steps)) * (1 - step / steps))
         model.train()
         with autocast(precision, batch.device):
             logits = model(batch)
-        loss = F.cross_entropy(logits.float(), labels[chosen], label_smoothing=0.1)
+        loss = F.cross_entropy(logits.float(), labels[chosen], label_smoothing=0.2)
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if (step + 1) % per_epoch == 0:
-            score = accuracy(model, test_images[:2000], test_labels[:2000])
-            minutes = (time.monotonic() - began) / 60
-            print(f"epoch {(step + 1) // per_epoch}: {score:.3f} of 2,000, {minutes:.1f} min")
+        if (step + 1) % (per_epoch // 2) == 0:
+            score = accuracy(model, test_images[:1000], test_labels[:1000])
+            minutes, busy = (time.monotonic() - began) / 60, (time.process_time() - used) / 60
+            print(
+                f"epoch {(step + 1) / per_epoch:.1f}: loss {float(loss):.3f}, {score:.3f} of 1,000 "
+                f"test pictures, {minutes:.1f} min, {busy:.1f} of them on the processor",
+                flush=True,
+            )
     print(f"test accuracy {accuracy(model, test_images, test_labels):.4f} of 10,000")
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(state, arguments.out)
@@ -166,9 +209,7 @@ def judge(arguments: Judge) -> None:
     from dalle_mini_impl.run import RunFolder
 
     model = TextToImage.from_pretrained(arguments.run)
-    weights = load_file(arguments.classifier)
-    classifier = Classifier(width=len(weights["layers.1.weight"])).eval()
-    classifier.load_state_dict(weights)
+    classifier = Classifier.load(arguments.classifier)
     template = RunFolder.open(arguments.run).experiment.data.templates[0]
     settings = {} if arguments.guidance is None else {"guidance": arguments.guidance}
     right = 0
