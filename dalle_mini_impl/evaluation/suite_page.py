@@ -70,8 +70,8 @@ def suite_tables(scores: Scores) -> list[Table]:
     tables = [_over_guidance(scores)] if len(scores.guidances) > 1 else []
     for guidance in scores.guidances:
         tables += [
-            _scenes(scores, guidance),
-            _kinds(scores, guidance),
+            scenes_table(scores, guidance),
+            kinds_table(scores, guidance),
             _tasks(scores, guidance),
             _rankings(scores, guidance),
         ]
@@ -146,7 +146,8 @@ def _over_guidance(scores: Scores) -> Table:
     )
 
 
-def _scenes(scores: Scores, guidance: float) -> Table:
+def scenes_table(scores: Scores, guidance: float) -> Table:
+    """All claims at once for captions of scenes: the first picture, the best and the oracle's."""
     columns, rows = ["captions"], []
     for count in scores.counts:
         columns += ["first"] if count == 1 else [f"best of {count}", f"oracle of {count}"]
@@ -160,7 +161,8 @@ def _scenes(scores: Scores, guidance: float) -> Table:
     return Table(title, columns, rows, WILSON)
 
 
-def _kinds(scores: Scores, guidance: float) -> Table:
+def kinds_table(scores: Scores, guidance: float) -> Table:
+    """Each kind of claim by itself, for the picture that the ranking chose."""
     rows = [
         [
             name,

@@ -1,0 +1,269 @@
+"""DALLE-pytorch beside the demo: the same scenes, captions, minutes and judge.
+
+    pip install --no-deps --requirement benchmarks/requirements.txt
+    python -m benchmarks.dalle_pytorch_shapes --out dalle_pytorch
+
+Trains its dVAE, transformer and CLIP as large as those of the configuration and for the minutes of
+its stages, on the same pictures and caption ids; paints captions of unseen scenes, seen and held
+out; judges every picture by rule and prints the suite's tables. Writes figures.json and sheet.png.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor, nn
+
+from benchmarks import dalle_pytorch_peer as peer
+from dalle_mini_impl.captions import CaptionTokenizer
+from dalle_mini_impl.data.batches import CaptionTable, PictureBatches, batch_indices, step_rng
+from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.evaluation.judged_reconstructions import judge_reconstructions
+from dalle_mini_impl.evaluation.prompts import HALVES, Prompt, scene_prompts
+from dalle_mini_impl.evaluation.suite import Outcome, count_cells, judged
+from dalle_mini_impl.evaluation.suite_page import (
+    Scores,
+    kinds_table,
+    reconstruction_table,
+    scenes_table,
+)
+from dalle_mini_impl.experiment import Experiment, load_experiment
+from dalle_mini_impl.images import contact_sheet, save_png, to_images
+from dalle_mini_impl.models.clip import Clip
+from dalle_mini_impl.models.dalle import Dalle
+from dalle_mini_impl.models.image_tokenizer import build_image_tokenizer
+from dalle_mini_impl.pipeline import Result
+
+GUIDANCE = 1.0
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train DALLE-pytorch on the shapes collection and judge it."""
+
+    config: Path = Path("configs/shapes.yaml")
+    """What it is compared with: data, captions, sizes, minutes and batch sizes."""
+    out: Path = Path("dalle_pytorch")
+    """Folder for the pictures' cache, figures.json and sheet.png."""
+    minutes: tuple[float, float, float] | None = None
+    """Of dVAE, transformer and CLIP; the configuration's own if not given."""
+    prompts: int = 100
+    """Captions for each number of objects and half."""
+    objects: tuple[int, ...] = (1, 2)
+    candidates: int = 16
+    """Pictures for each caption, among which its CLIP chooses."""
+    top: float = 0.9
+    """Its `filter_thres`: the share of logits that is cut away; 0.9 in its generate.py."""
+    batch_size: int = 128
+    """Pictures painted at a time."""
+    threads: int = 0
+    """Threads to compute with; 0 uses all cores."""
+    seed: int = 0
+
+
+class PeerTokenizer:
+    """Its dVAE as an image tokenizer of this project."""
+
+    def __init__(self, vae: Any) -> None:
+        self.vae, self.image_size = vae, vae.image_size
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Tensor:
+        return self.vae.get_codebook_indices(images)
+
+    @torch.inference_mode()
+    def decode(self, codes: Tensor) -> Tensor:
+        return peer.unnormalised(self.vae.decode(codes))
+
+
+class Comparison:
+    """The configuration's side: data, captions, and how large its models are."""
+
+    def __init__(self, experiment: Experiment, store: Store) -> None:
+        self.experiment, self.store = experiment, store
+        texts = [text for own in store.captions for text in own]
+        self.vocabulary = CaptionTokenizer.from_config(experiment.captions, texts)
+        self.table = CaptionTable(store.captions, self.vocabulary)
+
+    def models(self) -> dict[str, nn.Module]:
+        """This project's models, untrained, to be counted."""
+        experiment, words = self.experiment, self.vocabulary
+        size = experiment.data.image_size
+        tokenizer = build_image_tokenizer(experiment.image_tokenizer, size)
+        text = (words.vocabulary_size, words.context)
+        return {
+            "image_tokenizer": tokenizer,
+            "transformer": Dalle(
+                experiment.transformer, *text, tokenizer.code_count, tokenizer.grid
+            ),
+            "clip": Clip(experiment.clip, *text, size),
+        }
+
+    def pictures(self, stage: str) -> PictureBatches:
+        """The batches that the stage of this project sees."""
+        training = getattr(self.experiment, stage).training
+        data = self.experiment.data
+        return PictureBatches(self.store, self.table, data, training.batch_size, training.seed)
+
+    def codes(self, codes: Tensor) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """Caption ids and codes of a step."""
+        training = self.experiment.transformer.training
+
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            rows = batch_indices(len(codes), training.batch_size, step, training.seed)
+            return self.table.draw(rows, step_rng(training.seed, step, 0)), codes[rows]
+
+        return batch
+
+
+def train_all(
+    side: Comparison, minutes: tuple[float, float, float], seed: int
+) -> tuple[Any, Any, dict[str, peer.Trained]]:
+    """Its transformer (which holds the dVAE) and CLIP, with what training them was."""
+    models = side.models()
+    sizes = {name: peer.weights(model) for name, model in models.items()}
+    experiment, words = side.experiment, side.vocabulary
+    cell, size = experiment.image_tokenizer.downsampling, experiment.data.image_size
+    trained = {}
+
+    torch.manual_seed(seed)
+    code_count = models["image_tokenizer"].code_count
+    vae = peer.build_vae(sizes["image_tokenizer"], size, cell, code_count)
+    print(f"dVAE: {peer.weights(vae):,} weights, ours {sizes['image_tokenizer']:,}", flush=True)
+    temperature = 1.0
+
+    def vae_loss(batch: Any, step: int) -> Tensor:
+        nonlocal temperature
+        loss = vae(batch.images, return_loss=True, temp=temperature)
+        temperature = peer.vae_temperature(temperature, step)
+        return loss
+
+    batches = side.pictures("image_tokenizer")
+    trained["image_tokenizer"] = peer.train(
+        vae, batches, vae_loss, minutes[0], peer.VAE_RATE, decay=0.98
+    )
+
+    codes = torch.cat([PeerTokenizer(vae).encode(part) for part in plain_pictures(side.store)])
+    transformer = experiment.transformer
+    shape = (words.vocabulary_size, words.context, transformer.depth, transformer.heads)
+    dalle = peer.build_dalle(sizes["transformer"], vae, *shape)
+    print(f"DALLE: {peer.weights(dalle):,} weights, ours {sizes['transformer']:,}", flush=True)
+    trained["transformer"] = peer.train(
+        dalle,
+        side.codes(codes),
+        lambda batch, step: dalle(batch[0], batch[1], return_loss=True),
+        minutes[1],
+        peer.DALLE_RATE,
+        clip_norm=0.5,
+    )
+
+    depth = experiment.clip.text_depth
+    clip = peer.build_clip(sizes["clip"], words.vocabulary_size, words.context, size, depth)
+    print(f"CLIP: {peer.weights(clip):,} weights, ours {sizes['clip']:,}", flush=True)
+
+    def clip_loss(batch: Any, step: int) -> Tensor:
+        ids = batch.captions
+        return clip(ids, batch.images, text_mask=ids != 0, return_loss=True)
+
+    trained["clip"] = peer.train(clip, side.pictures("clip"), clip_loss, minutes[2], peer.CLIP_RATE)
+    return dalle, clip, trained
+
+
+def plain_pictures(store: Store) -> Iterator[Tensor]:
+    """All pictures in [0, 1], a few at a time."""
+    for start in range(0, len(store), 256):
+        rows = torch.from_numpy(np.array(store.images[start : start + 256]))
+        yield rows.permute(0, 3, 1, 2).float() / 255
+
+
+def outcomes_of(
+    dalle: Any, clip: Any, words: CaptionTokenizer, prompts: list[Prompt], arguments: Arguments
+) -> tuple[list[Outcome], list[Result]]:
+    """Every prompt painted and judged, and the pictures that its CLIP chose first."""
+    count = arguments.candidates
+    together = max(1, arguments.batch_size // count)
+    outcomes, chosen = [], []
+    for start in range(0, len(prompts), together):
+        part = prompts[start : start + together]
+        ids = torch.from_numpy(words.encode([prompt.caption for prompt in part]))
+        rows = ids.repeat_interleave(count, dim=0)
+        pixels = peer.paint(dalle, rows, arguments.seed + start, arguments.top)
+        with torch.inference_mode():
+            scores = clip(rows, pixels, text_mask=rows != 0).tolist()
+        images = to_images(pixels)
+        for at, prompt in enumerate(part):
+            results = [
+                Result(images[row], prompt.caption, row, scores[row], 0.0, ())
+                for row in range(at * count, (at + 1) * count)
+            ]
+            counts = sorted({1, count})
+            outcome = judged(prompt, GUIDANCE, results, counts, "clip")
+            outcomes.append(outcome)
+            chosen.append(results[outcome.chosen[count, "clip"]])
+        print(f"  painted {len(outcomes)} of {len(prompts)} captions", flush=True)
+    return outcomes, chosen
+
+
+def main(arguments: Arguments) -> None:
+    """Train, paint, judge, print and write."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    experiment = load_experiment(arguments.config)
+    data = experiment.data
+    side = Comparison(experiment, prepare(data, "train", arguments.out / "pictures"))
+    stages = (experiment.image_tokenizer, experiment.transformer, experiment.clip)
+    minutes = arguments.minutes or tuple(stage.training.minutes or 1.0 for stage in stages)
+    dalle, clip, trained = train_all(side, minutes, arguments.seed)
+    prompts = [
+        prompt
+        for objects in arguments.objects
+        for half in HALVES
+        for prompt in scene_prompts(data.shapes, half, objects, arguments.prompts, arguments.seed)
+    ]
+    outcomes, chosen = outcomes_of(dalle, clip, side.vocabulary, prompts, arguments)
+    cells = count_cells(outcomes, sorted({1, arguments.candidates}))
+    cells = [cell for cell in cells if cell.ranking in ("none", "clip", "oracle")]
+    scores = Scores(cells, "clip")
+    reader = SimpleNamespace(image_tokenizer=PeerTokenizer(dalle.vae), device=torch.device("cpu"))
+    reconstructions = judge_reconstructions(reader, data.shapes, arguments.prompts)
+    for table in (
+        scenes_table(scores, GUIDANCE),
+        kinds_table(scores, GUIDANCE),
+        reconstruction_table(reconstructions),
+    ):
+        print(f"\n{table}")
+    figures = {
+        "settings": {**asdict(arguments), "minutes": minutes},
+        "threads": torch.get_num_threads(),
+        "trained": {name: asdict(result) for name, result in trained.items()},
+        "scores": [cell.to_dict() for cell in cells],
+        "reconstructions": reconstructions,
+        "prompts": [
+            {
+                "caption": outcome.prompt.caption,
+                "half": outcome.prompt.half,
+                "objects": outcome.prompt.objects,
+                "wrong": [[k for k, held in t.items() if not held] for t in outcome.truths],
+                "clip_score": outcome.clip,
+            }
+            for outcome in outcomes
+        ],
+    }
+    text = json.dumps(figures, indent=1, default=str) + "\n"
+    (arguments.out / "figures.json").write_text(text, encoding="utf-8")
+    shown = chosen[:: max(1, len(chosen) // 24)]
+    sheet = contact_sheet(
+        [result.image for result in shown], [result.caption for result in shown], columns=8, scale=2
+    )
+    save_png(sheet, arguments.out / "sheet.png")
+    print(f"\n{arguments.out / 'figures.json'}\n{arguments.out / 'sheet.png'}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
