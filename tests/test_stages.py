@@ -150,3 +150,12 @@ def test_an_interrupted_retraining_is_missing_until_it_is_continued(run, capsys,
     run_stages(run)
     assert "transformer: resuming at step 1" in capsys.readouterr().out
     assert missing_stages(run) == []
+
+
+def test_clip_alone_needs_no_image_tokenizer(tmp_path):
+    settings = TINY | {"clip": TINY["clip"] | {"reconstructions": 0.0}}
+    run = RunFolder.create(tmp_path / "alone", Experiment.model_validate(settings))
+    for stage in ("captions", "clip"):
+        run_stages(run, stage)
+    assert run.has_weights("clip")
+    assert run.fits_image_tokenizer("clip")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.config import ConfigError
@@ -180,9 +181,20 @@ def train_transformer(shop: Workshop) -> None:
 
 
 def train_clip(shop: Workshop) -> None:
-    """Train CLIP on captions with pictures and with their reconstructions, which it will judge."""
-    config = shop.experiment.clip
-    tokenizer = load_image_tokenizer(shop.run).to(shop.device).eval().requires_grad_(False)
+    """Train CLIP on captions with pictures and, in part, with their reconstructions.
+
+    Reconstructions are what it will judge; where the configuration wants none
+    (clip.reconstructions 0), CLIP needs no image tokenizer and fits any.
+    """
+    config, run = shop.experiment.clip, shop.run
+    autoencode, made_from = None, {}
+    if config.reconstructions > 0:
+        tokenizer = load_image_tokenizer(run).to(shop.device).eval().requires_grad_(False)
+        made_from = {"image_tokenizer": run.weights_hash("image_tokenizer")}
+
+        def autoencode(images: Tensor) -> Tensor:
+            return tokenizer.decode(tokenizer.encode(images))
+
     negative = hard_negatives(shop.store.captions, shop.store.attributes)
     batches = shop.picture_batches(
         config.training, dropout=True, negative=negative, negatives=config.hard_negatives
@@ -195,13 +207,13 @@ def train_clip(shop: Workshop) -> None:
         shop.experiment.data.image_size,
     )
     train(
-        ClipObjective(model, config, lambda images: tokenizer.decode(tokenizer.encode(images))),
+        ClipObjective(model, config, autoencode),
         batches,
         config.training,
-        shop.run,
+        run,
         "clip",
         shop.resume,
-        made_from={"image_tokenizer": shop.run.weights_hash("image_tokenizer")},
+        made_from=made_from,
     )
     _warn_if_clip_learned_nothing(shop, config.training.batch_size)
 
