@@ -43,18 +43,31 @@ def measure_retrieval(
     to_text = recall_at(similarity[:, first], same[:, first], KS)
     to_image = recall_at(similarity.T, same, KS)
     rows = [
-        [name, *(share(found[k]) for k in KS)]
+        [name, *(share(found[k], bounds(found[k], len(images))) for k in KS)]
         for name, found in (("picture to caption", to_text), ("caption to picture", to_image))
     ]
     figures = {
         "pictures": len(images),
         "captions": int(first.sum()),
-        "picture_to_caption": {f"recall@{k}": v for k, v in to_text.items()},
-        "caption_to_picture": {f"recall@{k}": v for k, v in to_image.items()},
+        "picture_to_caption": _recalls(to_text, len(images)),
+        "caption_to_picture": _recalls(to_image, len(images)),
     }
     note = f"Among {len(images):,} pictures and {int(first.sum()):,} different captions."
     table = Table("", ["", *(f"recall@{k}" for k in KS)], rows, note)
     return Part("CLIP: retrieval", figures, [table])
+
+
+def bounds(rate: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a rate among n."""
+    return interval(round(rate * n), n)
+
+
+def _recalls(found: dict[int, float], n: int) -> dict[str, float | tuple[float, float]]:
+    """Each recall and, beside it, its 95 % interval."""
+    recalls: dict[str, float | tuple[float, float]] = {}
+    for k, rate in found.items():
+        recalls |= {f"recall@{k}": rate, f"recall@{k}_95": bounds(rate, n)}
+    return recalls
 
 
 def measure_hard_negatives(
