@@ -1,0 +1,209 @@
+"""Image tokenizers beside each other: equal pictures, grid, codes, width, minutes and seeds.
+
+    python -m benchmarks.tokenizer_types --config configs/emoji.yaml --minutes 4 --seeds 0 1 2 \
+        --held-out 0.15 --features benchmarks.cifar_classifier:embed --out tokenizers_emoji
+
+The configuration gives the data and what all types share (grid, width, blocks, batch size); the
+rest is each type's default. Prints means over the seeds with their spread; writes figures.json and
+sheet.png, where each held-out picture stands beside its reconstructions of the first seed.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from dalle_mini_impl.captions import CaptionTokenizer
+from dalle_mini_impl.data.batches import CaptionTable, PictureBatches, pictures
+from dalle_mini_impl.data.codes import perplexity
+from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.evaluation.distances import frechet_distance
+from dalle_mini_impl.evaluation.features import Features, local_features, pixel_features
+from dalle_mini_impl.evaluation.page import Table
+from dalle_mini_impl.evaluation.reconstruction import measure_reconstructions, reconstruct
+from dalle_mini_impl.experiment import Experiment, load_experiment
+from dalle_mini_impl.images import contact_sheet, save_png, to_images
+from dalle_mini_impl.models.autoencoder import AutoencoderConfig
+from dalle_mini_impl.models.image_tokenizer import (
+    DvaeConfig,
+    FsqConfig,
+    ImageTokenizer,
+    VqganConfig,
+    build_image_tokenizer,
+)
+from dalle_mini_impl.pipeline import load_clip, load_image_tokenizer
+from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.training.image_tokenizer import DvaeObjective, FsqObjective
+from dalle_mini_impl.training.loop import train
+from dalle_mini_impl.training.vqgan import Features as Perception
+from dalle_mini_impl.training.vqgan import VqganObjective
+
+Type = Literal["dvae", "fsq", "vqgan"]
+CONFIGS = {"dvae": DvaeConfig, "fsq": FsqConfig, "vqgan": VqganConfig}
+LEVELS = {512: (8, 8, 8), 1024: (8, 8, 4, 4), 4096: (8, 8, 8, 8)}
+COLUMNS = {"psnr": 2, "ssim": 4, "frechet_distance": 3, "usage": 3, "perplexity": 0, "steps": 0}
+"""What the table shows, with the decimals of each."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train every type from every seed and measure them on held-out pictures."""
+
+    config: Path = Path("configs/emoji.yaml")
+    """Data, image size and what the types share."""
+    data: str | None = None
+    """Where the pictures are, if not where the configuration says."""
+    types: tuple[Type, ...] = ("dvae", "fsq", "vqgan")
+    codes: int = 512
+    minutes: float = 4.0
+    """Training time of each."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    held_out: float | None = None
+    """Share of the pictures kept from training, if not the configuration's."""
+    max_examples: int = 1024
+    """Held-out pictures at most."""
+    features: str | None = None
+    """MODULE:FUNCTION for the Fréchet distance; pixels averaged to 8 × 8 if not given."""
+    clip: Path | None = None
+    """A run whose CLIP VQGAN's perceptual loss looks through; without it there is none."""
+    threads: int = 0
+    """Threads to compute with; 0 uses all cores."""
+    out: Path = Path("tokenizers")
+
+
+def settings(arguments: Arguments, type_: Type, seed: int) -> Experiment:
+    """The configuration with its image tokenizer replaced by one of the type."""
+    data = {} if arguments.data is None else {"data.path": arguments.data}
+    if arguments.held_out is not None:
+        data["data.held_out"] = arguments.held_out
+    experiment = load_experiment(arguments.config, data)
+    own = experiment.image_tokenizer
+    shared = {name: getattr(own, name) for name in AutoencoderConfig.model_fields}
+    limits = {"minutes": arguments.minutes, "steps": 10**6, "seed": seed, "previews": 0}
+    training = own.training.model_copy(update=limits)
+    count: dict[str, Any] = {"code_count": arguments.codes}
+    if type_ == "fsq":
+        count = {"levels": LEVELS[arguments.codes]}
+    config = CONFIGS[type_](**shared, **count, training=training)
+    return experiment.model_copy(update={"image_tokenizer": config})
+
+
+def perception(arguments: Arguments) -> Perception | None:
+    """The image tower of the named run's CLIP."""
+    if arguments.clip is None:
+        return None
+    run = RunFolder.open(arguments.clip)
+    clip = load_clip(run, run.captions(), ranks=False)
+    return clip.image.eval().requires_grad_(False).features
+
+
+def trained(experiment: Experiment, store: Store, folder: Path, seen: Perception | None) -> Any:
+    """The averaged model after training, and how many steps that were."""
+    run = RunFolder.create(folder, experiment)
+    config, data = experiment.image_tokenizer, experiment.data
+    words = CaptionTokenizer.from_config(
+        experiment.captions, [text for own in store.captions for text in own]
+    )
+    table = CaptionTable(store.captions, words)
+    torch.manual_seed(config.training.seed)
+    model = build_image_tokenizer(config, data.image_size)
+    match config:
+        case DvaeConfig():
+            objective: Any = DvaeObjective(model, config)
+        case FsqConfig():
+            objective = FsqObjective(model, config)
+        case VqganConfig():
+            objective = VqganObjective(model, config, seen)
+    training = config.training
+    batches = PictureBatches(store, table, data, training.batch_size, training.seed)
+    train(objective, batches, training, run, "image_tokenizer", resume=False)
+    steps = max(record["step"] for record in run.metrics())
+    return load_image_tokenizer(run).eval().requires_grad_(False), steps
+
+
+def use_of_codes(model: ImageTokenizer, images: Tensor) -> tuple[float, float]:
+    """Share of codes that occur in the pictures, and the perplexity of all codes."""
+    _, codes = reconstruct(model, images, torch.device("cpu"))
+    counts = np.bincount(codes.flatten().numpy(), minlength=model.code_count)
+    return float((counts > 0).mean()), float(perplexity(counts))
+
+
+def table_of(results: Sequence[dict[str, Any]], floor: float, note: str) -> Table:
+    """A row for each type: means over seeds ± their standard deviation."""
+    rows = []
+    for type_ in dict.fromkeys(result["type"] for result in results):
+        own = [result for result in results if result["type"] == type_]
+        cells = [type_]
+        for name, digits in COLUMNS.items():
+            values = np.array([result[name] for result in own], dtype=float)
+            spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{values.mean():.{digits}f}{spread}")
+        rows.append(cells)
+    rows.append(["real pictures", "", "", f"{floor:.{COLUMNS['frechet_distance']}f}", "", "", ""])
+    return Table("", ["type", *COLUMNS], rows, note)
+
+
+def main(arguments: Arguments) -> None:
+    """Train, measure, print and write."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    features: Features = pixel_features(8)
+    if arguments.features is not None:
+        features = local_features(arguments.features)
+    data = settings(arguments, arguments.types[0], 0).data
+    store, held_out = (
+        prepare(data, split, arguments.out / "pictures") for split in ("train", "validation")
+    )
+    images = pictures(held_out, np.arange(min(len(held_out), arguments.max_examples)), data)
+    rows = np.random.default_rng(0).permutation(len(store))
+    # Ten thousand pictures hold every code that is in use.
+    known = pictures(store, rows[:10_000], data)
+    # As many real pictures that no one decoded: what the distance would be without a loss.
+    floor = frechet_distance(features(images), features(known[: len(images)]))
+    results, shown, seen = [], {"original": images[:8]}, perception(arguments)
+    for seed in arguments.seeds:
+        for type_ in arguments.types:
+            experiment = settings(arguments, type_, seed)
+            folder = arguments.out / f"{type_}-{seed}"
+            model, steps = trained(experiment, store, folder, seen)
+            decoded, codes = reconstruct(model, images, torch.device("cpu"))
+            part = measure_reconstructions(images, decoded, codes, model.code_count, features)
+            usage, spread = use_of_codes(model, known)
+            used = {
+                "usage": usage,
+                "perplexity": spread,
+                "usage_held_out": part.figures["code_usage"],
+            }
+            weights = sum(p.numel() for p in model.parameters())
+            own = {"type": type_, "seed": seed, "steps": steps, "weights": weights}
+            results.append(part.figures | used | own)
+            shown.setdefault(type_, decoded[:8])
+            print(json.dumps(results[-1]), flush=True)
+    note = (
+        f"{len(images):,} held-out pictures, {arguments.codes} codes, {arguments.minutes:g} min "
+        f"each, seeds {' '.join(map(str, arguments.seeds))}; ± one standard deviation. Usage and "
+        f"perplexity over {len(known):,} training pictures. Fréchet distance over "
+        f"{features.name}; real pictures: of as many training pictures."
+    )
+    table = table_of(results, floor, note)
+    print(f"\n{table}")
+    figures = {"settings": asdict(arguments), "real_against_real": floor, "results": results}
+    text = json.dumps(figures, indent=1, default=str) + "\n"
+    (arguments.out / "figures.json").write_text(text, encoding="utf-8")
+    columns = list(shown)
+    tiles = [to_images(row) for row in zip(*shown.values(), strict=True)]
+    sheet = contact_sheet(
+        [tile for row in tiles for tile in row], columns * len(tiles), columns=len(columns), scale=2
+    )
+    save_png(sheet, arguments.out / "sheet.png")
+    print(f"{arguments.out / 'figures.json'}\n{arguments.out / 'sheet.png'}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
