@@ -187,14 +187,8 @@ def train_clip(shop: Workshop) -> None:
     (clip.reconstructions 0), CLIP needs no image tokenizer and fits any.
     """
     config, run = shop.experiment.clip, shop.run
-    autoencode, made_from = None, {}
-    if config.reconstructions > 0:
-        tokenizer = load_image_tokenizer(run).to(shop.device).eval().requires_grad_(False)
-        made_from = {"image_tokenizer": run.weights_hash("image_tokenizer")}
-
-        def autoencode(images: Tensor) -> Tensor:
-            return tokenizer.decode(tokenizer.encode(images))
-
+    judges = config.reconstructions > 0
+    made_from = {"image_tokenizer": run.weights_hash("image_tokenizer")} if judges else {}
     negative = hard_negatives(shop.store.captions, shop.store.attributes)
     batches = shop.picture_batches(
         config.training, dropout=True, negative=negative, negatives=config.hard_negatives
@@ -207,7 +201,7 @@ def train_clip(shop: Workshop) -> None:
         shop.experiment.data.image_size,
     )
     train(
-        ClipObjective(model, config, autoencode),
+        ClipObjective(model, config, _autoencoder(shop) if judges else None),
         batches,
         config.training,
         run,
@@ -216,6 +210,12 @@ def train_clip(shop: Workshop) -> None:
         made_from=made_from,
     )
     _warn_if_clip_learned_nothing(shop, config.training.batch_size)
+
+
+def _autoencoder(shop: Workshop) -> Callable[[Tensor], Tensor]:
+    """Pictures to what the run's image tokenizer decodes of them."""
+    tokenizer = load_image_tokenizer(shop.run).to(shop.device).eval().requires_grad_(False)
+    return lambda images: tokenizer.decode(tokenizer.encode(images))
 
 
 def _warn_if_clip_learned_nothing(shop: Workshop, batch_size: int) -> None:
