@@ -10,13 +10,16 @@ from PIL import Image
 
 from dalle_mini_impl.cli import optimize as command
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.models.image_tokenizer import (
     DvaeConfig,
     FsqConfig,
     VqganConfig,
     build_image_tokenizer,
 )
+from dalle_mini_impl.optimisation.code_prior import CodePrior, CodePriorConfig
 from dalle_mini_impl.optimisation.code_space import CodeSpace
+from dalle_mini_impl.optimisation.config import OptimisationConfig
 from dalle_mini_impl.optimisation.cutouts import (
     CORNERS,
     CutoutsConfig,
@@ -25,7 +28,8 @@ from dalle_mini_impl.optimisation.cutouts import (
     projective_maps,
     warp,
 )
-from dalle_mini_impl.optimisation.loop import OptimisationConfig, optimize, total_variation
+from dalle_mini_impl.optimisation.judge import total_variation
+from dalle_mini_impl.optimisation.loop import Proposals, optimize
 from dalle_mini_impl.optimisation.prompts import (
     Prompt,
     PromptScore,
@@ -35,9 +39,10 @@ from dalle_mini_impl.optimisation.prompts import (
 from dalle_mini_impl.optimisation.record import curve, save_film
 from dalle_mini_impl.pipeline import TextToImage, load_image_tokenizer
 from dalle_mini_impl.ranking import RunClip
+from dalle_mini_impl.sampling import log_likelihood
 from tests.colour_run import colour_run, patch
 
-QUICK = OptimisationConfig(steps=20, cutouts=CutoutsConfig(count=4, chunk=2))
+QUICK = OptimisationConfig(steps=20, held_out=0, cutouts=CutoutsConfig(count=4, chunk=2))
 STILL = CutoutsConfig(count=1, whole=1.0, perspective=0.0, color=0.0, noise=0.0)
 
 
@@ -161,6 +166,66 @@ def test_a_penalty_counts_against_the_score():
 def test_a_gradient_that_is_no_number_stops():
     with pytest.raises(FloatingPointError, match="step 0: the gradient"):
         optimize(paint, lambda x: redness(x) / 0, start(), QUICK, seeded())
+
+
+def test_the_best_is_chosen_by_views_that_stay_the_same():
+    settings = QUICK.model_copy(update={"held_out": 3, "learning_rate": 1e-9})
+
+    def noisy(pixels):
+        return (pixels - pixels.roll(1, dims=-1)).square().mean(dim=(1, 2, 3))
+
+    first = optimize(paint, noisy, start(2), settings, seeded(1))
+    scores = [record["score"] for record in first.history]
+    assert scores == pytest.approx([scores[0]] * len(scores), abs=1e-6)
+    again = optimize(paint, noisy, start(2), settings, seeded(2))
+    torch.testing.assert_close(again.first_scores, first.first_scores)
+    plain = noisy(paint(start(2)))
+    assert (first.first_scores - plain).abs().min() > 1e-4
+
+
+def brighter(latents, progress, generator):
+    """Four maps for each: the same, one much redder, one less red, noise."""
+    redder = latents + torch.tensor([3.0, -3.0, -3.0]).view(1, 3, 1, 1)
+    noise = torch.randn(latents.shape, generator=generator)
+    return torch.cat((latents, redder, latents - 1, noise))
+
+
+def test_the_best_proposal_is_kept_where_it_beats_what_it_costs():
+    def told(cost):
+        return optimize(
+            paint, redness, start(2), QUICK, seeded(), proposals=Proposals(brighter, cost)
+        )
+
+    free = told(lambda latents: latents.new_zeros(len(latents)))
+    torch.testing.assert_close(free.scores, redness(free.images))
+    assert (free.scores > 0.9).all()
+    # The start is a candidate as well, and here the only one that costs nothing.
+    dear = told(lambda latents: 9 * (latents - start(len(latents))[:1]).abs().mean((1, 2, 3)))
+    assert torch.equal(dear.latents[0], start(2)[0])
+    assert dear.steps[0] == 0
+    assert dear.scores[0] == dear.first_scores[0]
+
+
+def test_proposals_wait_their_share_and_an_interruption_before_them_keeps_what_was_pushed():
+    asked = []
+
+    def draw(latents, progress, generator):
+        asked.append(progress)
+        return latents
+
+    def interrupt(snapshot):
+        if snapshot.record["step"] == 5:
+            raise KeyboardInterrupt
+
+    dear = Proposals(draw, lambda latents: latents.new_full((len(latents),), 1.0))
+    settings = QUICK.model_copy(update={"propose_after": 0.5, "propose_every": 4})
+    optimize(paint, redness, start(), settings, seeded(), proposals=dear)
+    assert asked == [12 / 20, 16 / 20, 1.0]
+    result = optimize(
+        paint, redness, start(), settings, seeded(), proposals=dear, progress=interrupt
+    )
+    assert result.interrupted
+    assert (result.scores > result.first_scores).all()
 
 
 # Cutouts.
@@ -330,38 +395,78 @@ def test_a_saturated_background_can_still_change(space):
     assert up.abs().sum() == 0
 
 
-def test_the_prior_draws_to_likely_codes(space):
-    likely = torch.zeros(space.tokenizer.code_count)
-    likely[3] = 8.0
-    shape = (-1, space.tokenizer.grid**2, -1)
+def stripes(space):
+    """A transformer that has seen one picture: code 3 and code 9 by turns."""
+    n, count = space.tokenizer.grid**2, space.tokenizer.code_count
+    torch.manual_seed(0)
+    config = TransformerConfig(depth=1, width=32, heads=2, hidden=32)
+    dalle = Dalle(config, 8, 4, count, space.tokenizer.grid)
+    codes = torch.tensor([[3, 9]]).repeat(1, n // 2)
+    captions = torch.zeros(1, 4, dtype=torch.long)
+    optimizer = torch.optim.Adam(dalle.parameters(), lr=0.02)
+    for _ in range(40):
+        optimizer.zero_grad()
+        (-log_likelihood(dalle(captions, codes).image, codes).mean() / n).backward()
+        optimizer.step()
+    return dalle.eval().requires_grad_(False), captions, codes
 
-    def prior(codes):
-        return likely.log_softmax(-1).expand(len(codes), -1)[:, None].expand(shape)
 
-    latents = space.random(1, seeded())
-    settings = OptimisationConfig(steps=60, learning_rate=0.2, cutouts=STILL)
+def test_the_prior_draws_to_likely_codes_as_far_as_it_may(space):
+    dalle, captions, codes = stripes(space)
 
-    def share(weight: float) -> float:
-        cost = space.penalty(0.0, prior, weight)
-        result = optimize(
-            space.decode, lambda x: 0 * redness(x), latents, settings, seeded(),
-            limits=space.limits, penalty=cost,
-        )  # fmt: skip
-        return float((space.codes(result.latents) == 3).float().mean())
+    def settled(**settings):
+        config = CodePriorConfig(count=8, **settings)
+        prior = CodePrior(dalle, space, captions, config)
+        maps = prior.propose(space.random(2, seeded()), 1.0, seeded())
+        assert maps.shape[0] == 16
+        assert torch.equal(space.from_codes(space.codes(maps)), maps)
+        return prior.log_likelihood(maps), space.codes(maps)
 
-    assert share(1.0) > 0.6
-    assert share(0.0) < 0.3
+    start = space.codes(space.random(2, seeded()))
+    loose, maps = settled(closest=1e-3, loosest=1e-4, settling=1)
+    whole = (maps == codes).float().mean(dim=1)
+    assert whole.max() > 0.9  # where the whole map was free
+    assert whole.min() < 0.9  # a part of it
+    assert (maps == start.repeat(8, 1)).any(dim=1).all()
+    close, maps = settled(closest=1e3, loosest=1e3, held=1e4, settling=1)
+    assert torch.equal(maps, start.repeat(8, 1))
+    assert loose.mean() > close.mean() + 1
+
+    prior = CodePrior(dalle, space, captions, CodePriorConfig())
+    expected = log_likelihood(dalle(captions.expand(2, -1), start).image, start) / start.shape[1]
+    latents = space.from_codes(start)
+    torch.testing.assert_close(prior.log_likelihood(latents), expected)
+    torch.testing.assert_close(prior.cost(0.5)(latents), -0.5 * expected)
+
+
+def test_parts_are_painted_anew_and_first_maps_stay_closer(space):
+    config = CodePriorConfig(closest=4.0, loosest=0.5, held=50.0, settling=8.0)
+    dalle, captions, _ = stripes(space)
+    prior = CodePrior(dalle, space, captions, config)
+    last, first = (prior.closeness(200, progress, seeded()) for progress in (1.0, 0.0))
+    free = last < 50
+    assert 0.4 < free.all(dim=1).float().mean() < 0.7
+    assert free.any(dim=1).all()
+    assert 0.5 <= last[free].min() < 1 < 2 < last[free].max() <= 4
+    torch.testing.assert_close(first[free], 8 * last[free])
+    assert (first[~free] == 50).all()
+
+
+def test_distances_are_least_at_the_own_code(space):
+    latents = space.random(2, seeded())
+    distances = space.distances(latents)
+    assert torch.equal(distances.argmin(-1), space.codes(latents))
+    assert distances.min() >= 0
 
 
 def test_nearness_costs_nothing_on_codes_and_more_away_from_them(space):
     latents = space.random(2, seeded())
-    cost = space.penalty(nearness=1.0)
+    cost = space.penalty(1.0)
     assert cost(latents).abs().max() < 1e-6
     away = (latents + 0.1 * space.limits.scale).requires_grad_()
     assert (cost(away) > 0).all()
     cost(away).sum().backward()
     assert away.grad.abs().sum() > 0
-    torch.testing.assert_close(space.shares(away).sum(-1), torch.ones(2, space.tokenizer.grid**2))
 
 
 def test_zoom_and_pan_move_the_picture():
@@ -456,6 +561,14 @@ def test_refining_starts_from_the_best_candidate_and_never_loses(run, tmp_path):
     assert result["arguments"]["settings"]["learning_rate"] == 0.03
 
 
+def test_without_a_transformer_the_prior_is_left_out(run, tmp_path, capsys):
+    bare = tmp_path / "bare"
+    shutil.copytree(run.path, bare)
+    (bare / "dalle.safetensors").unlink()
+    command.main(["a red", "--run", str(bare), "--out", str(tmp_path / "out"), *SMALL])
+    assert "no transformer yet: painting without" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -465,6 +578,8 @@ def test_refining_starts_from_the_best_candidate_and_never_loses(run, tmp_path):
         (["x", "--refine", "--start", "noise"], "--refine starts"),
         (["--prompt", "x", "--start", "sample"], "give it first"),
         (["x", "--num-images", "0"], "one picture or more"),
+        (["x", "--prior", "-1"], "0 or more"),
+        (["--prompt", "x", "--prior-text"], "asks the transformer with the text"),
     ],
 )
 def test_impossible_wishes_are_refused(options, complaint):

@@ -10,8 +10,9 @@ import tyro
 from pydantic import Field
 
 from dalle_mini_impl.config import Config, ConfigError
+from dalle_mini_impl.optimisation.code_prior import CodePriorConfig
+from dalle_mini_impl.optimisation.config import OptimisationConfig
 from dalle_mini_impl.optimisation.cutouts import CutoutsConfig
-from dalle_mini_impl.optimisation.loop import OptimisationConfig
 
 
 class FilmConfig(Config):
@@ -64,10 +65,12 @@ class OptimizeArguments:
     """Steps, rates and cutouts."""
     nearness: float = 0.1
     """Weight of the distance to the nearest codes."""
-    prior: float = 0.0
-    """Weight of the codes' unlikeliness to the transformer, in nats per code."""
+    prior: float = 0.1
+    """Weight of the codes' unlikeliness to the transformer, in nats per code; 0 does without."""
     prior_text: bool = False
     """Ask the transformer with the text, not for pictures in general."""
+    proposals: CodePriorConfig = field(default_factory=CodePriorConfig)
+    """How the transformer proposes likelier codes close by, where --prior is not 0."""
     film: FilmConfig = field(default_factory=FilmConfig)
     """Frames, film and motion."""
     clip: str | None = None
@@ -78,10 +81,13 @@ class OptimizeArguments:
 
 REFINING = OptimizeArguments(
     refine=True,
-    prior=0.1,
     prior_text=True,
+    proposals=CodePriorConfig(settling=1.0),
     settings=OptimisationConfig(
-        steps=100, learning_rate=0.03, cutouts=CutoutsConfig(whole=0.75, smallest=0.8)
+        steps=100,
+        learning_rate=0.03,
+        propose_after=0.0,
+        cutouts=CutoutsConfig(whole=0.75, smallest=0.8),
     ),
 )
 """Defaults with --refine: the candidate is mostly right already."""
@@ -111,6 +117,10 @@ def check(arguments: OptimizeArguments) -> None:
         raise ConfigError(f"--init and --start {arguments.start} exclude each other: give one")
     if arguments.refine and (arguments.init or arguments.start not in (None, "sample")):
         raise ConfigError("--refine starts from the transformer's candidate: no --init or --start")
+    if arguments.prior < 0 or arguments.nearness < 0:
+        raise ConfigError("--prior and --nearness are weights of costs: give 0 or more")
+    if arguments.prior and arguments.prior_text and arguments.text is None:
+        raise ConfigError("--prior-text asks the transformer with the text: give it first")
     if start_of(arguments) == "sample" and arguments.text is None:
         raise ConfigError("the transformer samples from a text: give it first, before --prompt")
 

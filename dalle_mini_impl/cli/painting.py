@@ -11,8 +11,9 @@ from dalle_mini_impl.cli.optimize import OptimizeArguments, start_of
 from dalle_mini_impl.cli.sample import open_picture, write_json
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.images import contact_sheet, save_png, to_images, to_tensor
-from dalle_mini_impl.optimisation.code_space import CodeSpace, Prior
-from dalle_mini_impl.optimisation.loop import Snapshot, optimize
+from dalle_mini_impl.optimisation.code_prior import CodePrior
+from dalle_mini_impl.optimisation.code_space import CodeSpace
+from dalle_mini_impl.optimisation.loop import Proposals, Snapshot, optimize
 from dalle_mini_impl.optimisation.prompts import Prompt, PromptScore, parse_prompt
 from dalle_mini_impl.optimisation.record import curve, save_film
 from dalle_mini_impl.optimisation.result import Optimised
@@ -39,7 +40,10 @@ def paint(arguments: OptimizeArguments) -> None:
     score = PromptScore.of(clip, texts, opened)
 
     sampled = start_of(arguments) == "sample"
-    model = TextToImage.from_pretrained(run, device) if sampled or arguments.prior else None
+    asked = arguments.prior > 0 and run.has_weights("dalle")
+    if arguments.prior and not asked and not sampled:
+        print(f"{run.path} has no transformer yet: painting without the code prior")
+    model = TextToImage.from_pretrained(run, device) if sampled or asked else None
     tokenizer = model.image_tokenizer if model else load_image_tokenizer(run).to(device)
     space = CodeSpace(tokenizer.eval().requires_grad_(False))
     start = begin(arguments, space, model)
@@ -49,8 +53,7 @@ def paint(arguments: OptimizeArguments) -> None:
     film = arguments.film
     moves = film.zoom != 1 or film.pan != (0.0, 0.0)
     recorder = Recorder(arguments, settings.steps)
-    said = arguments.text if arguments.prior_text else None
-    prior = code_prior(model, said) if model and arguments.prior else None
+    proposals = propose(arguments, model, space) if model and asked else None
     painted = optimize(
         space.decode,
         score,
@@ -59,9 +62,10 @@ def paint(arguments: OptimizeArguments) -> None:
         torch.Generator().manual_seed(arguments.seed),
         size=clip.image_size,
         limits=space.limits,
-        penalty=space.penalty(arguments.nearness, prior, arguments.prior),
+        penalty=space.penalty(arguments.nearness) if arguments.nearness else None,
         travel=space.travel(film.zoom, film.pan) if moves else None,
         travel_every=film.every,
+        proposals=proposals,
         progress=recorder,
     )
     write(arguments, run, clip, painted, space, recorder.frames)
@@ -94,14 +98,12 @@ def begin(arguments: OptimizeArguments, space: CodeSpace, model: TextToImage | N
     return space.random(count, generator)
 
 
-def code_prior(model: TextToImage, text: str | None) -> Prior:
-    """What the transformer thinks of every code, given the codes before it and the text, if any."""
-    ids = torch.from_numpy(model.captions.encode([text or ""])).to(model.device)
-
-    def log_probabilities(codes: Tensor) -> Tensor:
-        return model.dalle(ids.expand(len(codes), -1), codes).image.float().log_softmax(dim=-1)
-
-    return log_probabilities
+def propose(arguments: OptimizeArguments, model: TextToImage, space: CodeSpace) -> Proposals:
+    """What the transformer proposes, given the text or for pictures in general."""
+    said = arguments.text if arguments.prior_text and arguments.text else ""
+    captions = torch.from_numpy(model.captions.encode([said])).to(model.device)
+    prior = CodePrior(model.dalle, space, captions, arguments.proposals)
+    return Proposals(prior.propose, prior.cost(arguments.prior))
 
 
 class Recorder:
@@ -125,7 +127,8 @@ class Recorder:
         took = (time.monotonic() - self.begun) / (step + 1)
         print(
             f"step {step}/{self.steps}  loss {snapshot.record['loss']:.4f}  "
-            f"score {snapshot.record['score']:.4f}  {1000 * took:.0f} ms/step",
+            f"score {snapshot.record['score']:.4f}  best {snapshot.record['best']:.4f}  "
+            f"{1000 * took:.0f} ms/step",
             flush=True,
         )
 

@@ -11,11 +11,6 @@ from dalle_mini_impl.models.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.optimisation.cutouts import warp
 from dalle_mini_impl.optimisation.loop import Limits
 
-Prior = Callable[[Tensor], Tensor]
-"""Codes `b n` to log-probabilities `b n k` of every code at every place."""
-LEAST = -20.0
-"""Floor of a prior's log-probabilities: an impossible code must not cost infinitely much."""
-
 
 class ReturningClamp(torch.autograd.Function):
     """Clamp to [0, 1] that lets a gradient through where it leads back into the range.
@@ -105,44 +100,32 @@ class CodeSpace:
 
     # Penalties and motion.
 
-    def penalty(
-        self, nearness: float = 0.0, prior: Prior | None = None, prior_weight: float = 0.0
-    ) -> Callable[[Tensor], Tensor]:
-        """What being away from codes, or at unlikely ones, costs each row of latents.
+    def penalty(self, nearness: float) -> Callable[[Tensor], Tensor]:
+        """What being away from codes costs each row of latents.
 
         nearness: weight of the squared distance to the nearest code, in squared deviations of the
-        codebook, averaged over places and channels. prior_weight: weight of -log p of the code at
-        each place, in nats, averaged over places; the gradient comes through shares that fall
-        with the distance to every code.
+        codebook, averaged over places and channels.
         """
         scale = self.limits.scale
 
         def cost(latents: Float[Tensor, "b d g g"]) -> Float[Tensor, "b"]:
-            total = latents.new_zeros(len(latents))
-            if nearness:
-                nearest = self.from_codes(self.codes(latents))
-                away = (latents - nearest).square().mean(dim=(1, 2, 3))
-                total = total + nearness * away / scale**2
-            if prior is not None and prior_weight:
-                with torch.no_grad():
-                    log_probabilities = prior(self.codes(latents)).clamp(min=LEAST)
-                shares = self.shares(latents)
-                total = total - prior_weight * (shares * log_probabilities).sum(-1).mean(-1)
-            return total
+            nearest = self.from_codes(self.codes(latents))
+            return nearness * (latents - nearest).square().mean(dim=(1, 2, 3)) / scale**2
 
         return cost
 
-    def shares(self, latents: Float[Tensor, "b d g g"]) -> Float[Tensor, "b n k"]:
-        """How much each place belongs to each code: softmax of minus the squared distances."""
+    def distances(self, latents: Float[Tensor, "b d g g"]) -> Float[Tensor, "b n k"]:
+        """Squared distance of each place to every code, in squared deviations of the codebook.
+
+        Averaged over channels, so that it does not grow with their number.
+        """
         points = latents.flatten(2).transpose(1, 2)
-        distances = (
+        squares = (
             points.square().sum(-1, keepdim=True)
             - 2 * points @ self.vectors.T
             + self.vectors.square().sum(-1)
         )
-        # Distances grow with the number of channels; the softness should not.
-        unit = self.limits.scale**2 * self.vectors.shape[1]
-        return (-distances / (0.25 * unit)).softmax(dim=-1)
+        return squares.clamp(min=0) / (self.limits.scale**2 * self.vectors.shape[1])
 
     def travel(
         self, zoom: float = 1.0, pan: tuple[float, float] = (0.0, 0.0)

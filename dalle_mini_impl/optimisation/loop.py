@@ -6,37 +6,16 @@ better), and calls nothing else that is not passed in.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
-from dalle_mini_impl.config import Config
-from dalle_mini_impl.optimisation.cutouts import CutoutsConfig, cut, draw_views
-from dalle_mini_impl.optimisation.result import Best, Optimised, Record
+from dalle_mini_impl.optimisation.config import OptimisationConfig
+from dalle_mini_impl.optimisation.cutouts import cut, draw_views
+from dalle_mini_impl.optimisation.judge import Judge, total_variation
+from dalle_mini_impl.optimisation.result import Optimised, Record
 from dalle_mini_impl.training.schedules import cosine
-
-
-class OptimisationConfig(Config):
-    """How long and how boldly the latents are pushed."""
-
-    steps: int = Field(300, gt=0)
-    """Steps of the optimiser."""
-    learning_rate: float = Field(0.1, gt=0)
-    """Largest change of a latent in a step, in deviations of the codebook."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """How the learning rate falls after its warmup."""
-    warmup: float = Field(0.05, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises from zero."""
-    final_learning_rate: float = Field(0.1, ge=0, le=1)
-    """Share of the learning rate that the cosine ends at."""
-    total_variation: float = Field(0.0, ge=0)
-    """Weight of the mean difference of neighbouring pixels: more makes pictures smoother."""
-    cutouts: CutoutsConfig = CutoutsConfig()
-    """What the score sees of the picture."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +26,16 @@ class Limits:
     high: Float[Tensor, "1 d 1 1"]
     scale: float
     """A typical difference between codes, per channel."""
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Other places that the latents might be at, and what it costs to be anywhere."""
+
+    draw: Callable[[Tensor, float, torch.Generator], Tensor]
+    """Latents `b d g g` and progress in [0, 1] to `m d g g`: m = n · b, rows varying fastest."""
+    cost: Callable[[Tensor], Tensor]
+    """Any rows of latents to one number each, subtracted from the held-out score."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +59,14 @@ def optimize(
     penalty: Callable[[Tensor], Tensor] | None = None,
     travel: Callable[[Tensor], Tensor] | None = None,
     travel_every: int = 1,
+    proposals: Proposals | None = None,
     progress: Callable[[Snapshot], None] | None = None,
 ) -> Optimised:
     """Climb `score(cutouts of decode(latents))` from `start`; Ctrl-C returns the best so far.
+
+    The best is chosen by other views than those that are climbed, so that pixels which please
+    these alone do not count. With proposals only they and the start are candidates, each at its
+    cost; those that are not better are not moved to.
 
     Args:
         decode: latents `b d g g` to pictures `b 3 h w` in [0, 1], differentiable.
@@ -82,13 +76,18 @@ def optimize(
         limits: box and unit of the latents; none leaves them free, with a unit of 1.
         penalty: latents to one number each, subtracted from the score.
         travel: moves the latents (zoom, pan) before every `travel_every`-th step, for films.
+        proposals: asked every `propose_every` steps, from `propose_after` of them on.
     Raises FloatingPointError where a gradient stops being a number.
     """
     latents = start.detach().clone().requires_grad_()
     unit = limits.scale if limits is not None else 1.0
     # Adam's steps have about the size of its learning rate, whatever the score's scale.
     optimizer = torch.optim.Adam([latents], betas=(0.9, 0.99))
-    best: Best | None = None
+    judge = Judge(decode, score, settings, size, penalty)
+    # Until the first proposals the best is by the score alone, and counts if they never come.
+    best, settled = judge(0, latents), None
+    if proposals is not None:
+        settled = judge(0, latents, proposals.cost)
     history: list[Record] = []
     interrupted = False
     try:
@@ -97,17 +96,27 @@ def optimize(
                 with torch.no_grad():
                     latents.copy_(travel(latents.detach()))
                 optimizer.state.clear()  # Its averages belong to where the latents were.
+            if proposals is not None and settled is not None and _proposes(settings, step):
+                drawn = proposals.draw(latents.detach(), step / settings.steps, generator)
+                found = judge(step, drawn, proposals.cost).of_groups(len(latents))
+                settled = best = settled.or_better(found)
+                with torch.no_grad():
+                    # A moving camera must not be sent back to where the best was seen.
+                    latents.copy_(found.latents if travel is not None else best.latents)
+                optimizer.state.clear()
             rate = settings.learning_rate * unit * _rate(settings, step / settings.steps)
             optimizer.zero_grad()
             images = decode(latents)
-            whole, mean, variation, cost = _push(
+            mean, variation, cost = _push(
                 latents, images, score, settings, generator, size or images.shape[-1], penalty
             )
-            objective = whole - settings.total_variation * variation - cost
-            best = Best.of(best, step, latents, images, whole, objective)
+            seen = judge(step, latents, images=images)
+            if settled is None or best is not settled:
+                best = best.or_better(seen)
             record: Record = {
                 "step": step,
-                "score": float(whole.mean()),
+                "score": float(seen.scores.mean()),
+                "best": float(best.scores.mean()),
                 "loss": float(-mean.mean()),
                 "total_variation": float(variation.mean()),
                 "penalty": float(cost.mean()),
@@ -129,17 +138,15 @@ def optimize(
                 with torch.no_grad():
                     latents.copy_(latents.clamp(limits.low, limits.high))
     except KeyboardInterrupt:
-        if best is None:
+        if not history:
             raise
         interrupted = True
-    assert best is not None
     return Optimised(**vars(best), history=tuple(history), interrupted=interrupted)
 
 
-def total_variation(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
-    """Mean absolute difference of neighbouring pixels, both ways."""
-    across = images.diff(dim=-1).abs().mean(dim=(1, 2, 3))
-    return across + images.diff(dim=-2).abs().mean(dim=(1, 2, 3))
+def _proposes(settings: OptimisationConfig, step: int) -> bool:
+    begun = step > settings.propose_after * settings.steps
+    return begun and (step % settings.propose_every == 0 or step == settings.steps)
 
 
 def _push(
@@ -150,10 +157,10 @@ def _push(
     generator: torch.Generator,
     size: int,
     penalty: Callable[[Tensor], Tensor] | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Add the loss's gradient to the latents.
 
-    Returns per row: score of the whole picture, of the cutouts, total variation, penalty.
+    Returns per row: mean score of the cutouts, total variation, penalty.
     """
     # The pictures' own gradient is gathered chunk by chunk, then sent through decode once.
     pixels = images.detach().requires_grad_()
@@ -173,12 +180,7 @@ def _push(
         cost = penalty(latents)
         if cost.requires_grad:
             cost.sum().backward()
-    with torch.no_grad():
-        shown = pixels.detach()
-        if shown.shape[-1] != size:
-            shown = F.interpolate(shown, (size, size), mode="bilinear", antialias=True)
-        whole = score(shown).to(mean)
-    return whole, mean, variation.detach(), cost.detach()
+    return mean, variation.detach(), cost.detach()
 
 
 def _rate(settings: OptimisationConfig, progress: float) -> float:

@@ -1,0 +1,105 @@
+"""What a transformer makes of codes: how likely they are, and likelier ones close by.
+
+A transformer that reads codes in order says little about noise: after an impossible code every
+next one is impossible too, and the gradient of its likelihood leads nowhere. What works is to let
+it paint anew, each code drawn from p(code | codes before) · exp(-closeness · distance to the
+present latent): the part of a picture that the score wants stays, the rest becomes plausible.
+"""
+
+from collections.abc import Callable
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from dalle_mini_impl.config import Config
+from dalle_mini_impl.models.dalle import Dalle
+from dalle_mini_impl.optimisation.code_space import CodeSpace
+from dalle_mini_impl.sampling import SamplingConfig, decode, log_likelihood
+
+
+class CodePriorConfig(Config):
+    """How maps are drawn near the present one."""
+
+    count: int = Field(4, gt=0)
+    """Maps drawn for each picture at a time; the best of them is kept if it is better."""
+    closest: float = Field(4.0, gt=0)
+    """Largest weight of the distance to the present map where a part is painted anew."""
+    loosest: float = Field(0.25, gt=0)
+    """Smallest such weight; each map draws its own between the two."""
+    held: float = Field(32.0, gt=0)
+    """Weight of the distance outside the part that is painted anew."""
+    settling: float = Field(8.0, ge=1)
+    """How many times closer the first maps stay than the last."""
+
+
+class CodePrior:
+    """Likelihood and proposals of a transformer, given texts or for pictures in general."""
+
+    def __init__(
+        self, dalle: Dalle, space: CodeSpace, captions: Int[Tensor, "c t"], config: CodePriorConfig
+    ):
+        """captions: one for all pictures or one for each; all padding for pictures in general."""
+        self.dalle, self.space, self.captions, self.config = dalle, space, captions, config
+
+    @torch.no_grad()
+    def log_likelihood(self, latents: Float[Tensor, "b d g g"]) -> Float[Tensor, "b"]:
+        """log p of each row's nearest codes, in nats per code."""
+        codes = self.space.codes(latents)
+        logits = self.dalle(self._captions(len(codes)), codes).image
+        return log_likelihood(logits.float(), codes) / codes.shape[1]
+
+    @torch.no_grad()
+    def propose(
+        self, latents: Float[Tensor, "b d g g"], progress: float, generator: torch.Generator
+    ) -> Float[Tensor, "m d g g"]:
+        """`count` maps near each row, m = count · b, the rows varying fastest.
+
+        progress: in [0, 1], from maps that stay close to those that move freely.
+        """
+        rows = repeat(latents, "b d h w -> (n b) d h w", n=self.config.count)
+        closeness = self.closeness(len(rows), progress, generator).to(latents)
+        bias = -closeness[:, :, None] * self.space.distances(rows)
+        noise = torch.rand(closeness.shape, generator=generator).to(latents)
+        dalle = self.dalle
+        cache = dalle.empty_cache(len(rows))
+        first = dalle.prefill(self._captions(len(rows)), cache)
+
+        def step(code: Tensor, above: Tensor, index: int) -> Tensor:
+            at = torch.tensor([index], device=code.device)
+            reach = dalle.text_length + index + 1
+            return dalle.step(code, above, at, cache, reach=reach) + bias[:, index + 1]
+
+        plain = SamplingConfig(guidance=1.0)
+        return self.space.from_codes(decode(first + bias[:, 0], step, noise, dalle.grid, plain))
+
+    def closeness(
+        self, rows: int, progress: float, generator: torch.Generator
+    ) -> Float[Tensor, "m n"]:
+        """The weight of the distance at each place: low within a random rectangle, high outside.
+
+        Half of the rectangles are the whole map.
+        """
+        config, grid = self.config, self.dalle.grid
+        shares = torch.rand(rows, 6, generator=generator)
+        whole = shares[:, 0] < 0.5
+        least = min(2, grid)
+        sides = least + (shares[:, 1:3] * (grid - least + 1)).floor()
+        sides[whole] = grid
+        corners = (shares[:, 3:5] * (grid - sides + 1)).floor()
+        axis = torch.arange(grid)
+        inside = (axis >= corners[:, :, None]) & (axis < (corners + sides)[:, :, None])
+        drawn = config.loosest * (config.closest / config.loosest) ** shares[:, 5]
+        drawn = drawn * config.settling ** (1 - progress)
+        free = inside[:, 0, :, None] & inside[:, 1, None, :]
+        weights = torch.where(free, drawn[:, None, None], max(config.held, config.closest))
+        return rearrange(weights, "m h w -> m (h w)")
+
+    def cost(self, weight: float) -> Callable[[Tensor], Tensor]:
+        """`weight` · -log p per code, of any rows of latents."""
+        return lambda latents: -weight * self.log_likelihood(latents)
+
+    def _captions(self, rows: int) -> Int[Tensor, "m t"]:
+        return self.captions.repeat(rows // len(self.captions), 1)
