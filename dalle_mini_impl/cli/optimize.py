@@ -65,7 +65,7 @@ class OptimizeArguments:
     """Steps, rates and cutouts."""
     nearness: float = 0.1
     """Weight of the distance to the nearest codes."""
-    prior: float = 0.1
+    prior: float = 0.2
     """Weight of the codes' unlikeliness to the transformer, in nats per code; 0 does without."""
     prior_text: bool = False
     """Ask the transformer with the text, not for pictures in general."""
@@ -81,6 +81,7 @@ class OptimizeArguments:
 
 REFINING = OptimizeArguments(
     refine=True,
+    prior=1.0,
     prior_text=True,
     proposals=CodePriorConfig(settling=1.0),
     settings=OptimisationConfig(
