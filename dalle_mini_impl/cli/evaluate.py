@@ -21,14 +21,14 @@ class EvaluateArguments:
 
     run: Path | None = None
     """Run folder; the newest run with an image tokenizer under runs/ if not given."""
-    suite: Literal["shapes"] | None = None
-    """Judge pictures of the prompt suite by rule (for runs of shapes); else held-out data."""
+    suite: Literal["shapes", "panels"] | None = None
+    """Judge pictures of a prompt suite by rule (for runs of that name); else held-out data."""
     guidance: tuple[float, ...] = ()
     """Guidance scales; the run's own if not given. Held-out data is measured at the first."""
     candidates: tuple[int, ...] = (1, 4, 16)
     """Best of how many; the largest number is painted for each caption."""
     per_task: int = 100
-    """With --suite: prompts for each task and half."""
+    """With --suite: prompts for each task or change and half."""
     split: Literal["validation", "held_out"] = "validation"
     """Without --suite: unseen pictures, or those that data.held_out_captions keeps aside."""
     max_examples: int = 512
@@ -52,14 +52,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     from dalle_mini_impl.run import RunFolder, newest
 
     run = RunFolder.open(arguments.run) if arguments.run else newest(weights="image_tokenizer")
-    if arguments.suite is not None and run.experiment.data.path != "shapes":
+    if arguments.suite is not None and run.experiment.data.path != arguments.suite:
         raise ConfigError(
             f"--suite {arguments.suite}: {run.path} was trained on {run.experiment.data.path}, "
-            "not on shapes; leave --suite out to measure it on its own held-out data"
+            f"not on {arguments.suite}; leave --suite out to measure it on its own held-out data"
         )
     out = arguments.out or run.path / "evaluation"
     out.mkdir(parents=True, exist_ok=True)
-    (judge_suite if arguments.suite else measure_collection)(run, arguments, out, say)
+    measures = {None: measure_collection, "shapes": judge_suite, "panels": judge_panels}
+    measures[arguments.suite](run, arguments, out, say)
 
 
 def check(arguments: EvaluateArguments) -> None:
@@ -136,6 +137,59 @@ def judge_suite(
     write(out / "suite.json", json.dumps(values, ensure_ascii=False) + "\n")
     write(out / "suite.html", page)
     report(f"\n{out / 'suite.json'}\n{out / 'suite.html'}")
+
+
+def judge_panels(
+    run: "RunFolder", arguments: EvaluateArguments, out: Path, report: Callable[[str], None]
+) -> None:
+    """Give upper halves, paint and judge the lower ones, write panels.json and panels.html."""
+    from dalle_mini_impl.evaluation.panel_suite import (
+        count_panel_cells,
+        judge_panel_reconstructions,
+        panel_figures,
+        panel_prompts,
+        run_panel_suite,
+        shipped_ranking,
+    )
+    from dalle_mini_impl.evaluation.panel_suite_page import (
+        best_panel_guidance,
+        panel_page,
+        panel_tables,
+    )
+    from dalle_mini_impl.evaluation.suite import SuiteSettings
+    from dalle_mini_impl.evaluation.suite_page import Scores, reconstruction_table
+    from dalle_mini_impl.pipeline import TextToImage
+
+    model = TextToImage.from_pretrained(run, arguments.device)
+    settings = SuiteSettings(
+        arguments.guidance or (model.sampling.guidance,),
+        tuple(sorted(set(arguments.candidates))),
+        arguments.per_task,
+        arguments.seed,
+        arguments.batch_size,
+    )
+    panels = run.experiment.data.panels
+    outcomes = run_panel_suite(model, panels, settings, report)
+    cells = count_panel_cells(outcomes, settings.candidates)
+    scores = Scores(cells, shipped_ranking(model))
+    best = best_panel_guidance(scores)
+    prompts = panel_prompts(panels, settings.per_task, settings.seed)
+    reconstructions = judge_panel_reconstructions(model, prompts)
+    tables = [*panel_tables(scores), reconstruction_table(reconstructions)]
+    names = ("half", "score", "successes", "trials")
+    values = {
+        "run": str(run.path),
+        "ranking": scores.shipped,
+        "best_guidance": best,
+        **panel_figures(outcomes, cells, settings),
+        "reconstructions": [dict(zip(names, row, strict=True)) for row in reconstructions],
+    }
+    for table in tables:
+        report(f"\n{table}")
+    page = panel_page(f"Panels suite: {run.path.name}", tables, outcomes, best)
+    write(out / "panels.json", json.dumps(values, ensure_ascii=False) + "\n")
+    write(out / "panels.html", page)
+    report(f"\n{out / 'panels.json'}\n{out / 'panels.html'}")
 
 
 def measure_collection(

@@ -53,7 +53,7 @@ def find_scene(image: UInt8[np.ndarray, "h w 3"]) -> Scene:
     if image.shape[0] != CANVAS:
         image = np.asarray(Image.fromarray(image).resize((CANVAS, CANVAS), Image.Resampling.BOX))
     pixels = image.astype(np.float32)
-    ground, name = _background(pixels)
+    ground, name = find_background(pixels)
     offsets = np.pad(pixels - ground, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)))
     regions, _ = ndimage.label((offsets**2).sum(-1) > CONTRAST**2)
     objects: list[Object] = []
@@ -75,7 +75,7 @@ def find_scene(image: UInt8[np.ndarray, "h w 3"]) -> Scene:
     return Scene(tuple(objects), name)
 
 
-def _background(pixels: Float[np.ndarray, "h w 3"]) -> tuple[Float[np.ndarray, "3"], str]:
+def find_background(pixels: Float[np.ndarray, "h w 3"]) -> tuple[Float[np.ndarray, "3"], str]:
     """The value and name of the background that most pixels lie nearest to."""
     palette = np.array([*BACKGROUNDS.values(), *COLORS.values()], dtype=np.float32)
     flat = pixels.reshape(-1, 3)
