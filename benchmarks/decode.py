@@ -69,6 +69,8 @@ class Drawer:
     ours: bool = False
     guided: bool = True
     """Whether it can guide."""
+    compiled: bool = False
+    """Whether its first call compiles."""
     sweeps: bool = False
     """Whether it takes part where captions differ and in the measurement of growth."""
 
@@ -91,13 +93,15 @@ def run(options: DecodeOptions, session: Session) -> list[Table]:
     return tables
 
 
-def contenders(shape: Shape, session: Session, precision: str) -> list[Drawer]:
-    """All that are installed, with weights of one type."""
+def contenders(
+    shape: Shape, session: Session, precision: str, growing: bool = False
+) -> list[Drawer]:
+    """All that are installed, with weights of one type; `growing`: those that are swept."""
     dtype, device, compiled = DTYPES[precision], session.device, session.common.compile
     dalle = ours.build_dalle(shape, device).to(dtype).eval()
     work = ours.work_of(dalle)
     found = [
-        Drawer(f"this project, {name}", draw, work, ours=True, sweeps=True)
+        Drawer(f"this project, {name}", draw, work, True, compiled=name != "eager", sweeps=True)
         for name, draw in ours.decoders(dalle, compiled).items()
     ]
     if peers.present(peers.LLAMA):
@@ -105,10 +109,11 @@ def contenders(shape: Shape, session: Session, precision: str) -> list[Drawer]:
         llama = llama.to(dtype).eval()
         draw = peers.llama_decoder(llama, shape)
         found.append(Drawer(f"{peers.LLAMA}, static cache", draw, work, sweeps=True))
-        if compiled:
+        if compiled and not growing:
             draw = peers.llama_decoder(llama, shape, compiled=True)
-            found.append(Drawer(f"{peers.LLAMA}, compiled", draw, work, guided=False))
-    if peers.present(peers.DALLE):
+            name = f"{peers.LLAMA}, compiled"
+            found.append(Drawer(name, draw, work, guided=False, compiled=True))
+    if peers.present(peers.DALLE) and not growing:
         peer, work = peers.build_dalle_pytorch(shape, device)
         peer = peer.to(dtype).eval()
         draw = peers.dalle_pytorch_decoder(peer, repaired=False)
@@ -152,6 +157,7 @@ def time_case(
                 partial(
                     decoding_floor, shape, drawer.work, rows, prompts, session.floors, precision
                 ),
+                compiled=drawer.compiled,
             )
             for drawer in drawers
             if (drawer.guided or not guided) and (drawer.sweeps or case.captions == 1)
@@ -165,7 +171,7 @@ def sweep(session: Session, precision: str) -> Table:
     """Batch 1 to 256, grid 8×8 to 32×32, depth and width, one changed at a time."""
     rows: list[Row] = []
     for name, shape, case in growth(session.common.shape):
-        drawers = [d for d in contenders(shape, session, precision) if d.sweeps]
+        drawers = contenders(shape, session, precision, growing=True)
         rows += time_case(name, case, shape, drawers, session, precision)
     return Table("decode-sweep", f"How the cost of decoding grows ({precision})", rows)
 

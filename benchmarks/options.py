@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import torch._dynamo
 
 from benchmarks.floors import Floors
 from benchmarks.shape import Shape
@@ -59,6 +60,9 @@ class Session:
     def begin(cls, common: Common, threads: int) -> "Session":
         """Set the number of threads and find the device."""
         torch.set_num_threads(common.threads or threads)
+        if common.compile:
+            # Models of one class share compiled code; beyond the limit they would run eager.
+            torch._dynamo.config.recompile_limit = 128
         device = torch.device(common.device)
         return cls(common, device, Floors(device, common.quick))
 

@@ -43,9 +43,9 @@ def work_of(model: Dalle) -> Work:
     """What the model multiplies."""
     return Work(
         parameters=count(model),
-        blocks=sum(p.numel() for p in model.blocks.parameters() if p.ndim > 1),
-        image_head=model.image_head.weight.numel(),
-        text_head=model.text_head.weight.numel(),
+        blocks=matrices(model.blocks),
+        image_head=matrices(model.image_head),
+        text_head=matrices(model.text_head),
         attention_width=model.config.width,
     )
 
@@ -55,9 +55,14 @@ def count(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
+def matrices(module: nn.Module) -> int:
+    """Weights that are multiplied, gains and biases left out."""
+    return sum(p.numel() for p in module.parameters() if p.ndim > 1)
+
+
 def decoders(model: Dalle, compiled: bool) -> dict[str, Decoder]:
     """The ways in which this project draws codes, by name."""
-    device = model.image_head.weight.device
+    device = next(model.parameters()).device
 
     @torch.inference_mode()
     def eager(captions: Tensor, pictures: int, guidance: float) -> Tensor:

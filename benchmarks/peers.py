@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.ours import count
+from benchmarks.ours import count, matrices
 from benchmarks.shape import Shape, Work
 
 LLAMA = "Llama (transformers)"
@@ -102,8 +102,7 @@ def build_llama(shape: Shape, device: torch.device) -> tuple[nn.Module, Work]:
     )
     model = transformers.LlamaForCausalLM(config).to(device)
     head = model.lm_head.weight.numel()
-    layers = sum(p.numel() for p in model.model.layers.parameters() if p.ndim > 1)
-    return model, Work(count(model), layers, head, head, shape.width)
+    return model, Work(count(model), matrices(model.model.layers), head, head, shape.width)
 
 
 def llama_decoder(

@@ -25,6 +25,8 @@ class Contender:
     floor: Callable[[], float] | None = None
     """Seconds that the same work takes at the least on this hardware; asked for afterwards."""
     note: str = ""
+    compiled: bool = False
+    """Whether its first call may compile, and so tells nothing of how long a call takes."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def measure(
 
 def _calls_per_turn(contender: Contender, device: torch.device) -> int:
     once = _turn(contender, 1, device)
-    if once < LONG:
+    if once < LONG or contender.compiled:
         once = _turn(contender, 1, device)
     return max(1, round(SHORTEST / max(once, 1e-6)))
 

@@ -74,7 +74,8 @@ def contenders(
         def floor() -> float:
             return training_flops(shape, work, examples) / session.floors.peak(precision)
 
-        found.append(Contender(name, step, own, work.parameters, floor, note))
+        compiled = name.endswith("compiled")
+        found.append(Contender(name, step, own, work.parameters, floor, note, compiled))
 
     optimizers: tuple[tuple[Literal["muon", "adamw"], str], ...] = (
         ("muon", "Muon + AdamW"),
