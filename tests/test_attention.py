@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dalle_mini_impl.models.attention import dalle_patterns, pattern_mask
-from dalle_mini_impl.models.transformer import attend_in_parts
+from dalle_mini_impl.models.attention import block_mask, dalle_patterns, pattern_mask
+from dalle_mini_impl.models.transformer import attend, attend_in_parts
 
 TEXT, GRID = 3, 4
 LENGTH = TEXT + GRID * GRID
@@ -54,4 +54,34 @@ def test_attention_written_out_equals_the_fused_one(causal, pattern):
     torch.testing.assert_close(
         attend_in_parts(query, key, value, mask, causal),
         F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal),
+    )
+
+
+@pytest.mark.parametrize("pattern", ["full", "row", "column", "convolution"])
+def test_block_masks_hide_what_dense_masks_hide(pattern):
+    text, grid = 20, 16
+    length = text + grid * grid - 1
+    dense = pattern_mask(pattern, text, length, grid)
+    blocks = block_mask(pattern, text, length, grid)
+    position = torch.arange(length)
+    zero = torch.zeros((), dtype=torch.long)
+    seen = blocks.mask_mod(zero, zero, position[:, None], position[None, :])
+    assert torch.equal(seen, dense)
+    size = blocks.BLOCK_SIZE[0]
+    padded = F.pad(dense, (0, -length % size, 0, -length % size))
+    used = padded.unfold(0, size, size).unfold(1, size, size).flatten(2).any(dim=2)
+    assert torch.equal(blocks.to_dense()[0, 0].bool(), used)
+    assert not used.all()
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:.*flex_attention.*")
+@pytest.mark.parametrize("pattern", ["row", "column", "convolution"])
+def test_attention_in_blocks_equals_the_masked_one(pattern):
+    query, key, value = torch.randn(3, 2, 4, LENGTH, 16)
+    blocks = block_mask(pattern, TEXT, LENGTH, GRID)
+    dense = pattern_mask(pattern, TEXT, LENGTH, GRID)
+    torch.testing.assert_close(
+        attend(query, key, value, blocks, causal=False),
+        attend(query, key, value, dense, causal=False),
     )

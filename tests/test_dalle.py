@@ -101,3 +101,30 @@ def test_only_the_first_pad_counts_as_text():
     captions = torch.tensor([[5, 6, 0, 0], [1, 2, 3, 4], [0, 0, 0, 0]])
     expected = torch.tensor([[1.0, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
     assert torch.equal(real_tokens(captions), expected)
+
+
+def saved_bytes(model: Dalle) -> tuple[int, list[torch.Tensor]]:
+    """What a training pass keeps for its backward pass, and the gradients it ends in."""
+    captions, codes = batch()
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = model(captions, codes)
+    (logits.text.square().mean() + logits.image.square().mean()).backward()
+    size = sum(size for place, size in kept.items() if place not in parameters)
+    return size, [p.grad for p in model.parameters()]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_checkpointed_blocks_keep_less_and_have_the_same_gradients(variant):
+    plain, gradients = saved_bytes(build(**VARIANTS[variant]))
+    spared, again = saved_bytes(build(**VARIANTS[variant], checkpoint_activations=True))
+    assert spared < plain / 4
+    for ours, theirs in zip(again, gradients, strict=True):
+        assert torch.equal(ours, theirs)

@@ -5,11 +5,13 @@ Every pattern is causal and lets image positions see all of the text; they diffe
 image positions an image position sees (Ramesh et al. 2021, arXiv 2102.12092, Appendix B.1).
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 Pattern = Literal["full", "row", "column", "convolution"]
 
@@ -23,22 +25,49 @@ def pattern_mask(
     image grid; window: side of the convolution pattern's neighbourhood, odd.
     """
     position = torch.arange(length)
-    causal = position[:, None] >= position[None, :]
+    return sight(pattern, text, grid, window)(position[:, None], position[None, :])
+
+
+def block_mask(
+    pattern: Pattern,
+    text: int,
+    length: int,
+    grid: int,
+    window: int = 11,
+    device: torch.device | str = "cpu",
+) -> BlockMask:
+    """The same mask for FlexAttention, which skips blocks of positions that see nothing."""
+    sees = sight(pattern, text, grid, window)
+    return create_block_mask(
+        lambda b, h, query, key: sees(query, key), None, None, length, length, device=device
+    )
+
+
+def sight(
+    pattern: Pattern, text: int, grid: int, window: int
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Whether a query's position may see a key's, as a function of both that FlexAttention traces.
+
+    Plain lambdas: it counts arguments and cannot trace what checks shapes.
+    """
+    near = window // 2
     if pattern == "full":
-        return causal
-    query, key = position[:, None] - text, position[None, :] - text
-    distance = query - key
+        return lambda query, key: query >= key
     if pattern == "row":
         # The previous `grid` positions: the row so far and what of the row above is still open.
-        near = distance <= grid
-    elif pattern == "column":
-        near = distance % grid == 0
-    else:
-        rows = torch.div(query, grid, rounding_mode="floor")
-        rows = rows - torch.div(key, grid, rounding_mode="floor")
-        columns = (query % grid - key % grid).abs()
-        near = (rows <= window // 2) & (columns <= window // 2)
-    return causal & (near | (key < 0))
+        return lambda query, key: (query >= key) & ((query - key <= grid) | (key < text))
+    if pattern == "column":
+        return lambda query, key: (query >= key) & (((query - key) % grid == 0) | (key < text))
+    return lambda query, key: (
+        (query >= key)
+        & (
+            (
+                ((query - text) // grid - (key - text) // grid <= near)
+                & (((query - text) % grid - (key - text) % grid).abs() <= near)
+            )
+            | (key < text)
+        )
+    )
 
 
 def dalle_patterns(depth: int) -> list[Pattern]:

@@ -6,15 +6,19 @@ own positions (Ramesh et al. 2021, arXiv 2102.12092). The model knows a code cou
 an image tokenizer.
 """
 
-from typing import Literal, NamedTuple, cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
+from torch.utils.checkpoint import checkpoint
 
 from dalle_mini_impl.config import Config
-from dalle_mini_impl.models.attention import Pattern, dalle_patterns, pattern_mask
+from dalle_mini_impl.models.attention import Pattern, block_mask, dalle_patterns, pattern_mask
 from dalle_mini_impl.models.transformer import (
     Block,
     BlockKind,
@@ -25,6 +29,9 @@ from dalle_mini_impl.models.transformer import (
     rotary_tables,
 )
 from dalle_mini_impl.settings import TrainingConfig
+
+FLEX_FROM = 512
+"""Positions from which patterns leave out whole blocks: FlexAttention's are 128 on a side."""
 
 
 class TransformerConfig(Config):
@@ -50,6 +57,8 @@ class TransformerConfig(Config):
     """Share of the text loss in the sum; the image loss has the rest (the paper: 1/8 and 7/8)."""
     caption_dropout: float = Field(0.1, ge=0, lt=1)
     """Share of captions replaced by the null caption, for classifier-free guidance."""
+    checkpoint_activations: bool = False
+    """Compute blocks again in the backward pass instead of keeping what they computed."""
     training: TrainingConfig = TrainingConfig()
     """How it is trained."""
 
@@ -59,6 +68,13 @@ class Logits(NamedTuple):
 
     text: Float[Tensor, "b t v"]
     image: Float[Tensor, "b n k"]
+
+
+class Hidden(NamedTuple):
+    """What the two heads read: one position for each token and each code to be predicted."""
+
+    text: Float[Tensor, "b t c"]
+    image: Float[Tensor, "b n c"]
 
 
 class Dalle(nn.Module):
@@ -117,6 +133,7 @@ class Dalle(nn.Module):
         self.patterns: list[Pattern] = (
             ["full"] * config.depth if config.attention == "full" else dalle_patterns(config.depth)
         )
+        self.block_masks: dict[Pattern, BlockMask] = {}
         for name in sorted(set(self.patterns) - {"full"}):
             mask = pattern_mask(name, self.text_length, self.length, grid)
             seen, allowed = visible_positions(mask[self.text_length :])
@@ -133,14 +150,26 @@ class Dalle(nn.Module):
 
     def forward(self, captions: Int[Tensor, "b t"], codes: Int[Tensor, "b n"]) -> Logits:
         """Logits of every caption token and every code, each given all before it."""
+        hidden = self.hidden(captions, codes)
+        return Logits(self.text_head(hidden.text), self.image_head(hidden.image))
+
+    def hidden(self, captions: Int[Tensor, "b t"], codes: Int[Tensor, "b n"]) -> Hidden:
+        """The stream up to its heads, so that losses may take the logits in parts."""
         x = torch.cat((self.embed_text(captions), self.embed_codes(codes)), dim=1)
         positions = self.positions(slice(None))
+        again = self.config.checkpoint_activations and torch.is_grad_enabled()
         for block, pattern in zip(self.layers, self.patterns, strict=True):
-            mask = None if pattern == "full" else self.get_buffer(f"{pattern}_mask")
-            x = block(x, positions, mask, causal=mask is None)
+            mask = None if pattern == "full" else self._mask(pattern)
+            through: Callable[..., Tensor] = partial(
+                block, positions=positions, mask=mask, causal=mask is None
+            )
+            if again:  # No block draws random numbers, so there are none to restore.
+                through = partial(
+                    checkpoint, through, use_reentrant=False, preserve_rng_state=False
+                )
+            x = through(x)
         x = self.norm(x)
-        text, image = x[:, : self.context], x[:, self.context :]
-        return Logits(self.text_head(text), self.image_head(image))
+        return Hidden(x[:, : self.context], x[:, self.context :])
 
     def text_logits(self, captions: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
         """Logits of every caption token given those before it: `forward` without any codes."""
@@ -149,6 +178,23 @@ class Dalle(nn.Module):
         for block in self.layers:
             x = block(x, positions, causal=True)
         return self.text_head(self.norm(x))
+
+    def _mask(self, pattern: Pattern) -> Tensor | BlockMask:
+        blocks = self.block_masks.get(pattern) if self.training else None
+        return self.get_buffer(f"{pattern}_mask") if blocks is None else blocks
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Dalle":
+        """Also make what FlexAttention wants when the model is moved to a GPU."""
+        super()._apply(fn, recurse)
+        device = self.start.device
+        if device.type == "cuda" and self.length >= FLEX_FROM:
+            self.block_masks = {
+                name: block_mask(name, self.text_length, self.length, self.grid, device=device)
+                for name in sorted(set(self.patterns) - {"full"})
+            }
+        else:
+            self.block_masks = {}
+        return self
 
     @property
     def layers(self) -> list[Block]:

@@ -1,13 +1,15 @@
 """Transformer blocks and the key-value cache they read: what DALL·E and CLIP's text tower share."""
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,23 @@ def attend(
     query: Float[Tensor, "b h q d"],
     key: Float[Tensor, "b h k d"],
     value: Float[Tensor, "b h k d"],
-    mask: Bool[Tensor, "q k"] | None,
+    mask: Bool[Tensor, "q k"] | BlockMask | None,
     causal: bool,
 ) -> Float[Tensor, "b q c"]:
-    """Scaled dot-product attention with its heads joined again."""
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad:
+    """Scaled dot-product attention with its heads joined again; a `BlockMask` is causal itself."""
+    if isinstance(mask, BlockMask):
+        out = attend_in_blocks(query.device.type)(query, key, value, block_mask=mask)
+    elif query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad:
         out = attend_in_parts(query, key, value, mask, causal)
     else:
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
     return rearrange(out, "b h q d -> b q (h d)")
+
+
+@cache
+def attend_in_blocks(device: str) -> Any:
+    """FlexAttention; on a GPU compiled, as only then it skips the blocks that see nothing."""
+    return flex_attention if device == "cpu" else torch.compile(flex_attention, dynamic=False)
 
 
 def attend_in_parts(
@@ -130,7 +140,7 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "b s c"],
         positions: Rotary | None = None,
-        mask: Bool[Tensor, "s s"] | None = None,
+        mask: Bool[Tensor, "s s"] | BlockMask | None = None,
         causal: bool = False,
     ) -> Float[Tensor, "b s c"]:
         query, key, value = self.project(x, positions)
@@ -175,7 +185,7 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "b s c"],
         positions: Rotary | None = None,
-        mask: Bool[Tensor, "s s"] | None = None,
+        mask: Bool[Tensor, "s s"] | BlockMask | None = None,
         causal: bool = False,
     ) -> Float[Tensor, "b s c"]:
         x = x + self.attention(self.norm_attention(x), positions, mask, causal)
