@@ -85,6 +85,28 @@ def test_gumbel_relaxation_ends_in_the_hard_codes():
     assert distance(0.001) < 1e-4
 
 
+def used_after_training(revive):
+    torch.manual_seed(0)
+    quantizer = GumbelQuantizer(16, 4, revive)
+    preferred = torch.zeros(16)
+    preferred[:4] = 4.0  # the other twelve are never the largest by themselves
+    for _ in range(300):
+        features = torch.randn(4, 16, 4, 4) + preferred.reshape(1, 16, 1, 1)
+        quantizer(features, torch.zeros_like(features), torch.tensor(1.0))
+    quantizer.eval()
+    seen = torch.randn(64, 16, 4, 4) + preferred.reshape(1, 16, 1, 1)
+    before = quantizer.offsets.clone()
+    quantizer(seen, torch.zeros_like(seen), torch.tensor(1.0))
+    assert torch.equal(quantizer.offsets, before)  # only training moves them
+    return torch.bincount(quantizer.codes(seen).flatten(), minlength=16)
+
+
+def test_gumbel_codes_that_lie_idle_are_raised_until_they_are_chosen():
+    assert (used_after_training(revive=0.1) > 0).all()
+    assert (used_after_training(revive=0.1)[:4] > used_after_training(revive=0.1)[4:].max()).all()
+    assert (used_after_training(revive=0.0)[4:] < 5).all()
+
+
 def test_gumbel_noise_draws_codes_by_their_probability():
     generator = torch.Generator().manual_seed(0)
     logits = torch.tensor([0.0, 1.0, 2.0]).log_softmax(0)

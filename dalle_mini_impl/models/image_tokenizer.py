@@ -41,6 +41,8 @@ class DvaeConfig(AutoencoderConfig):
     """Share of the run in which τ falls to its final value."""
     scale_weighting: float = Field(1.0, ge=0, le=1)
     """Power of the scale b that weighs a value's likelihood (arXiv 2203.09168); paper: 0."""
+    revive: float = Field(0.1, ge=0, lt=1)
+    """Codes chosen less than this share of the even use have their logits raised; paper: 0."""
     training: TrainingConfig = TrainingConfig(steps=4000, batch_size=16)
     """How it is trained."""
 
@@ -195,7 +197,7 @@ def build_image_tokenizer(config: ImageTokenizerConfig, image_size: int) -> Imag
         )
     match config:
         case DvaeConfig():
-            gumbel = GumbelQuantizer(config.code_count, config.code_width)
+            gumbel = GumbelQuantizer(config.code_count, config.code_width, config.revive)
             return ImageTokenizer(config, image_size, gumbel, LogitLaplacePixels())
         case FsqConfig():
             scalar = FiniteScalarQuantizer(config.levels)

@@ -14,7 +14,7 @@ from dalle_mini_impl.models.image_tokenizer import (
     ImageTokenizer,
 )
 from dalle_mini_impl.models.pixels import LogitLaplacePixels, PlainPixels
-from dalle_mini_impl.models.quantizers import FiniteScalarQuantizer, gumbel_noise
+from dalle_mini_impl.models.quantizers import FiniteScalarQuantizer, GumbelQuantizer, gumbel_noise
 from dalle_mini_impl.training.schedules import cosine
 
 
@@ -61,7 +61,9 @@ class DvaeObjective:
         # A sure pixel pulls by 1/b on its mean: left alone, plain areas drown the objects.
         scales = pixels.scales(output.maps).detach() ** self.config.scale_weighting
         reconstruction = (likelihood * weights * scales).mean()
-        kl = divergence_from_uniform(output.features)
+        quantizer = self.model.quantizer
+        assert isinstance(quantizer, GumbelQuantizer)
+        kl = divergence_from_uniform(quantizer.logits(output.features))
         return {
             "loss": reconstruction + weight / (3 * self.config.downsampling**2) * kl,
             "reconstruction": reconstruction,
