@@ -2,8 +2,8 @@
 
     python -m benchmarks.cifar_classifier train DATA --out classifier.safetensors
     python -m benchmarks.cifar_classifier judge RUN --classifier classifier.safetensors
-    CIFAR_CLASSIFIER=classifier.safetensors PYTHONPATH=. dalle evaluate --run RUN \
-        --features benchmarks.cifar_classifier:embed
+    CIFAR_CLASSIFIER=classifier.safetensors \
+        dalle evaluate --run RUN --features benchmarks.cifar_classifier:embed
 
 `train` sees the real training pictures only and prints its accuracy on the real test pictures.
 `judge` paints every class from the run's first caption template and prints the share of pictures

@@ -160,10 +160,10 @@ def main(arguments: Arguments) -> None:
     store, held_out = (
         prepare(data, split, arguments.out / "pictures") for split in ("train", "validation")
     )
-    images = pictures(held_out, np.arange(min(len(held_out), arguments.max_examples)), data)
+    images = pictures(held_out, np.arange(min(len(held_out), arguments.max_examples)), data, None)
     rows = np.random.default_rng(0).permutation(len(store))
     # Ten thousand pictures hold every code that is in use.
-    known = pictures(store, rows[:10_000], data)
+    known = pictures(store, rows[:10_000], data, None)
     # As many real pictures that no one decoded: what the distance would be without a loss.
     floor = frechet_distance(features(images), features(known[: len(images)]))
     results, shown, seen = [], {"original": images[:8]}, perception(arguments)
@@ -197,7 +197,7 @@ def main(arguments: Arguments) -> None:
     text = json.dumps(figures, indent=1, default=str) + "\n"
     (arguments.out / "figures.json").write_text(text, encoding="utf-8")
     columns = list(shown)
-    tiles = [to_images(row) for row in zip(*shown.values(), strict=True)]
+    tiles = [to_images(torch.stack(row)) for row in zip(*shown.values(), strict=True)]
     sheet = contact_sheet(
         [tile for row in tiles for tile in row], columns * len(tiles), columns=len(columns), scale=2
     )

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -210,6 +211,8 @@ def measure_collection(
         seed=arguments.seed,
         batch_size=arguments.batch_size,
     )
+    if arguments.features and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # Where a module of the user's own lies.
     features = local_features(arguments.features) if arguments.features else None
     device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     parts = evaluate_collection(run, settings, device, features, report)
