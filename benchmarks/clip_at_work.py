@@ -1,11 +1,12 @@
 """What a run's CLIP is good for: naming photographs, and finding pictures and captions.
 
-    python -m benchmarks.clip_at_work classify RUN DATA --out zero_shot.json
+    python -m benchmarks.clip_at_work classify RUN --out zero_shot.json
     python -m benchmarks.clip_at_work retrieve RUN --split held_out --out retrieval.json
 
-`classify` names CIFAR-10's test pictures from the run's caption templates, without a classifier
-having been trained, and beside it with a linear probe on the same vectors. `retrieve` ranks a
-run's unseen pictures and captions, and each caption among wrong ones with an attribute exchanged.
+`classify` names the unseen pictures of a run whose captions are templates with labels (such as
+CIFAR-10's) by prompts alone, and beside it with a linear probe on the same vectors. `retrieve`
+ranks a run's unseen pictures and captions, and each caption among wrong ones with an attribute
+exchanged.
 Shares stand with Wilson's 95 % intervals.
 """
 
@@ -15,13 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from benchmarks.cifar import CLASSES, read
+from dalle_mini_impl.data.batches import pictures
 from dalle_mini_impl.data.negatives import hard_negatives
+from dalle_mini_impl.data.sources import DataConfig
+from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.evaluation.agreement import (
     measure_hard_negatives,
     measure_retrieval,
@@ -37,12 +41,10 @@ from dalle_mini_impl.zero_shot import ZeroShotClassifier
 
 @dataclass(frozen=True)
 class Classify:
-    """CIFAR-10's classes by name, beside a linear probe."""
+    """Classes by name, beside a linear probe."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """A run whose CLIP was trained on CIFAR-10 with templates."""
-    data: Annotated[Path, tyro.conf.Positional]
-    """Folder with CIFAR-10's Parquet files."""
+    """A run whose CLIP was trained on labels with data.templates."""
     train_examples: int = 50_000
     """Training pictures that the probe learns from."""
     test_examples: int = 10_000
@@ -88,45 +90,57 @@ def probe_accuracy(
     return hits / len(test), hits
 
 
-def pixels_of(images: Tensor, size: int) -> Tensor:
-    """uint8 pictures in [0, 1], at the side that the CLIP looks at."""
-    pixels = images.float() / 255
-    if pixels.shape[-1] == size:
-        return pixels
-    return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+def labels_of(store: Store, template: str) -> list[str]:
+    """Each picture's label, from the caption that the first template made of it."""
+    before, after = template.split("{label}", 1)
+    return [own[0].removeprefix(before).removesuffix(after) for own in store.captions]
+
+
+def vectors_of(clip: RunClip, store: Store, rows: np.ndarray, data: DataConfig) -> Tensor:
+    """Unit vectors of pictures as the CLIP saw them in training, without augmentation."""
+    parts = np.array_split(rows, max(1, len(rows) // 500))
+    return torch.cat([clip.encode_images(pictures(store, part, data, None)) for part in parts])
 
 
 def classify(arguments: Classify) -> list[Part]:
     """Zero-shot accuracy with all templates and with each, and the linear probe's."""
-    clip = RunClip.from_run(arguments.run)
-    templates = RunFolder.open(arguments.run).experiment.data.templates
-    images, labels = read("train-*.parquet", arguments.data)
-    test, truth = read("test-*.parquet", arguments.data)
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    chosen = chosen[: arguments.train_examples]
-    test, truth = test[: arguments.test_examples], truth[: arguments.test_examples]
-    vectors = clip.encode_images(pixels_of(test, clip.image_size))
-    rows, figures, n = [], {}, len(test)
+    run = RunFolder.open(arguments.run)
+    clip, data = RunClip.from_run(run), run.experiment.data
+    train, test = (
+        prepare(data, split, run.cache / "pictures") for split in ("train", "validation")
+    )
+    known, truth = labels_of(train, data.templates[0]), labels_of(test, data.templates[0])
+    names = sorted(set(known))
+    rng = np.random.default_rng(0)
+    chosen = rng.permutation(len(train))[: arguments.train_examples]
+    rows = rng.permutation(len(test))[: arguments.test_examples]
+    goal = torch.tensor([names.index(truth[row]) for row in rows])
+    vectors = vectors_of(clip, test, rows, data)
+    lines, figures, n = [], {}, len(rows)
 
     def add(name: str, hits: int) -> None:
         low, high = interval(hits, n)
         figures[name] = {"accuracy": hits / n, "low": low, "high": high}
-        rows.append([name, share(hits / n, (low, high))])
+        lines.append([name, share(hits / n, (low, high))])
 
-    for name, used in {"all templates": templates, **{t: (t,) for t in templates}}.items():
-        classifier = ZeroShotClassifier(clip, CLASSES, used)
+    for name, used in {
+        "all templates": data.templates,
+        **{t: (t,) for t in data.templates},
+    }.items():
+        classifier = ZeroShotClassifier(clip, names, used)
         guesses = (vectors @ classifier.vectors.T).argmax(1)
-        add(f"zero-shot, {name}", int((guesses == truth).sum()))
+        add(f"zero-shot, {name}", int((guesses == goal).sum()))
         if name == "all templates":
             figures["per_class"] = {
-                label: float((guesses[truth == at] == at).float().mean())
-                for at, label in enumerate(CLASSES)
+                label: float((guesses[goal == at] == at).float().mean())
+                for at, label in enumerate(names)
             }
-    known = clip.encode_images(pixels_of(images[chosen], clip.image_size))
-    _, hits = probe_accuracy(known, labels[chosen], vectors, truth, arguments.decay)
+    labels = torch.tensor([names.index(known[row]) for row in chosen])
+    learned = vectors_of(clip, train, chosen, data)
+    _, hits = probe_accuracy(learned, labels, vectors, goal, arguments.decay)
     add("linear probe", hits)
-    note = f"{n:,} test pictures; the probe saw {len(chosen):,} training pictures with labels."
-    return [Part("CIFAR-10", figures, [Table("CIFAR-10", ["", "accuracy"], rows, note)])]
+    note = f"{n:,} unseen pictures; the probe saw {len(chosen):,} training pictures with labels."
+    return [Part("CLIP: classification", figures, [Table("", ["", "accuracy"], lines, note)])]
 
 
 def retrieve(arguments: Retrieve) -> list[Part]:

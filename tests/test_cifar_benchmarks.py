@@ -2,12 +2,16 @@
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from benchmarks.cifar import augmented
 from benchmarks.cifar_classifier import Classifier, embed, whitening_filters
-from benchmarks.clip_at_work import among_wrong, probe_accuracy
+from benchmarks.clip_at_work import Classify, among_wrong, classify, probe_accuracy
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.experiment import Experiment
+from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.training.stages import run_stages
 
 
 def pictures(n: int) -> torch.Tensor:
@@ -72,3 +76,31 @@ def test_the_caption_must_beat_every_wrong_one():
     part = among_wrong(images, torch.eye(4), wrong)
     assert part.figures["accuracy"] == 0.75  # the second set wins for the first picture alone
     assert part.figures["wrong"] == 2
+
+
+def test_classes_are_named_from_the_captions_of_a_run(tmp_path):
+    folder = tmp_path / "pictures"
+    colors = {"red fox": (220, 30, 30), "blue jay": (30, 30, 220)}
+    for label, color in colors.items():
+        (folder / label).mkdir(parents=True)
+        for number in range(12):
+            Image.new("RGB", (32, 32), color).save(folder / label / f"{number}.png")
+    settings = {
+        "data": {
+            "path": str(folder), "image_size": 32, "held_out": 0.3, "workers": 1,
+            "templates": ["a photo of a {label}", "{label}"],
+        },
+        "captions": {"vocabulary_size": 300, "context": 12},
+        "clip": {
+            "image_width": 8, "image_stages": 2, "text_width": 8, "text_heads": 2,
+            "text_depth": 1, "reconstructions": 0.0, "hard_negatives": 0,
+            "training": {"steps": 60, "batch_size": 8, "compile": "off", "ema": 0.9},
+        },
+    }  # fmt: skip
+    run = RunFolder.create(tmp_path / "run", Experiment.model_validate(settings))
+    for stage in ("captions", "clip"):
+        run_stages(run, stage)
+    figures = classify(Classify(run.path))[0].figures
+    assert set(figures["per_class"]) == set(colors)
+    assert figures["zero-shot, all templates"]["accuracy"] == 1.0
+    assert figures["linear probe"]["accuracy"] == 1.0
