@@ -54,6 +54,8 @@ class Arguments:
     """Views at each step."""
     prior: bool = True
     """Whether the transformer proposes; not, is plain VQGAN+CLIP."""
+    prior_text: bool = False
+    """Whether it is asked with the text from random codes as well, not only to refine."""
     seed: int = 0
     out: Path = Path("outputs/latent_optimisation")
 
@@ -97,7 +99,7 @@ def painted(
     steps = arguments.steps if start == "random" else arguments.steps // 2
     cutouts = command.settings.cutouts.model_copy(update={"count": arguments.cutouts})
     settings = command.settings.model_copy(update={"steps": steps, "cutouts": cutouts})
-    texts = captions if command.prior_text else [""]
+    texts = captions if command.prior_text or arguments.prior_text else [""]
     ids = torch.from_numpy(model.captions.encode(texts)).to(model.device)
     prior = CodePrior(model.dalle, space, ids, command.proposals)
 

@@ -2,7 +2,8 @@
 
     config.yaml                  the experiment, with the package version and data fingerprint
     captions.json                the vocabulary
-    NAME.safetensors             weights of image_tokenizer, dalle and clip (the averaged ones)
+    NAME.safetensors             weights of image_tokenizer, dalle and clip (the averaged ones);
+                                 perceptual, where a VQGAN's loss needed a network of its own
     metrics.jsonl  previews/  report.html
     checkpoints/STAGE/           state to resume from; sampling never reads it
     cache/                       decoded pictures and codes; may be deleted
@@ -191,6 +192,9 @@ class RunFolder:
         result = vocabulary if stage == "captions" else self.weights_path(WEIGHTS[stage])
         result.unlink(missing_ok=True)
         shutil.rmtree(self.path / "checkpoints" / stage, ignore_errors=True)
+        if stage == "image_tokenizer":
+            self.weights_path("perceptual").unlink(missing_ok=True)
+            shutil.rmtree(self.path / "checkpoints" / "perceptual", ignore_errors=True)
 
     def _note(self, name: str) -> dict[str, str]:
         try:

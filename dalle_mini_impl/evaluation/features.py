@@ -44,8 +44,8 @@ def pixel_features(side: int) -> Features:
     )
 
 
-def local_features(reference: str) -> Features:
-    """A function of the user's, named as MODULE:FUNCTION: pictures `b 3 h w` to features `b d`.
+def local_features(reference: str, option: str = "--features") -> Features:
+    """A function of the user's, named as MODULE:FUNCTION: pictures `b 3 h w` to features.
 
     Raises ConfigError where there is no such function.
     """
@@ -54,7 +54,7 @@ def local_features(reference: str) -> Features:
         function = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"--features {reference}: {error}; write MODULE:FUNCTION, such as "
-            "my_network:embed, where embed(images) maps pictures in [0, 1] to a vector each"
+            f"{option} {reference}: {error}; write MODULE:FUNCTION, such as "
+            "my_network:embed, where embed(images) maps pictures in [0, 1] to features"
         ) from error
     return Features(reference, function)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.models.autoencoder import ENCODERS, AutoencoderConfig, Decoder
+from dalle_mini_impl.models.perceptual import PerceptualConfig
 from dalle_mini_impl.models.pixels import LogitLaplacePixels, PlainPixels
 from dalle_mini_impl.models.quantizers import FiniteScalarQuantizer, GumbelQuantizer
 from dalle_mini_impl.models.vector_quantizer import EmaVectorQuantizer, VectorQuantizer
@@ -88,7 +89,11 @@ class VqganConfig(AutoencoderConfig):
     pixel_loss: Literal["l1", "l2", "charbonnier"] = "l1"
     """Distance between picture and reconstruction; charbonnier is a smooth L1."""
     perceptual: float = Field(1.0, ge=0)
-    """Weight of the distance between features, where a network for them is at hand."""
+    """Weight of the distance between features; 0 does without."""
+    features: str = "trained"
+    """Of a small network trained first, "clip" (the run's own), or MODULE:FUNCTION (LPIPS, …)."""
+    feature_network: PerceptualConfig = PerceptualConfig()
+    """The small network, where features is "trained"."""
     adversarial: float = Field(0.8, ge=0)
     """Weight of the adversarial loss; 0 does without a discriminator."""
     adversarial_balance: Literal["adaptive", "constant"] = "adaptive"

@@ -26,13 +26,14 @@ from dalle_mini_impl.models.image_tokenizer import (
     VqganConfig,
     build_image_tokenizer,
 )
-from dalle_mini_impl.pipeline import TextToImage, load_clip, load_image_tokenizer
+from dalle_mini_impl.pipeline import TextToImage, load_image_tokenizer
 from dalle_mini_impl.run import WEIGHTS, RunFolder
 from dalle_mini_impl.training.checkpoints import Place, list_checkpoints
 from dalle_mini_impl.training.clip import ClipObjective
 from dalle_mini_impl.training.dalle import DalleObjective
 from dalle_mini_impl.training.image_tokenizer import DvaeObjective, FsqObjective, collapse_warning
 from dalle_mini_impl.training.loop import train
+from dalle_mini_impl.training.perceptual import perceptual_features
 from dalle_mini_impl.training.previews import reconstruction_previews, sample_previews
 from dalle_mini_impl.training.vqgan import VqganObjective
 from dalle_mini_impl.training.workshop import Workshop
@@ -86,19 +87,14 @@ def train_image_tokenizer(shop: Workshop) -> None:
 def image_tokenizer_objective(
     shop: Workshop, model: ImageTokenizer
 ) -> DvaeObjective | FsqObjective | VqganObjective:
-    """The objective of the configured type; VQGAN looks through the run's CLIP if there is one."""
+    """The objective of the configured type."""
     match config := shop.experiment.image_tokenizer:
         case DvaeConfig():
             return DvaeObjective(model, config)
         case FsqConfig():
             return FsqObjective(model, config)
         case VqganConfig():
-            if not shop.run.has_weights("clip"):
-                return VqganObjective(model, config)
-            tower = (
-                load_clip(shop.run, shop.vocabulary, ranks=False).image.eval().requires_grad_(False)
-            )
-            return VqganObjective(model, config, tower.to(shop.device).features)
+            return VqganObjective(model, config, perceptual_features(shop, config))
 
 
 def encode_pictures(shop: Workshop) -> None:
