@@ -26,8 +26,8 @@ from dalle_mini_impl.training.schedules import learning_rate
 from dalle_mini_impl.training.workshop import Workshop
 from tests.tiny import tiny_run
 
-PAPER = {"scale_weighting": 0.0, "foreground": 0.0}
-"""The two settings in which the dVAE departs from the paper by default."""
+PAPER = {"scale_weighting": 0.0, "foreground": 0.0, "revive": 0.0}
+"""The settings in which the dVAE departs from the paper by default."""
 GRID, CONTEXT, CODES, WORDS = 16, 6, 32, 50
 
 
@@ -181,7 +181,9 @@ def test_layers_attend_by_column_row_and_at_last_by_convolution():
     model = transformer(GRID, depth=8, attention="dalle")
     given = []
     for block in model.blocks:
-        block.register_forward_pre_hook(lambda _, inputs: given.append(inputs[2]))
+        block.register_forward_pre_hook(
+            lambda _, inputs, named: given.append(named["mask"]), with_kwargs=True
+        )
     batch = stream(1, GRID)
     model(batch.captions, batch.codes)
     text, length = model.text_length, model.length

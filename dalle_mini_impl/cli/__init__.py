@@ -8,6 +8,7 @@ from importlib import import_module, metadata
 COMMANDS = {
     "train": ("dalle_mini_impl.cli.train", "train every stage of an experiment, or continue a run"),
     "sample": ("dalle_mini_impl.cli.sample", "paint pictures from captions and rank them"),
+    "plan": ("dalle_mini_impl.cli.plan", "say what a training run will take, before it begins"),
     "caption": ("dalle_mini_impl.cli.caption", "order captions by how well they explain a picture"),
     "optimize": ("dalle_mini_impl.cli.optimize", "paint along CLIP's gradient, or refine a sample"),
     "classify": ("dalle_mini_impl.cli.classify", "tell which of some labels pictures are"),

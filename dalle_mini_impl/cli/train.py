@@ -154,7 +154,7 @@ def _config_and_run(argv: Sequence[str]) -> tuple[str | None, str | None]:
 def _parse(argv: Sequence[str], source: str, config: str | None, run: str | None) -> Command:
     """The command line on top of the YAML at `source`."""
     experiment = load_experiment(source) if config else RunFolder.open(run or "").experiment
-    overrides = _overrides(argv, experiment)
+    overrides = overrides_of(argv, experiment)
     if overrides:
         # tyro builds the sections one by one and cannot say where in the whole a value is wrong.
         load_experiment(source, overrides)
@@ -170,7 +170,7 @@ def _parse(argv: Sequence[str], source: str, config: str | None, run: str | None
         raise explain(error, "command line") from error
 
 
-def _overrides(argv: Sequence[str], experiment: Experiment) -> dict[str, Any]:
+def overrides_of(argv: Sequence[str], experiment: Experiment) -> dict[str, Any]:
     """Options given for fields of the experiment, as text by dotted name."""
     fields = set(field_paths(Experiment))
     values: dict[str, list[str]] = {}

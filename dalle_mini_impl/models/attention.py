@@ -24,7 +24,7 @@ def pattern_mask(
     text: positions before the first image position; length: all positions; grid: side of the
     image grid; window: side of the convolution pattern's neighbourhood, odd.
     """
-    position = torch.arange(length)
+    position = torch.arange(length, device="cpu")  # also where the model is built without contents
     return sight(pattern, text, grid, window)(position[:, None], position[None, :])
 
 

@@ -1,0 +1,220 @@
+"""plan CONFIG [--json] [--memory GIB] [--no-measure] [--SECTION.FIELD VALUE]
+
+Says what training CONFIG will take on this machine: parameters, FLOPs, memory, disk and time, and
+what to shrink where it does not fit. Takes a few real steps of each model on random data; writes
+nothing.
+
+  CONFIG         an experiment's YAML, or the config.yaml of a run
+  --json         print JSON instead of tables
+  --memory GIB   plan for a machine with so much memory, in place of what is free here
+  --no-measure   count only, without trying any step
+
+Every field of the experiment is an option, as for train: --transformer.depth 8.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from dalle_mini_impl.cli.pictures import print_json
+from dalle_mini_impl.cli.train import overrides_of
+from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.experiment import Experiment, explain, load_experiment
+
+if TYPE_CHECKING:
+    from dalle_mini_impl.planning.advice import Advice
+    from dalle_mini_impl.planning.plan import Plan, StagePlan
+
+GIB = 2**30
+PIPED = 120
+"""Columns of the tables where no terminal says how many there are."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Say what training will take on this machine; every field of the experiment is an option."""
+
+    config: tyro.conf.Positional[str]
+    """The experiment's YAML."""
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    """Fields of the experiment."""
+    json: bool = False
+    """Print JSON instead of tables."""
+    memory: float | None = None
+    """GiB to plan for, in place of what is free here."""
+    measure: bool = True
+    """Take a few real steps of each model, a few seconds in all, to know the time."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Plan as the arguments say."""
+    config = next((a for a in argv if a.endswith((".yaml", ".yml"))), None)
+    if config is None:
+        if {"-h", "--help"} & set(argv):
+            print(__doc__)
+            return
+        raise ConfigError("CONFIG is missing: name a YAML, such as configs/shapes.yaml")
+    command = _parse(argv, config)
+    if command.memory is not None and command.memory <= 0:
+        raise ConfigError(f"--memory {command.memory:g}: give the GiB of a machine, above 0")
+
+    from dalle_mini_impl.planning.advice import advise
+    from dalle_mini_impl.planning.plan import make_plan
+
+    memory = None if command.memory is None else round(command.memory * GIB)
+    plan = make_plan(command.experiment, command.measure, memory)
+    tight = [stage for stage in plan.stages if not plan.fits(stage)]
+    advice = {stage.stage: advise(command.experiment, plan, stage) for stage in tight}
+    if command.json:
+        print_json(as_json(plan, advice))
+    else:
+        tell(command.experiment, plan, advice)
+
+
+def _parse(argv: Sequence[str], config: str) -> Command:
+    experiment = load_experiment(config)
+    if overrides := overrides_of(argv, experiment):
+        load_experiment(config, overrides)
+    try:
+        return tyro.cli(
+            Command,
+            prog="dalle plan",
+            args=list(argv),
+            default=Command(config=config, experiment=experiment),
+            config=(tyro.conf.AvoidSubcommands,),
+        )
+    except ValidationError as error:
+        raise explain(error, "command line") from error
+
+
+def as_json(plan: "Plan", advice: "dict[Any, list[Advice]]") -> dict[str, Any]:
+    """The plan with its derived figures, in bytes, FLOPs and seconds."""
+    stages = [
+        asdict(stage)
+        | {
+            "pictures": stage.pictures,
+            "flops": stage.flops,
+            "seconds": stage.seconds,
+            "fits": plan.fits(stage),
+            "advice": [asdict(change) for change in advice.get(stage.stage, [])],
+        }
+        for stage in plan.stages
+    ]
+    return asdict(plan) | {"run_bytes": plan.run_bytes, "stages": stages}
+
+
+def tell(experiment: Experiment, plan: "Plan", advice: "dict[Any, list[Advice]]") -> None:
+    """The same as tables."""
+    console = Console(width=None if sys.stdout.isatty() else PIPED)
+    table = Table(title="Training", title_justify="left")
+    names = "stage", "parameters", "FLOPs per example", "steps", "pictures", "FLOPs", "ms/step"
+    for name in (*names, "time"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for stage in plan.stages:
+        table.add_row(
+            stage.stage,
+            f"{stage.cost.parameters:,}",
+            _scaled(stage.cost.flops_per_sample),
+            f"{stage.steps:,}",
+            f"{stage.pictures:,}",
+            _scaled(stage.flops),
+            "-" if stage.step_seconds is None else f"{1000 * stage.step_seconds:,.0f}",
+            "-" if stage.seconds is None else _duration(stage.seconds),
+        )
+    console.print(table)
+    for stage in plan.stages:
+        console.print(_explained(experiment, stage), highlight=False, soft_wrap=True)
+
+    table = Table(title=f"Memory ({plan.device})", title_justify="left")
+    for name in ("stage", "weights", "average", "gradients", "optimiser", "activations", "peak"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for stage in plan.stages:
+        cost = stage.cost
+        parts = (cost.weights, cost.average, cost.gradients, cost.optimizer, cost.activations)
+        table.add_row(stage.stage, *map(_bytes, parts), _bytes(plan.program + cost.peak))
+    console.print(table)
+    if plan.program:
+        console.print(f"The peak includes {_bytes(plan.program)} of Python and its libraries.")
+    console.print(f"There are {_bytes(plan.memory)}.", highlight=False)
+    for stage in plan.stages:
+        _tell_advice(console, stage, plan.fits(stage), advice)
+    for line in _disk(plan):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _explained(experiment: Experiment, stage: "StagePlan") -> str:
+    training = getattr(experiment, stage.stage).training
+    if stage.step_seconds is None:
+        limit = f" at most, unless {training.minutes:g} minutes end it" if training.minutes else ""
+        return f"{stage.stage}: {stage.steps:,} steps of {stage.batch_size}{limit}."
+    how = "" if stage.measured else " (estimated from a matrix product: a step takes too long)"
+    speed = f"{stage.batch_size / stage.step_seconds:,.1f} pictures/s in {stage.precision}"
+    end = f"all of its {stage.steps:,} steps"
+    if stage.limited_by == "minutes":
+        end = f"{stage.steps:,} of {training.steps:,} steps fit into its {training.minutes:g} min"
+    compiled = "" if training.compile == "off" else "; compiled steps, where it pays, are faster"
+    return f"{stage.stage}: {speed}{how}; {end}{compiled}."
+
+
+def _tell_advice(
+    console: Console, stage: "StagePlan", fits: bool, advice: "dict[Any, list[Advice]]"
+) -> None:
+    if fits:
+        return
+    console.print(f"{stage.stage} does not fit. What would make it smaller:", highlight=False)
+    for change in advice.get(stage.stage, []):
+        name = change.setting.replace("_", "-")
+        enough = "enough by itself" if change.fits else "not enough alone"
+        console.print(
+            f"  --{name} {change.value}: saves {_bytes(change.saves)}, {enough}", highlight=False
+        )
+
+
+def _disk(plan: "Plan") -> list[str]:
+    data = plan.data
+    lines = []
+    if data.pictures is None:
+        each = f"{data.bytes_per_picture:,} bytes for each picture"
+        lines.append(f"Disk: the pictures could not be counted ({data.unknown}); {each}.")
+    else:
+        counts = ", ".join(f"{count:,} {split}" for split, count in data.pictures.items() if count)
+        store, codes = _bytes(data.store or 0), _bytes(data.codes or 0)
+        lines.append(f"Disk: pictures ({counts}) {store}, codes {codes}.")
+        lines.append(f"Encoding the pictures takes {_scaled(plan.encoding_flops or 0)} FLOPs.")
+    lines.append(
+        f"Weights and checkpoints: {_bytes(plan.run_bytes)}. Free here: {_bytes(plan.disk)}."
+    )
+    needed = plan.run_bytes + (data.store or 0) + (data.codes or 0)
+    if needed > plan.disk:
+        halved = _bytes((data.store or 0) * 3 // 4)
+        lines.append(
+            f"That does not fit on the disk: --data.limit keeps fewer pictures, and half of "
+            f"data.image_size saves {halved}."
+        )
+    return lines
+
+
+def _scaled(number: float) -> str:
+    for size, name in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if number >= size:
+            return f"{number / size:,.2f} {name}"
+    return f"{number:,.0f}"
+
+
+def _bytes(number: int) -> str:
+    for size, name in ((GIB, "GiB"), (2**20, "MiB")):
+        if number >= size:
+            return f"{number / size:,.1f} {name}"
+    return f"{number / 1024:,.1f} KiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:,.0f} s"
+    return f"{seconds / 60:,.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

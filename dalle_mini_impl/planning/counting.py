@@ -1,0 +1,217 @@
+"""Parameters, FLOPs and memory of a training step, counted on tensors that have no contents.
+
+A whole step (losses, gradients, update) runs on fake tensors, which know their shapes, types and
+device and hold no numbers: a model that would not fit is counted as quickly as one that does.
+"""
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from dalle_mini_impl.experiment import Experiment
+from dalle_mini_impl.models.image_tokenizer import ImageTokenizer, build_image_tokenizer
+from dalle_mini_impl.planning.rehearsal import Rehearsal, Stage, rehearse
+from dalle_mini_impl.training.optimisers import build_optimizer
+from dalle_mini_impl.training.precision import autocast, choose_precision
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one stage's training takes, in numbers, FLOPs and bytes."""
+
+    parameters: int
+    """Trained numbers; an adversary's among them."""
+    flops_per_sample: float
+    """Forward and backward for one example, averaged over the run."""
+    flops_per_update: int
+    """The optimiser's own in each step."""
+    weights: int
+    """Bytes of weights and buffers; those of networks that are only looked through among them."""
+    average: int
+    """Bytes of the averaged weights."""
+    gradients: int
+    """Bytes of gradients."""
+    optimizer: int
+    """Bytes of optimiser state."""
+    activations: int
+    """Bytes that the forward pass keeps for the backward pass."""
+    peak: int
+    """Bytes at the worst moment of a step; not the sum, as not all of it exists at once."""
+
+
+class LiveBytes(TorchDispatchMode):
+    """Bytes of all tensors made under it that still exist, and the most there ever were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0
+        self.peak = 0
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), options: Any = None
+    ) -> Any:
+        result = function(*arguments, **(options or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._add(leaf.untyped_storage())
+        return result
+
+    def _add(self, storage: Any) -> None:
+        if storage in self._known:
+            return
+        self._known.add(storage)
+        size = storage.nbytes()
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._remove, size)
+
+    def _remove(self, size: int) -> None:
+        self.now -= size
+
+
+def count_stage(
+    experiment: Experiment, stage: Stage, words: int, device: torch.device | None = None
+) -> Cost:
+    """The cost of a stage's training steps on `device` (the CPU unless given), without compiling.
+
+    words: size of the vocabulary. ConfigError for bf16 on a CPU that would emulate it.
+    """
+    device = device or torch.device("cpu")
+    with torch.device("meta"):
+        rehearsal = rehearse(experiment, stage, words)
+    with FakeTensorMode():
+        return _count(rehearsal, device)
+
+
+def count_encoding(experiment: Experiment) -> float:
+    """FLOPs of turning one picture into codes."""
+    size = experiment.data.image_size
+    with torch.device("meta"):
+        tokenizer = build_image_tokenizer(experiment.image_tokenizer, size)
+    device = torch.device("cpu")
+    with FakeTensorMode(), FlopCounterMode(display=False) as flops, torch.no_grad():
+        place(tokenizer, device)
+        tokenizer.eval().encode(torch.empty(1, 3, size, size))
+    return float(flops.get_total_flops())
+
+
+def _count(rehearsal: Rehearsal, device: torch.device) -> Cost:
+    objective, training = rehearsal.objective, rehearsal.training
+    adversary = getattr(objective, "adversary", None)
+    trained: list[nn.Module] = [objective.model] + ([adversary] if adversary is not None else [])
+    memory = LiveBytes()
+    with memory:
+        for module in (*trained, *rehearsal.frozen):
+            place(module, device)
+        for module in trained:
+            module.train()
+            _hold_statistics(module)
+        optimizers = [o for module in trained for o in build_optimizer(module, training)]
+        weights = memory.now
+        rows = -(-training.batch_size // training.accumulate)
+        batch = rehearsal.batch(rows, device)
+        late = _step(rehearsal, batch, 1.0, device, optimizers, memory)
+    early = late
+    if adversary is not None and rehearsal.second_phase > 0:
+        early = _step(rehearsal, batch, 0.0, device, optimizers)
+    share = rehearsal.second_phase if adversary is not None else 1.0
+    flops = share * early.flops + (1 - share) * late.flops
+    parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
+    state = [t for o in optimizers for s in o.state.values() for t in s.values()]
+    optimizer = _bytes([t for t in state if isinstance(t, Tensor)])
+    average = _bytes([*objective.model.parameters(), *objective.model.buffers()])
+    return Cost(
+        parameters=sum(p.numel() for p in parameters),
+        flops_per_sample=flops / rows,
+        flops_per_update=late.update_flops,
+        weights=weights,
+        average=average,
+        gradients=_bytes(parameters),
+        optimizer=optimizer,
+        activations=late.kept,
+        # The first step makes the optimiser's state at its end; later ones have it all along.
+        peak=max(late.peak + optimizer, memory.peak) + average,
+    )
+
+
+@dataclass(frozen=True)
+class _Step:
+    flops: int
+    update_flops: int
+    kept: int
+    peak: int
+
+
+def _step(
+    rehearsal: Rehearsal,
+    batch: Any,
+    progress: float,
+    device: torch.device,
+    optimizers: list[torch.optim.Optimizer],
+    memory: LiveBytes | None = None,
+) -> _Step:
+    """One step on fake tensors, its phases one after the other as the training loop does it."""
+    objective = rehearsal.objective
+    adversary = getattr(objective, "adversary", None)
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    kept = 0
+    precision = choose_precision(rehearsal.training.precision, device)
+    with FlopCounterMode(display=False) as flops:
+        for phase in range(1 if adversary is None else 2):
+            if adversary is not None:
+                adversary.requires_grad_(phase == 1)
+            before = memory.now if memory else 0
+            with autocast(precision, device):
+                if phase == 0:
+                    losses = objective.losses(objective.model, batch, progress, None)
+                else:
+                    losses = objective.adversary_losses(
+                        adversary, objective.model, batch, progress, None
+                    )
+            kept = max(kept, memory.now - before) if memory else 0
+            if losses:
+                losses["loss"].backward()
+            del losses
+        if adversary is not None:
+            adversary.requires_grad_(True)
+        step_flops, peak = flops.get_total_flops(), memory.peak if memory else 0
+        for optimizer in optimizers:
+            optimizer.step()
+    return _Step(step_flops, flops.get_total_flops() - step_flops, kept, peak)
+
+
+def place(module: nn.Module, device: torch.device) -> None:
+    """Put a module that was built on the meta device on `device`, without any contents.
+
+    `Module.to` cannot: fake tensors may not be exchanged in place.
+    """
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            empty = _like(parameter, device)
+            part.register_parameter(name, nn.Parameter(empty, parameter.requires_grad))
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            setattr(part, name, _like(buffer, device))
+
+
+def _like(tensor: Tensor, device: torch.device) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+
+
+def _hold_statistics(module: nn.Module) -> None:
+    # How often codes are used depends on values, which there are none of here.
+    if isinstance(module, ImageTokenizer):
+        module.quantizer.eval()
+
+
+def _bytes(tensors: Sequence[Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)

@@ -1,0 +1,94 @@
+"""What a run writes to disk: pictures, codes, weights and checkpoints, in bytes."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+from dalle_mini_impl.data.shapes import Split
+from dalle_mini_impl.data.sources import DataConfig, DataError, Example, Source, open_source
+from dalle_mini_impl.data.store import stored_side
+from dalle_mini_impl.data.tables import TableSource
+from dalle_mini_impl.experiment import Experiment
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
+CAPTIONS_READ = 64
+"""Examples whose captions are measured, to know the size of all."""
+CHECKPOINTS = 2
+"""Checkpoints that are kept of each stage."""
+
+
+@dataclass(frozen=True)
+class DataCost:
+    """The collection and what is kept of it."""
+
+    pictures: dict[Split, int] | None
+    """Pictures of each split, before unreadable ones are left out; none where unknown."""
+    unknown: str
+    """Why the pictures cannot be counted; empty where they can."""
+    bytes_per_picture: int
+    """Of the stored pixels alone."""
+    store: int | None
+    """Bytes of all prepared splits, captions among them."""
+    codes: int | None
+    """Bytes of the cache of codes."""
+
+
+def count_data(experiment: Experiment, code_count: int, variants: int) -> DataCost:
+    """Counts the configured collection without decoding a picture.
+
+    Splits by hash are expected shares. A collection that is not there, or is on the Hub, is
+    unknown and says why; nothing is downloaded. variants: encodings of each picture in the cache.
+    """
+    data = experiment.data
+    pixels = 3 * stored_side(data) ** 2
+    grid = data.image_size // experiment.image_tokenizer.downsampling
+    try:
+        pictures, captions = _collection(data)
+    except DataError as error:
+        return DataCost(None, str(error), pixels, None, None)
+    stored = sum(pictures.values())
+    return DataCost(
+        pictures,
+        "",
+        pixels,
+        stored * pixels + round(stored * captions),
+        pictures["train"] * variants * grid**2 * (2 if code_count < 2**16 else 4),
+    )
+
+
+def _collection(data: DataConfig) -> tuple[dict[Split, int], float]:
+    """Pictures of each split, and the bytes that a picture's captions take."""
+    if data.path.startswith("hub:"):
+        raise DataError(f"data.path {data.path!r} is on the Hub and is read when training begins")
+    train = open_source(data, "train")
+    size = _size(train, data)
+    if not isinstance(train, TableSource):
+        pictures = {split: _size(open_source(data, split), data) for split in SPLITS}
+        return pictures, _caption_bytes(train)
+    kept = round(size * data.held_out) if train.by_hash else 0
+    pictures = {"train": size - kept, "validation": kept, "held_out": 0}
+    if not train.by_hash:
+        pictures["validation"] = _size(open_source(data, "validation"), data)
+    return pictures, _caption_bytes(train)
+
+
+def _size(source: Source, data: DataConfig) -> int:
+    size = source.size()
+    if size is None:
+        raise DataError(
+            f"data.path {data.path!r} does not say how many pictures it holds: it is a stream"
+        )
+    return size
+
+
+def _caption_bytes(source: Source) -> float:
+    examples: Iterable[Example] = islice(iter(source), CAPTIONS_READ)
+    lines = [
+        json.dumps(
+            {"key": e.key, "captions": e.captions or ("",), "attributes": e.attributes},
+            ensure_ascii=False,
+        )
+        for e in examples
+    ]
+    return sum(len(line.encode()) + 1 for line in lines) / max(1, len(lines))
