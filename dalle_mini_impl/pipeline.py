@@ -3,7 +3,7 @@
 Strings and PIL images go in and out; between them everything is codes and tensors.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from torch import Tensor
 from dalle_mini_impl.caption_completion import WrittenCaption, complete_captions
 from dalle_mini_impl.captioning import RankBy, RankedCaption, rank_captions
 from dalle_mini_impl.captions import CaptionTokenizer
+from dalle_mini_impl.decoding import CodeSampler
 from dalle_mini_impl.images import to_images, to_tensor, touched_cells
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.image_tokenizer import ImageTokenizer, build_image_tokenizer
 from dalle_mini_impl.run import RunError, RunFolder
-from dalle_mini_impl.sampling import SamplingConfig, decode, log_likelihood, uniform_noise
+from dalle_mini_impl.sampling import SamplingConfig, log_likelihood
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class TextToImage:
         self.captions = captions
         self.image_tokenizer = image_tokenizer.to(self.device).eval().requires_grad_(False)
         self.dalle = dalle.to(self.device).eval().requires_grad_(False)
+        self.sample_codes = CodeSampler(self.dalle)
         self.clip = clip and clip.to(self.device).eval().requires_grad_(False)
         self.sampling = sampling
 
@@ -163,7 +165,6 @@ class TextToImage:
         pixels = to_tensor([image], self.image_tokenizer.image_size).to(self.device)
         return self.image_tokenizer.encode(pixels)[0]
 
-    @torch.inference_mode()
     def candidates(
         self,
         caption: str,
@@ -172,59 +173,63 @@ class TextToImage:
         given: Int[Tensor, "n"] | None = None,
     ) -> list[Result]:
         """All candidates of a caption with their scores, in the order of their seeds."""
-        ids = torch.from_numpy(self.captions.encode([caption])).to(self.device)
-        text = self.clip.encode_text(ids)[0] if self.clip is not None else None
-        results: list[Result] = []
-        for start in range(0, config.candidates, config.batch_size):
-            seeds = range(seed + start, seed + min(start + config.batch_size, config.candidates))
-            codes = self.sample_codes(ids, seeds, config, given)
-            pixels = self.image_tokenizer.decode(codes)
-            ratios = self.log_likelihood_ratio(ids, codes)
-            scores: list[float | None] = [None] * len(codes)
-            if self.clip is not None and text is not None:
-                scores = (self.clip.encode_image(pixels) @ text).tolist()
-            for image, own, score, ratio, row in zip(
-                to_images(pixels), seeds, scores, ratios.tolist(), codes.tolist(), strict=True
-            ):
-                results.append(Result(image, caption, own, score, ratio, tuple(row)))
-        return results
+        return next(self.paint([caption], [seed], config, given))
 
-    def sample_codes(
+    @torch.inference_mode()
+    def paint(
         self,
-        ids: Int[Tensor, "1 t"],
-        seeds: Iterable[int],
+        captions: Sequence[str],
+        seeds: Sequence[int],
         config: SamplingConfig,
         given: Int[Tensor, "n"] | None = None,
-    ) -> Int[Tensor, "b n"]:
-        """Codes for one caption and many seeds: the text runs once for all of them.
+    ) -> Iterator[list[Result]]:
+        """For each caption its `config.candidates` candidates, in the order of their seeds.
 
-        With guidance the stream holds 2b rows, each with a cache of its own: conditional, then
-        null.
+        seeds: the seed of each caption's first candidate; candidate i has seed + i. Captions are
+        painted together as far as `config.batch_size` lets them. given: as for `__call__`.
         """
-        noise = uniform_noise(list(seeds), self.dalle.image_length).to(self.device)
-        guided = config.guidance != 1
-        captions = torch.cat((ids, torch.zeros_like(ids))) if guided else ids
-        cache = self.dalle.empty_cache(len(captions))
-        first = self.dalle.prefill(captions, cache)
-        times = torch.full((len(captions),), len(noise), device=self.device)
-        cache, first = cache.repeat(times), first.repeat_interleave(times, dim=0)
-        start = self.dalle.text_length
+        count = config.candidates
+        together = max(1, config.batch_size // count)
+        for start in range(0, len(captions), together):
+            texts = captions[start : start + together]
+            firsts = seeds[start : start + together]
+            ids = torch.from_numpy(self.captions.encode(texts)).to(self.device)
+            meanings = None if self.clip is None else self.clip.encode_text(ids)
+            # Candidates of one caption are split where they alone exceed the batch.
+            results: list[list[Result]] = [[] for _ in texts]
+            for begin in range(0, count, config.batch_size):
+                some = range(begin, min(begin + config.batch_size, count))
+                own = [first + i for first in firsts for i in some]
+                codes = self.sample_codes(ids, own, config, given)
+                pixels = self.image_tokenizer.decode(codes)
+                ratios = self.log_likelihood_ratios(ids, codes).tolist()
+                scores = self.clip_scores(meanings, pixels)
+                for at, image in enumerate(to_images(pixels)):
+                    row, of = tuple(codes[at].tolist()), at // len(some)
+                    result = Result(image, texts[of], own[at], scores[at], ratios[at], row)
+                    results[of].append(result)
+            yield from results
 
-        def step(code: Tensor, above: Tensor, index: int) -> Tensor:
-            at = torch.tensor([index], device=self.device)
-            return self.dalle.step(code, above, at, cache, reach=start + index + 1)
-
-        rows = None if given is None else given.expand(len(noise), -1)
-        return decode(first, step, noise, self.dalle.grid, config, rows)
-
-    def log_likelihood_ratio(
-        self, ids: Int[Tensor, "1 t"], codes: Int[Tensor, "b n"]
+    def log_likelihood_ratios(
+        self, ids: Int[Tensor, "c t"], codes: Int[Tensor, "b n"]
     ) -> Float[Tensor, "b"]:
-        """log p(codes | caption) - log p(codes | null caption) of each row, in nats."""
-        rows = ids.expand(len(codes), -1)
+        """log p(codes | caption) - log p(codes | null caption) of each row, in nats.
+
+        The rows are grouped by caption, equally many for each.
+        """
+        rows = ids.repeat_interleave(len(codes) // len(ids), dim=0)
         conditional = self.dalle(rows, codes).image
         null = self.dalle(torch.zeros_like(rows), codes).image
         return log_likelihood(conditional, codes) - log_likelihood(null, codes)
+
+    def clip_scores(
+        self, meanings: Float[Tensor, "c d"] | None, pixels: Float[Tensor, "b 3 h w"]
+    ) -> list[float] | list[None]:
+        """Cosine similarity of each picture with its caption's embedding; none without a CLIP."""
+        if self.clip is None or meanings is None:
+            return [None] * len(pixels)
+        own = meanings.repeat_interleave(len(pixels) // len(meanings), dim=0)
+        return (self.clip.encode_image(pixels) * own).sum(-1).tolist()
 
 
 def rank(candidates: Sequence[Result], rank_by: str) -> list[Result]:

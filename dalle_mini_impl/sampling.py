@@ -1,11 +1,11 @@
-"""Sampling as pure functions: guide, filter, draw, and the loop that decodes a picture's codes.
+"""Sampling as pure functions: guide, filter, draw.
 
-Nothing here knows a model. Randomness comes as numbers: one uniform number per code, made from
+Nothing here knows a model. Randomness comes as numbers: uniform numbers for each code, made from
 each picture's own seed, so that a picture does not depend on its neighbours in the batch.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,6 @@ from pydantic import Field
 from torch import Tensor
 
 from dalle_mini_impl.config import Config
-
-Step = Callable[[Tensor, Tensor, int], Tensor]
 
 
 class SamplingConfig(Config):
@@ -41,10 +39,37 @@ class SamplingConfig(Config):
     """Which score orders the candidates; both adds their standardised values."""
     batch_size: int = Field(64, gt=0)
     """Candidates decoded at a time, to bound memory."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the decoding step; auto does once that pays. The same codes come faster."""
+
+
+class Drawing(NamedTuple):
+    """How a code is drawn from logits.
+
+    Numbers are tensors and what changes the computation is not: other numbers of the same kind
+    need no other compiled step.
+    """
+
+    temperature: Float[Tensor, ""]
+    top_p: Float[Tensor, ""]
+    top_k: int
+    nucleus: bool
+    greedy: bool
+
+    @classmethod
+    def of(cls, config: SamplingConfig, device: torch.device | str = "cpu") -> "Drawing":
+        """What `config` says of it."""
+        return cls(
+            torch.tensor(config.temperature or 1.0, device=device),
+            torch.tensor(config.top_p, device=device),
+            config.top_k,
+            config.top_p < 1,
+            config.temperature == 0,
+        )
 
 
 def guide(
-    conditional: Float[Tensor, "*b k"], null: Float[Tensor, "*b k"], scale: float
+    conditional: Float[Tensor, "*b k"], null: Float[Tensor, "*b k"], scale: float | Tensor
 ) -> Float[Tensor, "*b k"]:
     """Classifier-free guidance on logits (Ho and Salimans 2022, arXiv 2207.12598)."""
     return torch.lerp(null, conditional, scale)
@@ -59,6 +84,11 @@ def guidance_at(config: SamplingConfig, index: int, length: int) -> float:
     return 1.0 + (config.guidance - 1.0) * share[config.guidance_schedule]
 
 
+def guidance_scales(config: SamplingConfig, length: int) -> Float[Tensor, "n"]:
+    """The guidance scale of every code of a picture of `length`."""
+    return torch.tensor([guidance_at(config, index, length) for index in range(length)])
+
+
 def filter_top_k(logits: Float[Tensor, "b k"], k: int) -> Float[Tensor, "b k"]:
     """Keep the k largest logits of each row; 0 or more than there are keeps all."""
     if k == 0 or k >= logits.shape[-1]:
@@ -67,81 +97,43 @@ def filter_top_k(logits: Float[Tensor, "b k"], k: int) -> Float[Tensor, "b k"]:
     return logits.masked_fill(logits < threshold, float("-inf"))
 
 
-def filter_top_p(logits: Float[Tensor, "b k"], p: float) -> Float[Tensor, "b k"]:
+def filter_top_p(
+    logits: Float[Tensor, "b k"], p: float | Tensor, most: int = 0
+) -> Float[Tensor, "b k"]:
     """Keep the smallest set of likeliest codes whose probability reaches p (nucleus sampling).
 
-    Holtzman et al. 2019, arXiv 1904.09751. The likeliest code always stays.
+    Holtzman et al. 2019, arXiv 1904.09751. The likeliest code always stays, and equal ones at the
+    edge stay together. most: finite logits of a row, where a filter before left few; 0 for all.
     """
-    if p >= 1:
-        return logits
-    probability, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
+    ranked = logits.topk(min(most or logits.shape[-1], logits.shape[-1]), dim=-1).values
+    probability = ranked.softmax(dim=-1)
     before = probability.cumsum(dim=-1) - probability
-    dropped = torch.zeros_like(before, dtype=torch.bool).scatter(1, order, before >= p)
-    return logits.masked_fill(dropped, float("-inf"))
+    last = (before < p).sum(dim=-1, keepdim=True).clamp(min=1) - 1
+    return logits.masked_fill(logits < ranked.gather(1, last), float("-inf"))
 
 
 def draw(
-    logits: Float[Tensor, "b k"], uniform: Float[Tensor, "b"], config: SamplingConfig
+    logits: Float[Tensor, "b k"], uniform: Float[Tensor, "b"], drawing: Drawing
 ) -> Int[Tensor, "b"]:
     """One code per row: the filtered distribution's quantile at `uniform` in [0, 1)."""
-    if config.temperature == 0:
+    if drawing.greedy:
         return logits.argmax(dim=-1)
-    logits = filter_top_k(logits / config.temperature, config.top_k)
-    logits = filter_top_p(logits, config.top_p)
+    logits = filter_top_k(logits / drawing.temperature, drawing.top_k)
+    if drawing.nucleus:
+        logits = filter_top_p(logits, drawing.top_p, most=drawing.top_k)
     cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
     # Scaled by the sum so that rounding can never point past the last possible code.
     threshold = uniform[:, None] * cumulative[:, -1:]
     return (cumulative <= threshold).sum(dim=-1).clamp(max=logits.shape[-1] - 1)
 
 
-def uniform_noise(seeds: Sequence[int], length: int) -> Float[Tensor, "b n"]:
-    """`length` numbers in [0, 1) for each picture, from its own seed alone."""
+def uniform_noise(seeds: Sequence[int], length: int, draws: int = 1) -> Float[Tensor, "b n draws"]:
+    """Numbers in [0, 1) for each of `length` codes of each picture, from its own seed alone."""
     rows = [
-        torch.rand(length, generator=torch.Generator().manual_seed(int(seed) % 2**63))
+        torch.rand(length, draws, generator=torch.Generator().manual_seed(int(seed) % 2**63))
         for seed in seeds
     ]
     return torch.stack(rows)
-
-
-def decode(
-    first: Float[Tensor, "rows k"],
-    step: Step,
-    noise: Float[Tensor, "b n"],
-    grid: int,
-    config: SamplingConfig,
-    given: Int[Tensor, "b n"] | None = None,
-) -> Int[Tensor, "b n"]:
-    """Draw a picture's codes one after the other.
-
-    first: logits of the first code. step(code, above, index): feed the code at `index` and return
-    the next one's logits; `above` is the code over the next one (the code count in the first row).
-    With guidance the logits hold 2b rows, conditional then null, and each code is fed to both.
-    given: codes that are kept where they are not negative (completion, inpainting, prompts).
-    """
-    batch, length = noise.shape
-    guided = len(first) == 2 * batch
-    if not guided and len(first) != batch:
-        raise ValueError(f"{len(first)} rows of logits for {batch} pictures: give b or 2b")
-    outside = first.shape[-1]
-    codes = torch.full((batch, length), outside, dtype=torch.long, device=first.device)
-    logits = first
-    for index in range(length):
-        combined = logits
-        if guided:
-            conditional, null = logits.chunk(2)
-            combined = guide(conditional, null, guidance_at(config, index, length))
-        code = draw(combined, noise[:, index], config)
-        if given is not None:
-            code = torch.where(given[:, index] >= 0, given[:, index], code)
-        codes[:, index] = code
-        if index + 1 == length:
-            break
-        upper = index + 1 - grid
-        above = codes[:, upper] if upper >= 0 else torch.full_like(code, outside)
-        if guided:
-            code, above = code.repeat(2), above.repeat(2)
-        logits = step(code, above, index)
-    return codes
 
 
 def log_likelihood(logits: Float[Tensor, "b n k"], codes: Int[Tensor, "b n"]) -> Float[Tensor, "b"]:

@@ -42,12 +42,14 @@ def test_cached_logits_equal_uncached_ones(model):
     captions, codes = batch()
     expected = model(captions, codes).image
     cache = model.empty_cache(len(captions))
-    logits = [model.prefill(captions, cache)]
+    hidden = [model.prefill(captions, cache)]
     above = model.above(codes)
+    places = torch.arange(model.length)
     for index in range(GRID * GRID - 1):
+        window = places[: model.text_length + index + 1] if index % 2 else places
         at = torch.tensor([index])
-        reach = model.text_length + index + 1 if index % 2 else None
-        logits.append(model.step(codes[:, index], above[:, index], at, cache, reach))
+        hidden.append(model.step(codes[:, index], above[:, index], at, cache, window))
+    logits = [model.image_head(x) for x in hidden]
     torch.testing.assert_close(torch.stack(logits, 1), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -16,7 +16,6 @@ from dalle_mini_impl.evaluation.agreement import (
     measure_retrieval,
 )
 from dalle_mini_impl.evaluation.features import pixel_features
-from dalle_mini_impl.evaluation.generation import paint
 from dalle_mini_impl.evaluation.prompts import Prompt
 from dalle_mini_impl.evaluation.reading import measure_reading, others
 from dalle_mini_impl.evaluation.reconstruction import measure_reconstructions
@@ -45,7 +44,7 @@ def test_painting_many_captions_gives_the_pictures_of_each_alone(model, guidance
         update={"guidance": guidance, "candidates": 4, "batch_size": batch_size}
     )
     seeds = [5, 100, 7]
-    together = list(paint(model, CAPTIONS, seeds, config))
+    together = list(model.paint(CAPTIONS, seeds, config))
     assert [[r.seed for r in own] for own in together] == [list(range(s, s + 4)) for s in seeds]
     for caption, seed, own in zip(CAPTIONS, seeds, together, strict=True):
         alone = model.candidates(caption, seed, config)

@@ -1,12 +1,10 @@
-"""Sampling's promises: guidance, filters, seeds, given codes."""
+"""Sampling's promises: guidance, filters, draws."""
 
-import pytest
 import torch
 
-from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.sampling import (
+    Drawing,
     SamplingConfig,
-    decode,
     draw,
     filter_top_k,
     filter_top_p,
@@ -16,17 +14,7 @@ from dalle_mini_impl.sampling import (
     uniform_noise,
 )
 
-GRID, CODES = 3, 16
-
-
-def table_step(table):
-    """A first-order chain in place of a model: the next code depends on the last one."""
-    return lambda code, above, index: table[code]
-
-
-def chain(seed: int = 0, scale: float = 2.0):
-    generator = torch.Generator().manual_seed(seed)
-    return scale * torch.randn(CODES, CODES, generator=generator)
+CODES = 16
 
 
 def test_guidance_of_one_is_no_guidance():
@@ -66,91 +54,40 @@ def test_top_p_keeps_the_smallest_sufficient_set():
     assert filter_top_p(logits, 1.0).isfinite().all()
 
 
+def test_a_nucleus_among_the_likeliest_few_is_renormalised():
+    logits = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()
+    few = filter_top_k(logits, 2)
+    # 4 in 7 of what is left: the first alone reaches a half of it, though not of everything.
+    assert filter_top_p(few, 0.5, most=2).isfinite().tolist() == [[True, False, False, False]]
+    assert filter_top_p(few, 0.6, most=2).isfinite().tolist() == [[True, True, False, False]]
+    torch.testing.assert_close(filter_top_p(few, 0.6, most=2), filter_top_p(few, 0.6))
+
+
+def test_noise_comes_from_the_pictures_own_seed():
+    together = uniform_noise([3, 4, 5], 6, draws=2)
+    assert together.shape == (3, 6, 2)
+    assert torch.equal(together[1:2], uniform_noise([4], 6, draws=2))
+    assert len(together.flatten(1).unique(dim=0)) == 3
+
+
 def test_draws_follow_the_distribution():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(20_000, -1)
     uniform = (torch.arange(20_000) + 0.5) / 20_000
-    counts = draw(logits, uniform, SamplingConfig()).bincount(minlength=4) / 20_000
+    counts = draw(logits, uniform, Drawing.of(SamplingConfig())).bincount(minlength=4) / 20_000
     torch.testing.assert_close(counts, torch.tensor([0.5, 0.3, 0.15, 0.05]), atol=1e-3, rtol=0)
 
 
 def test_draws_never_leave_the_filter():
     logits = torch.randn(1000, CODES)
     uniform = torch.cat((torch.rand(998), torch.tensor([0.0, 1 - 2**-24])))
-    config = SamplingConfig(top_k=2)
-    codes = draw(logits, uniform, config)
+    codes = draw(logits, uniform, Drawing.of(SamplingConfig(top_k=2)))
     assert filter_top_k(logits, 2).gather(1, codes[:, None]).isfinite().all()
 
 
 def test_zero_temperature_takes_the_likeliest():
     logits = torch.randn(10, CODES)
-    codes = draw(logits, torch.rand(10), SamplingConfig(temperature=0))
+    codes = draw(logits, torch.rand(10), Drawing.of(SamplingConfig(temperature=0)))
     assert torch.equal(codes, logits.argmax(1))
-
-
-def test_a_picture_depends_on_its_own_seed_only():
-    table, config = chain(), SamplingConfig()
-    first = torch.randn(CODES, generator=torch.Generator().manual_seed(5))
-
-    def run(seeds):
-        noise = uniform_noise(seeds, GRID * GRID)
-        return decode(first.expand(len(seeds), -1), table_step(table), noise, GRID, config)
-
-    together = run([3, 4, 5])
-    assert torch.equal(together[1:2], run([4]))
-    assert len(together.unique(dim=0)) == 3
-
-
-def test_given_codes_stay():
-    noise = uniform_noise(range(4), GRID * GRID)
-    given = torch.full((4, GRID * GRID), -1)
-    given[:, :4] = torch.arange(4)
-    given[:, 7] = 9
-    codes = decode(torch.randn(4, CODES), table_step(chain()), noise, GRID, SamplingConfig(), given)
-    assert torch.equal(codes[given >= 0], given[given >= 0])
-    assert (codes < CODES).all()
-
-
-def test_the_code_above_is_passed_on():
-    passed = []
-
-    def step(code, above, index):
-        passed.append(above.tolist())
-        return torch.zeros(2, CODES)
-
-    noise = uniform_noise([0, 1], GRID * GRID)
-    codes = decode(torch.zeros(2, CODES), step, noise, GRID, SamplingConfig())
-    expected = [[CODES, CODES]] * (GRID - 1)
-    expected += codes[:, : GRID * GRID - GRID].T.tolist()
-    assert passed == expected
-
-
-def test_wrong_rows_are_refused():
-    noise = uniform_noise([0, 1], 4)
-    with pytest.raises(ValueError, match="3 rows"):
-        decode(torch.zeros(3, CODES), table_step(chain()), noise, 2, SamplingConfig())
-
-
-@torch.no_grad()
-def test_guided_decoding_follows_the_guided_distribution():
-    """Every code is the argmax of guided, uncached logits: both branches keep their own cache."""
-    torch.manual_seed(0)
-    config = TransformerConfig(depth=2, width=32, heads=2, hidden=48)
-    model = Dalle(config, 20, 4, CODES, GRID).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    captions = torch.tensor([[3, 4, 5, 0], [0, 0, 0, 0]])
-    cache = model.empty_cache(2)
-    first = model.prefill(captions, cache)
-
-    def step(code, above, index):
-        return model.step(code, above, torch.tensor([index]), cache)
-
-    settings = SamplingConfig(guidance=3.0, temperature=0)
-    codes = decode(first, step, uniform_noise([0], GRID * GRID), GRID, settings)
-    logits = model(captions, codes.repeat(2, 1)).image
-    assert torch.equal(guide(logits[:1], logits[1:], 3.0).argmax(-1), codes)
-    unguided = model(captions[:1], codes).image.argmax(-1)
-    assert not torch.equal(unguided, codes)
 
 
 def test_log_likelihood_sums_over_positions():

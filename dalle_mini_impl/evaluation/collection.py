@@ -22,7 +22,6 @@ from dalle_mini_impl.evaluation.agreement import (
     wrong_captions,
 )
 from dalle_mini_impl.evaluation.features import Features, clip_features, pixel_features
-from dalle_mini_impl.evaluation.generation import paint
 from dalle_mini_impl.evaluation.page import Part
 from dalle_mini_impl.evaluation.reading import measure_reading
 from dalle_mini_impl.evaluation.reconstruction import measure_reconstructions, reconstruct
@@ -155,7 +154,7 @@ def _samples(
     # A caption's candidates start where its sample does, and no two captions share noise.
     seeds = [(settings.seed << 32) + at * max(most, 1024) for at in range(len(held_out))]
     report(f"samples: {len(seeds):,} at guidance {settings.guidance:g}")
-    results = [own[0] for own in paint(model, held_out.captions, seeds, sampling)]
+    results = [own[0] for own in model.paint(held_out.captions, seeds, sampling)]
     samples = to_tensor([result.image for result in results], size)
     train_store = prepare(run.experiment.data, "train", run.cache / "pictures", report)
     rows = _sample(len(train_store), settings.train_examples, settings.seed)
@@ -171,7 +170,7 @@ def _samples(
         count = max(1, min(len(held_out), max(16, len(held_out) // 16)))
         report(f"reranking: {count:,} captions, {most} candidates each")
         sampling = sampling.model_copy(update={"candidates": most})
-        painted = list(paint(model, held_out.captions[:count], seeds[:count], sampling))
+        painted = list(model.paint(held_out.captions[:count], seeds[:count], sampling))
         likeness = torch.stack(
             [
                 _cosine(features(to_tensor([r.image for r in own], size)), target)

@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from dalle_mini_impl.data.shapes import KINDS, Scene, ShapesConfig, holds
-from dalle_mini_impl.evaluation.generation import paint
 from dalle_mini_impl.evaluation.judge import find_scene
 from dalle_mini_impl.evaluation.prompts import (
     HALVES,
@@ -116,7 +115,7 @@ def run_suite(
         sampling = model.sampling.model_copy(
             update={"guidance": guidance, "candidates": most, "batch_size": settings.batch_size}
         )
-        painted = paint(model, [prompt.caption for prompt in prompts], seeds, sampling)
+        painted = model.paint([prompt.caption for prompt in prompts], seeds, sampling)
         for at, results in enumerate(painted):
             outcomes.append(
                 judged(prompts[at], guidance, results, settings.candidates, sampling.rank_by)

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dalle_mini_impl.config import Config
 from dalle_mini_impl.models.attention import Pattern, block_mask, dalle_patterns, pattern_mask
+from dalle_mini_impl.models.code_head import CodeHead
 from dalle_mini_impl.models.transformer import (
     Block,
     BlockKind,
@@ -122,7 +123,7 @@ class Dalle(nn.Module):
         )
         self.norm = RMSNorm(width) if config.block == "modern" else nn.LayerNorm(width)
         self.text_head = nn.Linear(width, vocabulary_size, bias=False)
-        self.image_head = nn.Linear(width, code_count, bias=False)
+        self.image_head = CodeHead(width, code_count)
         for embedding in self.modules():
             if isinstance(embedding, nn.Embedding):
                 nn.init.normal_(embedding.weight, std=0.02)
@@ -201,21 +202,19 @@ class Dalle(nn.Module):
         """The blocks, first to last."""
         return cast(list[Block], list(self.blocks))
 
-    def empty_cache(self, batch: int) -> KVCache:
-        """A cache for `batch` streams."""
+    def empty_cache(self, batch: int, length: int | None = None) -> KVCache:
+        """A cache for `batch` streams of `length` positions, None for whole ones."""
         heads = self.config.heads
-        width = self.config.width // heads
-        return KVCache.empty(
-            self.config.depth, batch, heads, self.length, width, self.image_head.weight
-        )
+        shape = (batch, heads, length or self.length, self.config.width // heads)
+        return KVCache.empty(self.config.depth, shape, self.code_embedding.weight)
 
-    def prefill(self, captions: Int[Tensor, "b t"], cache: KVCache) -> Float[Tensor, "b k"]:
-        """Run the text once, leaving it in the cache; returns the first code's logits."""
+    def prefill(self, captions: Int[Tensor, "b t"], cache: KVCache) -> Float[Tensor, "b c"]:
+        """Run the text once, leaving it in the cache; returns what the first code is drawn from."""
         x = self.embed_text(captions)
         positions = self.positions(slice(0, self.text_length))
         for block, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
             x = block.prefill(x, positions, keys, values)
-        return self.image_head(self.norm(x[:, -1]))
+        return self.norm(x[:, -1])
 
     def step(
         self,
@@ -223,12 +222,12 @@ class Dalle(nn.Module):
         above: Int[Tensor, "b"],
         index: Int[Tensor, "1"],
         cache: KVCache,
-        reach: int | None = None,
-    ) -> Float[Tensor, "b k"]:
-        """Feed the code at `index` (0 … n-2) and return the logits of the next.
+        window: Int[Tensor, "r"],
+    ) -> Float[Tensor, "b c"]:
+        """Feed the code at `index` (0 … n-2); returns what the next is drawn from (`image_head`).
 
-        above: the code over the next one, `code_count` in the first row. reach: how many cached
-        positions full attention reads, at least text_length + index + 1; None reads all of them.
+        above: the code over the next one, `code_count` in the first row. window: 0 … r-1, the
+        cached positions that full attention reads; r is at least text_length + index + 1.
         """
         at = self.text_length + index
         x = self.code_embedding(code) + self.row_embedding(index // self.grid)
@@ -237,21 +236,19 @@ class Dalle(nn.Module):
             x = x + self.above_embedding(above)
         x = x[:, None]
         positions = self.positions(at)
-        window = slice(0, reach if reach is not None else self.length)
-        full = torch.arange(window.stop, device=at.device)[None] <= at[:, None]
-        text = torch.arange(self.text_length, device=at.device)
+        full = (window <= at)[None]
         for block, pattern, keys, values in zip(
             self.layers, self.patterns, cache.keys, cache.values, strict=True
         ):
-            seen: slice | Tensor = window
-            mask = full
-            if pattern != "full":
-                nearby = self.get_buffer(f"{pattern}_seen")[index][0]
+            if pattern == "full":
+                seen, mask = slice(0, len(window)), full
+            else:
+                text = torch.arange(self.text_length, device=at.device)
                 allowed = self.get_buffer(f"{pattern}_allowed")[index]
-                seen = torch.cat((text, nearby))
+                seen = torch.cat((text, self.get_buffer(f"{pattern}_seen")[index][0]))
                 mask = torch.cat((allowed.new_ones(1, self.text_length), allowed), dim=1)
             x = block.step(x, positions, keys, values, at, seen, mask)
-        return self.image_head(self.norm(x[:, 0]))
+        return self.norm(x[:, 0])
 
     def embed_text(self, captions: Int[Tensor, "b t"]) -> Float[Tensor, "b s c"]:
         """The start position and the caption, each pad replaced by its position's own."""

@@ -16,22 +16,21 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 class KVCache:
     """Keys and values of every layer and position, allocated once and filled in place."""
 
-    keys: Float[Tensor, "layers b h s d"]
-    values: Float[Tensor, "layers b h s d"]
+    keys: tuple[Float[Tensor, "b h s d"], ...]
+    values: tuple[Float[Tensor, "b h s d"], ...]
 
     @classmethod
-    def empty(
-        cls, layers: int, batch: int, heads: int, length: int, width: int, like: Tensor
-    ) -> "KVCache":
-        """Room for `length` positions of heads `width` wide, typed and placed as `like`."""
-        shape = (layers, batch, heads, length, width)
-        return cls(like.new_zeros(shape), like.new_zeros(shape))
+    def empty(cls, layers: int, shape: tuple[int, int, int, int], like: Tensor) -> "KVCache":
+        """Room for `shape` (streams, heads, positions, width) in each layer, of `like`'s type."""
+        # A tensor for each layer: compiled code may then write into one without copying the rest.
+        keys, values = (tuple(like.new_zeros(shape) for _ in range(layers)) for _ in range(2))
+        return cls(keys, values)
 
-    def repeat(self, times: Int[Tensor, "b"]) -> "KVCache":
-        """Each row `times[row]` times: one prefilled caption for all its candidates."""
-        return KVCache(
-            self.keys.repeat_interleave(times, dim=1), self.values.repeat_interleave(times, dim=1)
-        )
+    def take(self, prefix: "KVCache", rows: Int[Tensor, "b"]) -> None:
+        """Begin stream i with stream `rows[i]` of `prefix`: one text for all its candidates."""
+        ours, theirs = self.keys + self.values, prefix.keys + prefix.values
+        for mine, other in zip(ours, theirs, strict=True):
+            mine[:, :, : other.shape[2]] = other[rows]
 
 
 @dataclass(frozen=True)
@@ -105,11 +104,40 @@ def attend_in_parts(
     return scores.softmax(dim=-1).to(value.dtype) @ value
 
 
+def attend_once(
+    query: Float[Tensor, "b h 1 d"],
+    key: Float[Tensor, "b h k d"],
+    value: Float[Tensor, "b h k d"],
+    mask: Bool[Tensor, "1 k"],
+) -> Float[Tensor, "b 1 c"]:
+    """Attention of a single query; compiled, it is written out so that it fuses into loops."""
+    if not torch.compiler.is_compiling():
+        return attend(query, key, value, mask, causal=False)
+    scores = (query * key).sum(dim=-1) * query.shape[-1] ** -0.5
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    return rearrange((weights[..., None] * value).sum(dim=2), "b h d -> b 1 (h d)")
+
+
 class RMSNorm(nn.RMSNorm):
     """Root-mean-square normalisation whose gain follows its input's type, as the fused one asks."""
 
     def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
+class Linear(nn.Linear):
+    """A linear layer whose product is written out where compiled code has one row on a CPU.
+
+    One row is bound by reading the weights, which generated code does while it also does what
+    stands before and after the product; a library call does that alone.
+    """
+
+    def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b o"]:
+        one = x.device.type == "cpu" and x.numel() == self.in_features
+        if not (one and torch.compiler.is_compiling()):
+            return super().forward(x)
+        product = (x[..., None, :] * self.weight).sum(dim=-1)
+        return product if self.bias is None else product + self.bias
 
 
 class Attention(nn.Module):
@@ -118,8 +146,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, bias: bool, normalise: bool):
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=bias)
-        self.out = nn.Linear(width, width, bias=bias)
+        self.qkv = Linear(width, 3 * width, bias=bias)
+        self.out = Linear(width, width, bias=bias)
         head = width // heads
         self.norm_query = RMSNorm(head) if normalise else nn.Identity()
         self.norm_key = RMSNorm(head) if normalise else nn.Identity()
@@ -152,8 +180,8 @@ class GatedMLP(nn.Module):
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
-        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.gate_up = Linear(width, 2 * hidden, bias=False)
+        self.down = Linear(hidden, width, bias=False)
 
     def forward(self, x: Float[Tensor, "b s c"]) -> Float[Tensor, "b s c"]:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
@@ -165,8 +193,8 @@ class GeluMLP(nn.Module):
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
-        self.up = nn.Linear(width, hidden)
-        self.down = nn.Linear(hidden, width)
+        self.up = Linear(width, hidden)
+        self.down = Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "b s c"]) -> Float[Tensor, "b s c"]:
         return self.down(F.gelu(self.up(x)))
@@ -213,17 +241,17 @@ class Block(nn.Module):
         value_cache: Float[Tensor, "b h total d"],
         at: Int[Tensor, "1"],
         seen: slice | Tensor,
-        mask: Bool[Tensor, "1 k"] | None,
+        mask: Bool[Tensor, "1 k"],
     ) -> Float[Tensor, "b 1 c"]:
         """One position: written into the cache at `at`, attending to the cached positions `seen`.
 
-        seen: the positions that are read; mask: which of them this one may see (None: all).
+        seen: the positions that are read; mask: which of them this one may see.
         """
         query, key, value = self.attention.project(self.norm_attention(x), positions)
         key_cache.index_copy_(2, at, key)
         value_cache.index_copy_(2, at, value)
         keys, values = key_cache[:, :, seen], value_cache[:, :, seen]
-        x = x + self.attention.out(attend(query, keys, values, mask, causal=False))
+        x = x + self.attention.out(attend_once(query, keys, values, mask))
         return x + self.mlp(self.norm_mlp(x))
 
 

@@ -1,0 +1,101 @@
+"""torch.compile for the decoding step: when it pays, what it is compiled with, and eager otherwise.
+
+Knows no model: a step is a function of buffers that it writes in place and of a window, the cached
+positions 0 … r-1 that attention reads. The window's length is the one size that a compiled step
+leaves open, so that early codes do not pay for the whole cache.
+"""
+
+import os
+import shutil
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+Step = Callable[[Any, Tensor], None]
+
+PAYS_AFTER = 30.0
+"""Seconds of eager decoding of one kind after which `compile: auto` compiles it."""
+
+KINDS = 64
+"""Kinds of step (batch sizes, filters, models) that one process may compile."""
+
+GRAPH_REACH = 64
+"""On a GPU windows are rounded up to multiples of this, each a CUDA graph of its own."""
+
+
+class CompiledSteps:
+    """Runs steps of different kinds, eager or compiled, and remembers what each has cost."""
+
+    def __init__(self, step: Step):
+        self.eager = step
+        self.compiled = torch.compile(step, dynamic=False, fullgraph=True)
+        self.spent: defaultdict[Hashable, float] = defaultdict(float)
+        self.works = True
+
+    def pays(self, kind: Hashable, wanted: Literal["auto", "on", "off"]) -> bool:
+        """Whether steps of this kind are to be compiled; `account` tells what they cost eager."""
+        if wanted == "off" or not self.works:
+            return False
+        return wanted == "on" or self.spent[kind] >= PAYS_AFTER
+
+    def account(self, kind: Hashable, seconds: float) -> None:
+        """Count what steps of a kind took in eager mode."""
+        self.spent[kind] += seconds
+
+    def run(self, buffers: Any, places: Int[Tensor, "s"], first: int, compiled: bool) -> None:
+        """All steps of `buffers`, the first reading `first` positions and each one more.
+
+        places: 0 … s-1, all positions. Where compiling fails, all steps are eager from then on.
+        """
+        reaches = range(first, len(places) + 1)
+        if compiled and len(reaches) > 0:
+            try:
+                self._run_compiled(buffers, places, reaches)
+                return
+            except Exception as error:
+                # Compilers fail in many ways, all before the first step has run; a fault of the
+                # step itself comes back in eager mode.
+                self.works = False
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                warnings.warn(f"decoding stays eager, compiling failed: {reason}", stacklevel=2)
+        for reach in reaches:
+            self.eager(buffers, places[:reach])
+
+    def _run_compiled(self, buffers: Any, places: Tensor, reaches: range) -> None:
+        if places.device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
+            raise RuntimeError("no C++ compiler (g++) was found")
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder()))
+        window = places[: reaches[0]]
+        torch._dynamo.mark_dynamic(window, 0)
+        with torch._dynamo.config.patch(recompile_limit=KINDS):
+            self.compiled(buffers, window)
+        with unguarded():
+            for reach in reaches[1:]:
+                self.compiled(buffers, places[:reach])
+
+
+def unguarded() -> AbstractContextManager[object]:
+    """Run what is compiled without asking at each call whether it fits its inputs."""
+    try:
+        return torch.compiler.set_stance("default", skip_guard_eval_unsafe=True)
+    except TypeError:
+        return nullcontext()
+
+
+def cache_folder() -> Path:
+    """Where compiled steps are kept between runs: the user's own, since it is code that is run."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "dalle_mini_impl" / "inductor"
+
+
+def padded_rows(rows: int) -> int:
+    """The batch that `rows` are padded to: 1, 2, 4, 6, 8, 12, 16, 24, … a few sizes serve all."""
+    power = 1 << (rows - 1).bit_length()
+    return power // 4 * 3 if power >= 8 and rows <= power // 4 * 3 else power

@@ -1,0 +1,155 @@
+"""The decoding engine: codes of many pictures at once, for captions whose text runs only once.
+
+All that the pictures' codes need lies in buffers of fixed size (`Streams`) that a step reads and
+writes in place, at a position that is itself a tensor: so one compiled step serves every position,
+caption and seed (`compiled_steps`), and nothing goes to the host before the end.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dalle_mini_impl.compiled_steps import CompiledSteps, padded_rows
+from dalle_mini_impl.models.dalle import Dalle
+from dalle_mini_impl.models.transformer import KVCache
+from dalle_mini_impl.sampling import (
+    Drawing,
+    SamplingConfig,
+    draw,
+    guidance_scales,
+    guide,
+    uniform_noise,
+)
+
+
+class Streams(NamedTuple):
+    """Pictures being decoded. The cache has a row for each; guided, then a null row for each."""
+
+    cache: KVCache
+    codes: Int[Tensor, "b total"]
+    """A grid row that stands for what is above the picture, then the picture's codes."""
+    index: Int[Tensor, "1"]
+    """The code that the next step feeds."""
+    given: Int[Tensor, "b n"]
+    """Codes to keep, -1 where free."""
+    noise: Float[Tensor, "b n draws"]
+    scales: Float[Tensor, "n"]
+    """Guidance scale of each code."""
+    drawing: Drawing
+    guided: bool
+
+
+class CodeSampler:
+    """Samples codes from one transformer, on the device of its weights.
+
+    What it compiles serves its later calls; weights may change in between.
+    """
+
+    def __init__(self, model: Dalle):
+        self.model = model
+        self.steps = CompiledSteps(lambda streams, window: advance(model, streams, window))
+
+    def __call__(
+        self,
+        captions: Int[Tensor, "c t"],
+        seeds: Sequence[int],
+        config: SamplingConfig,
+        given: Int[Tensor, "n"] | None = None,
+    ) -> Int[Tensor, "b n"]:
+        """Codes of b / c pictures for each of c captions, grouped by caption.
+
+        seeds: one for each picture; a picture depends on its caption and seed, not on its
+        neighbours. given: codes that every picture keeps (completion, inpainting), -1 where free.
+        Raises ValueError where the captions do not divide the pictures.
+        """
+        pictures, model = len(seeds), self.model
+        if pictures == 0 or pictures % len(captions):
+            raise ValueError(f"{pictures} seeds for {len(captions)} captions: give each as many")
+        rows = padded_rows(pictures)
+        kind = (rows, config.guidance != 1, config.temperature == 0, config.top_k, config.top_p < 1)
+        compiled = self.steps.pays(kind, config.compile)
+        started = time.perf_counter()
+        with torch.inference_mode(False), torch.no_grad():
+            padding = rows - pictures if compiled else 0
+            streams, hidden = begin(model, captions, seeds, config, given, padding)
+            draw_next(model, streams, hidden, streams.index)
+            places = torch.arange(model.length, device=captions.device)
+            self.steps.run(streams, places, model.text_length + 1, compiled)
+            codes = streams.codes[:pictures, model.grid :].cpu().to(captions.device)
+        if not compiled:
+            self.steps.account(kind, time.perf_counter() - started)
+        return codes
+
+
+def begin(
+    model: Dalle,
+    captions: Int[Tensor, "c t"],
+    seeds: Sequence[int],
+    config: SamplingConfig,
+    given: Int[Tensor, "n"] | None = None,
+    padding: int = 0,
+) -> tuple[Streams, Float[Tensor, "rows w"]]:
+    """Streams with their text in the cache, and what the first code is drawn from.
+
+    Each caption runs once and the null caption once for all. padding: further rows, to fill a
+    batch; they repeat the last caption.
+    """
+    device, pictures, length = captions.device, len(seeds) + padding, model.image_length
+    guided = config.guidance != 1
+    texts = torch.cat((captions, torch.zeros_like(captions[:1]))) if guided else captions
+    each = len(seeds) // len(captions)
+    rows = (torch.arange(pictures, device=device) // each).clamp(max=len(captions) - 1)
+    if guided:
+        rows = torch.cat((rows, torch.full_like(rows, len(captions))))
+    prefix = model.empty_cache(len(texts), model.text_length)
+    hidden = model.prefill(texts, prefix)
+    cache = model.empty_cache(len(rows))
+    cache.take(prefix, rows)
+
+    noise = uniform_noise(seeds, length, model.image_head.draws).to(device)
+    free = torch.full((length,), -1, device=device) if given is None else given.to(device)
+    streams = Streams(
+        cache,
+        torch.full((pictures, model.grid + length), model.code_count, device=device),
+        torch.zeros(1, dtype=torch.long, device=device),
+        free.expand(pictures, -1).clone(),
+        torch.cat((noise, noise.new_zeros(padding, *noise.shape[1:]))),
+        guidance_scales(config, length).to(device),
+        Drawing.of(config, device),
+        guided,
+    )
+    return streams, hidden[rows]
+
+
+def advance(model: Dalle, streams: Streams, window: Int[Tensor, "r"]) -> None:
+    """One step: feed each picture's code at `index` and draw the next one into `codes`."""
+    index = streams.index
+    code = streams.codes.index_select(1, index + model.grid)[:, 0]
+    above = streams.codes.index_select(1, index + 1)[:, 0]
+    if streams.guided:
+        code, above = code.repeat(2), above.repeat(2)
+    hidden = model.step(code, above, index, streams.cache, window)
+    draw_next(model, streams, hidden, index + 1)
+    index.add_(1)
+
+
+def draw_next(
+    model: Dalle, streams: Streams, hidden: Float[Tensor, "rows w"], at: Int[Tensor, "1"]
+) -> None:
+    """Draw the code at `at` of each picture into `codes`, or keep the given one."""
+
+    def choose(logits: Tensor, uniform: Tensor) -> Tensor:
+        if streams.guided:
+            conditional, null = logits.chunk(2)
+            logits = guide(conditional, null, streams.scales[at])
+        return draw(logits, uniform, streams.drawing)
+
+    uniform = streams.noise.index_select(1, at)[:, 0]
+    code = model.image_head.draw(hidden, uniform, choose)
+    given = streams.given.index_select(1, at)[:, 0]
+    code = torch.where(given >= 0, given, code)
+    streams.codes.index_copy_(1, at + model.grid, code[:, None])

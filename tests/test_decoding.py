@@ -1,0 +1,145 @@
+"""The decoding engine's promises: its codes are the model's own, one by one, in any company."""
+
+import pytest
+import torch
+
+from dalle_mini_impl.compiled_steps import PAYS_AFTER, CompiledSteps, padded_rows
+from dalle_mini_impl.decoding import CodeSampler
+from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
+from dalle_mini_impl.sampling import Drawing, SamplingConfig, draw, guide, uniform_noise
+
+GRID, CONTEXT, CODES, WORDS = 3, 4, 16, 20
+CAPTIONS = torch.tensor([[3, 4, 5, 0], [7, 0, 0, 0], [9, 8, 7, 6]])
+
+VARIANTS = {
+    "modern": {},
+    "paper": {"block": "dalle", "attention": "dalle"},
+    "modern patterns": {"attention": "dalle", "upper_neighbour": False},
+}
+
+
+def build(**fields) -> Dalle:
+    torch.manual_seed(0)
+    config = TransformerConfig(**{"depth": 4, "width": 32, "heads": 2, "hidden": 48, **fields})
+    model = Dalle(config, WORDS, CONTEXT, CODES, GRID).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.fixture(params=VARIANTS, ids=str)
+def model(request) -> Dalle:
+    return build(**VARIANTS[request.param])
+
+
+def uncached(model, captions, seeds, config) -> torch.Tensor:
+    """The same codes the slow way: the whole stream anew for every code."""
+    rows = captions.repeat_interleave(len(seeds) // len(captions), dim=0)
+    noise = uniform_noise(seeds, GRID * GRID)
+    codes = torch.zeros(len(seeds), GRID * GRID, dtype=torch.long)
+    for index in range(GRID * GRID):
+        logits = model(rows, codes).image[:, index]
+        if config.guidance != 1:
+            null = model(torch.zeros_like(rows), codes).image[:, index]
+            logits = guide(logits, null, config.guidance)
+        codes[:, index] = draw(logits, noise[:, index, 0], Drawing.of(config))
+    return codes
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"guidance": 1.0},
+        {"guidance": 3.0},
+        {"guidance": 2.0, "temperature": 0.0},
+        {"guidance": 2.0, "temperature": 0.7, "top_k": 6, "top_p": 0.9},
+    ],
+    ids=str,
+)
+def test_codes_are_those_of_the_uncached_model(model, settings):
+    config = SamplingConfig(**settings)
+    seeds = [5, 6, 100, 101, 7, 8]
+    codes = CodeSampler(model)(CAPTIONS, seeds, config)
+    assert torch.equal(codes, uncached(model, CAPTIONS, seeds, config))
+    assert settings.get("temperature") == 0 or len(codes.unique(dim=0)) > 1
+
+
+def test_a_picture_depends_on_its_own_caption_and_seed_only():
+    sampler, config = CodeSampler(build()), SamplingConfig(guidance=2.0)
+    together = sampler(CAPTIONS, [5, 6, 5, 6, 7, 8], config)
+    alone = [
+        sampler(CAPTIONS[at // 2, None], [seed], config)
+        for at, seed in enumerate([5, 6, 5, 6, 7, 8])
+    ]
+    assert torch.equal(together, torch.cat(alone))
+    assert not torch.equal(together[0], together[2])
+
+
+def test_guidance_moves_over_the_picture():
+    model = build()
+    sampler = CodeSampler(model)
+    plain = SamplingConfig(guidance=1.0)
+    early = SamplingConfig(guidance=6.0, guidance_until=0.4)
+    # Until 0.4 of nine codes: the fifth is the first that is drawn as without guidance.
+    seeds = range(8)
+    codes = sampler(CAPTIONS[:1], seeds, early)
+    expected = sampler(CAPTIONS[:1], seeds, plain)
+    assert not torch.equal(codes[:, :4], expected[:, :4])
+    noise = uniform_noise(seeds, GRID * GRID)
+    logits = model(CAPTIONS[:1].expand(8, -1), codes).image
+    for index in range(4, GRID * GRID):
+        own = draw(logits[:, index], noise[:, index, 0], Drawing.of(plain))
+        assert torch.equal(own, codes[:, index])
+
+
+def test_given_codes_stay_and_are_read():
+    sampler, config = CodeSampler(build()), SamplingConfig(guidance=2.0)
+    given = torch.full((GRID * GRID,), -1)
+    given[:4] = torch.arange(4)
+    given[7] = 9
+    codes = sampler(CAPTIONS[:1], range(8), config, given)
+    assert (codes[:, given >= 0] == given[given >= 0]).all()
+    assert (codes >= 0).all()
+    assert (codes < CODES).all()
+    other = given.clone()
+    other[0] = 11
+    assert not torch.equal(sampler(CAPTIONS[:1], range(8), config, other)[:, 4:], codes[:, 4:])
+
+
+def test_new_weights_are_read():
+    model = build()
+    sampler, config = CodeSampler(model), SamplingConfig()
+    before = sampler(CAPTIONS[:1], range(8), config)
+    model.image_head.weight.neg_()
+    assert not torch.equal(sampler(CAPTIONS[:1], range(8), config), before)
+
+
+def test_seeds_must_share_out_among_captions():
+    with pytest.raises(ValueError, match="4 seeds for 3 captions"):
+        CodeSampler(build())(CAPTIONS, range(4), SamplingConfig())
+
+
+def test_batches_are_padded_to_few_sizes():
+    sizes = [padded_rows(rows) for rows in range(1, 65)]
+    assert all(size >= rows for rows, size in enumerate(sizes, 1))
+    assert sorted(set(sizes)) == [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64]
+
+
+def test_compiling_waits_until_it_pays():
+    steps = CompiledSteps(lambda buffers, window: None)
+    assert steps.pays("kind", "on")
+    assert not steps.pays("kind", "auto")
+    steps.account("kind", PAYS_AFTER)
+    assert steps.pays("kind", "auto")
+    assert not steps.pays("another kind", "auto")
+    assert not steps.pays("kind", "off")
+
+
+def test_eager_takes_over_where_compiling_fails(monkeypatch):
+    sampler, config = CodeSampler(build()), SamplingConfig(compile="on")
+    monkeypatch.setenv("PATH", "")
+    with pytest.warns(UserWarning, match="stays eager"):
+        codes = sampler(CAPTIONS, range(6), config)
+    eager = sampler(CAPTIONS, range(6), config.model_copy(update={"compile": "off"}))
+    assert torch.equal(codes, eager)
+    assert not sampler.steps.pays("kind", "on")
