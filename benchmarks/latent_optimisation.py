@@ -23,7 +23,6 @@ from torch import Tensor
 
 from dalle_mini_impl.cli.optimize import REFINING, OptimizeArguments
 from dalle_mini_impl.data.shapes import KINDS
-from dalle_mini_impl.evaluation.generation import paint
 from dalle_mini_impl.evaluation.prompts import Prompt, interval, judge, scene_prompts
 from dalle_mini_impl.images import contact_sheet, save_png, to_images
 from dalle_mini_impl.optimisation.code_prior import CodePrior
@@ -80,7 +79,7 @@ def best_candidates(model: TextToImage, prompts: Sequence[Prompt], seed: int) ->
     """Codes of the candidate that the run's own ranking takes for each prompt."""
     config = model.sampling
     seeds = [(seed << 32) + 1024 * at for at in range(len(prompts))]
-    painted = paint(model, [prompt.caption for prompt in prompts], seeds, config)
+    painted = model.paint([prompt.caption for prompt in prompts], seeds, config)
     return torch.tensor([rank(results, config.rank_by)[0].codes for results in painted])
 
 

@@ -4,15 +4,16 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from benchmarks.shape import Shape, Work
+from dalle_mini_impl.decoding import CodeSampler
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
-from dalle_mini_impl.sampling import SamplingConfig, decode, uniform_noise
+from dalle_mini_impl.sampling import SamplingConfig
 from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.compilation import compile_if_it_pays
 from dalle_mini_impl.training.learner import Learner
@@ -62,28 +63,16 @@ def matrices(module: nn.Module) -> int:
 
 def decoders(model: Dalle, compiled: bool) -> dict[str, Decoder]:
     """The ways in which this project draws codes, by name."""
-    device = next(model.parameters()).device
+    sampler = CodeSampler(model)
 
-    @torch.inference_mode()
-    def eager(captions: Tensor, pictures: int, guidance: float) -> Tensor:
-        config = SamplingConfig(guidance=guidance)
-        noise = uniform_noise(range(pictures), model.image_length).to(device)
-        times = torch.full((len(captions),), pictures // len(captions), device=device)
-        if guidance != 1:
-            captions = torch.cat((captions, torch.zeros_like(captions[:1])))
-            times = torch.cat((times, times.new_tensor([pictures])))
-        cache = model.empty_cache(len(captions))
-        first = model.prefill(captions, cache)
-        cache, first = cache.repeat(times), first.repeat_interleave(times, dim=0)
+    def decoder(mode: Literal["on", "off"]) -> Decoder:
+        def draw(captions: Tensor, pictures: int, guidance: float) -> Tensor:
+            config = SamplingConfig(guidance=guidance, compile=mode)
+            return sampler(captions, range(pictures), config)
 
-        def step(code: Tensor, above: Tensor, index: int) -> Tensor:
-            reach = model.text_length + index + 1
-            at = torch.tensor([index], device=device)
-            return model.step(code, above, at, cache, reach=reach)
+        return draw
 
-        return decode(first, step, noise, model.grid, config)
-
-    return {"eager": eager}
+    return {"eager": decoder("off")} | ({"compiled": decoder("on")} if compiled else {})
 
 
 @dataclass

@@ -9,8 +9,7 @@ import os
 import shutil
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +34,7 @@ class CompiledSteps:
 
     def __init__(self, step: Step):
         self.eager = step
-        self.compiled = torch.compile(step, dynamic=False, fullgraph=True)
+        self.compiled: Step | None = None
         self.spent: defaultdict[Hashable, float] = defaultdict(float)
         self.works = True
 
@@ -52,41 +51,66 @@ class CompiledSteps:
     def run(self, buffers: Any, places: Int[Tensor, "s"], first: int, compiled: bool) -> None:
         """All steps of `buffers`, the first reading `first` positions and each one more.
 
-        places: 0 … s-1, all positions. Where compiling fails, all steps are eager from then on.
+        places: 0 … s-1, all positions. Where compiling fails, eager steps take over for good.
         """
-        reaches = range(first, len(places) + 1)
-        if compiled and len(reaches) > 0:
+        reaches, done = range(first, len(places) + 1), 0
+        if compiled:
             try:
-                self._run_compiled(buffers, places, reaches)
-                return
+                for _ in self._compiled_steps(buffers, places, reaches):
+                    done += 1
             except Exception as error:
-                # Compilers fail in many ways, all before the first step has run; a fault of the
-                # step itself comes back in eager mode.
+                # Compilers fail in many ways, and before a step has run; a fault of the step
+                # itself comes back in eager mode.
                 self.works = False
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 warnings.warn(f"decoding stays eager, compiling failed: {reason}", stacklevel=2)
-        for reach in reaches:
+        for reach in reaches[done:]:
             self.eager(buffers, places[:reach])
 
-    def _run_compiled(self, buffers: Any, places: Tensor, reaches: range) -> None:
+    def _compiled_steps(self, buffers: Any, places: Tensor, reaches: range) -> Iterator[None]:
+        """Yields after each step."""
+        step = self.compiled = self.compiled or torch.compile(
+            self.eager, dynamic=False, fullgraph=True
+        )
         if places.device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
             raise RuntimeError("no C++ compiler (g++) was found")
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder()))
-        window = places[: reaches[0]]
-        torch._dynamo.mark_dynamic(window, 0)
         with torch._dynamo.config.patch(recompile_limit=KINDS):
-            self.compiled(buffers, window)
-        with unguarded():
-            for reach in reaches[1:]:
-                self.compiled(buffers, places[:reach])
+            if places.device.type == "cuda":
+                yield from graphed_steps(step, buffers, places, reaches)
+                return
+            for reach in reaches:
+                step(buffers, open_window(places, reach))
+                yield
 
 
-def unguarded() -> AbstractContextManager[object]:
-    """Run what is compiled without asking at each call whether it fits its inputs."""
-    try:
-        return torch.compiler.set_stance("default", skip_guard_eval_unsafe=True)
-    except TypeError:
-        return nullcontext()
+def graphed_steps(step: Step, buffers: Any, places: Tensor, reaches: range) -> Iterator[None]:
+    """Steps on a GPU: a few windows, each recorded as a CUDA graph and replayed."""
+    graph, window, recorded = None, places, 0
+    side, main = torch.cuda.Stream(), torch.cuda.current_stream()
+    for reach in reaches:
+        if graph is not None and reach <= recorded:
+            graph.replay()
+            yield
+        else:
+            # The window's first step runs as it is, which also warms up; recording runs none.
+            recorded = min(-(-reach // GRAPH_REACH) * GRAPH_REACH, len(places))
+            window = open_window(places, recorded)
+            side.wait_stream(main)
+            with torch.cuda.stream(side):
+                step(buffers, window)
+            main.wait_stream(side)
+            yield
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                step(buffers, window)
+
+
+def open_window(places: Int[Tensor, "s"], reach: int) -> Int[Tensor, "r"]:
+    """The first `reach` positions, marked as a size that compiled code leaves open."""
+    window = places[:reach]
+    torch._dynamo.mark_dynamic(window, 0)
+    return window
 
 
 def cache_folder() -> Path:

@@ -32,7 +32,7 @@ class Streams(NamedTuple):
     cache: KVCache
     codes: Int[Tensor, "b total"]
     """A grid row that stands for what is above the picture, then the picture's codes."""
-    index: Int[Tensor, "1"]
+    position: Int[Tensor, "1"]
     """The code that the next step feeds."""
     given: Int[Tensor, "b n"]
     """Codes to keep, -1 where free."""
@@ -76,7 +76,7 @@ class CodeSampler:
         with torch.inference_mode(False), torch.no_grad():
             padding = rows - pictures if compiled else 0
             streams, hidden = begin(model, captions, seeds, config, given, padding)
-            draw_next(model, streams, hidden, streams.index)
+            draw_next(model, streams, hidden, streams.position)
             places = torch.arange(model.length, device=captions.device)
             self.steps.run(streams, places, model.text_length + 1, compiled)
             codes = streams.codes[:pictures, model.grid :].cpu().to(captions.device)
@@ -107,7 +107,8 @@ def begin(
         rows = torch.cat((rows, torch.full_like(rows, len(captions))))
     prefix = model.empty_cache(len(texts), model.text_length)
     hidden = model.prefill(texts, prefix)
-    cache = model.empty_cache(len(rows))
+    # Longer than any window, which compiled code would take for a fixed size where they are equal.
+    cache = model.empty_cache(len(rows), model.length + 1)
     cache.take(prefix, rows)
 
     noise = uniform_noise(seeds, length, model.image_head.draws).to(device)
@@ -127,7 +128,7 @@ def begin(
 
 def advance(model: Dalle, streams: Streams, window: Int[Tensor, "r"]) -> None:
     """One step: feed each picture's code at `index` and draw the next one into `codes`."""
-    index = streams.index
+    index = streams.position
     code = streams.codes.index_select(1, index + model.grid)[:, 0]
     above = streams.codes.index_select(1, index + 1)[:, 0]
     if streams.guided:
@@ -143,6 +144,7 @@ def draw_next(
     """Draw the code at `at` of each picture into `codes`, or keep the given one."""
 
     def choose(logits: Tensor, uniform: Tensor) -> Tensor:
+        logits = logits.float()
         if streams.guided:
             conditional, null = logits.chunk(2)
             logits = guide(conditional, null, streams.scales[at])

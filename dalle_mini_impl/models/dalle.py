@@ -240,9 +240,9 @@ class Dalle(nn.Module):
         for block, pattern, keys, values in zip(
             self.layers, self.patterns, cache.keys, cache.values, strict=True
         ):
-            if pattern == "full":
-                seen, mask = slice(0, len(window)), full
-            else:
+            seen: slice | Tensor = slice(0, len(window))
+            mask = full
+            if pattern != "full":
                 text = torch.arange(self.text_length, device=at.device)
                 allowed = self.get_buffer(f"{pattern}_allowed")[index]
                 seen = torch.cat((text, self.get_buffer(f"{pattern}_seen")[index][0]))
