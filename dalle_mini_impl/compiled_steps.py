@@ -69,12 +69,13 @@ class CompiledSteps:
 
     def _compiled_steps(self, buffers: Any, places: Tensor, reaches: range) -> Iterator[None]:
         """Yields after each step."""
+        # Before torch.compile, which sets it to a folder of its own.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder()))
         step = self.compiled = self.compiled or torch.compile(
             self.eager, dynamic=False, fullgraph=True
         )
         if places.device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
             raise RuntimeError("no C++ compiler (g++) was found")
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder()))
         with torch._dynamo.config.patch(recompile_limit=KINDS):
             if places.device.type == "cuda":
                 yield from graphed_steps(step, buffers, places, reaches)

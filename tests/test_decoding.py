@@ -142,7 +142,6 @@ def test_compiling_waits_until_it_pays():
 
 COMPILED = """
 import os, torch
-from torch._dynamo.utils import counters
 from dalle_mini_impl.decoding import CodeSampler
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.sampling import SamplingConfig
@@ -164,6 +163,7 @@ for captions, guidance, top_p in zip(texts, (3.0, 2.0), (0.9, 0.5)):
     assert torch.equal(codes, sampler(captions, range(count), eager))
     model.image_head.weight.neg_()
 assert sampler.steps.works
+from torch._dynamo.utils import counters
 assert counters["stats"]["unique_graphs"] == 1, counters["stats"]
 assert os.listdir(os.environ["TORCHINDUCTOR_CACHE_DIR"])
 """

@@ -17,7 +17,7 @@ from torch import Tensor
 from dalle_mini_impl.config import Config
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.optimisation.code_space import CodeSpace
-from dalle_mini_impl.sampling import SamplingConfig, decode, log_likelihood
+from dalle_mini_impl.sampling import Drawing, SamplingConfig, draw, log_likelihood
 
 
 class CodePriorConfig(Config):
@@ -63,17 +63,27 @@ class CodePrior:
         closeness = self.closeness(len(rows), progress, generator).to(latents)
         bias = -closeness[:, :, None] * self.space.distances(rows)
         noise = torch.rand(closeness.shape, generator=generator).to(latents)
-        dalle = self.dalle
-        cache = dalle.empty_cache(len(rows))
-        first = dalle.prefill(self._captions(len(rows)), cache)
+        return self.space.from_codes(self._draw(bias, noise))
 
-        def step(code: Tensor, above: Tensor, index: int) -> Tensor:
-            at = torch.tensor([index], device=code.device)
-            reach = dalle.text_length + index + 1
-            return dalle.step(code, above, at, cache, reach=reach) + bias[:, index + 1]
-
-        plain = SamplingConfig(guidance=1.0)
-        return self.space.from_codes(decode(first + bias[:, 0], step, noise, dalle.grid, plain))
+    def _draw(
+        self, bias: Float[Tensor, "m n k"], noise: Float[Tensor, "m n"]
+    ) -> Int[Tensor, "m n"]:
+        """Codes drawn one after the other, `bias` added to the logits of each."""
+        dalle, drawing = self.dalle, Drawing.of(SamplingConfig(), bias.device)
+        count, length = noise.shape
+        # The first row of the grid stands for what is above the picture.
+        codes = torch.full((count, dalle.grid + length), dalle.code_count, device=bias.device)
+        places = torch.arange(dalle.length, device=bias.device)
+        cache = dalle.empty_cache(count)
+        hidden = dalle.prefill(self._captions(count), cache)
+        for index in range(length):
+            code = draw(dalle.image_head(hidden) + bias[:, index], noise[:, index], drawing)
+            codes[:, dalle.grid + index] = code
+            if index + 1 < length:
+                reach = dalle.text_length + index + 1
+                at, window = places[index, None], places[:reach]
+                hidden = dalle.step(code, codes[:, index + 1], at, cache, window)
+        return codes[:, dalle.grid :]
 
     def closeness(
         self, rows: int, progress: float, generator: torch.Generator
