@@ -173,7 +173,7 @@ def main(arguments: Arguments) -> None:
             folder = arguments.out / f"{type_}-{seed}"
             model, steps = trained(experiment, store, folder, seen)
             decoded, codes = reconstruct(model, images, torch.device("cpu"))
-            part = measure_reconstructions(images, decoded, codes, model.code_count, features)
+            part = measure_reconstructions(images, decoded, codes, model.factors, features)
             usage, spread = use_of_codes(model, known)
             used = {
                 "usage": usage,

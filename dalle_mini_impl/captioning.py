@@ -10,7 +10,6 @@ from torch import Tensor
 
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
-from dalle_mini_impl.sampling import log_likelihood
 
 ROWS = 32
 """Captions scored at a time, to bound memory."""
@@ -71,7 +70,7 @@ def _likelihoods(
     dalle: Dalle, ids: Int[Tensor, "b t"], codes: Int[Tensor, "1 n"]
 ) -> Float[Tensor, "b"]:
     rows = codes.expand(len(ids), -1)
-    return log_likelihood(dalle(ids, rows).image.float(), rows)
+    return dalle.log_likelihood(ids, rows).sum(dim=1)
 
 
 def _standard(scores: Float[Tensor, "c"]) -> Float[Tensor, "c"]:

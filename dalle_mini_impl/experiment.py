@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from dalle_mini_impl.captions import CaptionsConfig
 from dalle_mini_impl.config import Config, ConfigError
 from dalle_mini_impl.data.sources import DataConfig
+from dalle_mini_impl.models.autoencoder import AutoencoderConfig
 from dalle_mini_impl.models.clip import ClipConfig
 from dalle_mini_impl.models.dalle import TransformerConfig
 from dalle_mini_impl.models.image_tokenizer import DvaeConfig, ImageTokenizerConfig
@@ -117,7 +118,7 @@ def _contradictions(experiment: Experiment) -> Iterator[str]:
             f"{grid}×{grid} = {grid * grid} codes of a picture; raise it, make data.image_size = "
             f"{size} smaller or image_tokenizer.downsampling = {cell} larger"
         )
-    for width in tokenizer.widths():
+    for width in tokenizer.widths() if isinstance(tokenizer, AutoencoderConfig) else []:
         if width % max(1, width // 32):
             yield (
                 f"image_tokenizer.width = {tokenizer.width}: a level of it has {width} channels, "

@@ -23,7 +23,7 @@ from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.image_tokenizer import ImageTokenizer, build_image_tokenizer
 from dalle_mini_impl.run import RunError, RunFolder
-from dalle_mini_impl.sampling import SamplingConfig, log_likelihood
+from dalle_mini_impl.sampling import SamplingConfig
 
 
 @dataclass(frozen=True)
@@ -218,9 +218,8 @@ class TextToImage:
         The rows are grouped by caption, equally many for each.
         """
         rows = ids.repeat_interleave(len(codes) // len(ids), dim=0)
-        conditional = self.dalle(rows, codes).image
-        null = self.dalle(torch.zeros_like(rows), codes).image
-        return log_likelihood(conditional, codes) - log_likelihood(null, codes)
+        conditional = self.dalle.log_likelihood(rows, codes)
+        return (conditional - self.dalle.log_likelihood(torch.zeros_like(rows), codes)).sum(dim=1)
 
     def clip_scores(
         self, meanings: Float[Tensor, "c d"] | None, pixels: Float[Tensor, "b 3 h w"]
@@ -269,6 +268,7 @@ def load_dalle(
         captions.context,
         image_tokenizer.code_count,
         image_tokenizer.grid,
+        image_tokenizer.factors,
     )
     _refuse_other_codes(run, "dalle", "transformer")
     run.load_weights("dalle", model)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
@@ -134,8 +133,3 @@ def uniform_noise(seeds: Sequence[int], length: int, draws: int = 1) -> Float[Te
         for seed in seeds
     ]
     return torch.stack(rows)
-
-
-def log_likelihood(logits: Float[Tensor, "b n k"], codes: Int[Tensor, "b n"]) -> Float[Tensor, "b"]:
-    """log p of each row of codes, in nats, summed over its positions."""
-    return -F.cross_entropy(logits.transpose(1, 2), codes, reduction="none").sum(dim=1)

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+from dalle_mini_impl.models.code_head import code_log_likelihood
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
+from dalle_mini_impl.sampling import Drawing, SamplingConfig, draw
 from dalle_mini_impl.training.dalle import real_tokens
 
 GRID, CONTEXT, CODES, WORDS = 4, 6, 32, 50
@@ -12,13 +15,14 @@ VARIANTS = {
     "modern": {},
     "paper": {"block": "dalle", "attention": "dalle"},
     "modern patterns": {"attention": "dalle", "upper_neighbour": False},
+    "factors": {"factors": (8, 4)},
 }
 
 
-def build(seed: int = 0, **fields) -> Dalle:
+def build(seed: int = 0, factors: tuple[int, ...] = (), **fields) -> Dalle:
     torch.manual_seed(seed)
     config = TransformerConfig(**{"depth": 4, "width": 32, "heads": 2, "hidden": 48, **fields})
-    model = Dalle(config, WORDS, CONTEXT, CODES, GRID).eval()
+    model = Dalle(config, WORDS, CONTEXT, CODES, GRID, factors).eval()
     # Residual branches start at zero; give every part a say.
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -49,8 +53,43 @@ def test_cached_logits_equal_uncached_ones(model):
         window = places[: model.text_length + index + 1] if index % 2 else places
         at = torch.tensor([index])
         hidden.append(model.step(codes[:, index], above[:, index], at, cache, window))
-    logits = [model.image_head(x) for x in hidden]
-    torch.testing.assert_close(torch.stack(logits, 1), expected, rtol=1e-4, atol=1e-4)
+    predictions = model.image_head.predictions(torch.stack(hidden, 1), codes)
+    logits = torch.cat([F.linear(each.features, each.weight) for each in predictions], 2)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_log_likelihoods_are_of_all_codes_together(model):
+    """Over all values of a code, whatever its factors, probabilities add up to one."""
+    captions, codes = batch(1)
+    every = codes.repeat(CODES, 1)
+    every[:, 5] = torch.arange(CODES)
+    logs = model.log_likelihood(captions.expand(CODES, -1), every)
+    assert logs[:, 5].exp().sum().item() == pytest.approx(1, abs=1e-4)
+    torch.testing.assert_close(logs[:, :5], logs[:1, :5].expand(CODES, -1))
+
+
+@torch.no_grad()
+def test_a_code_of_factors_is_drawn_as_likely_as_it_is():
+    model = build(factors=(8, 4))
+    hidden = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    every = torch.arange(CODES)[:, None]
+    expected = code_log_likelihood(
+        model.image_head.predictions(hidden.expand(CODES, 1, -1), every)
+    ).exp()[:, 0]
+    rows = 20000
+    uniform = torch.rand(rows, 2, generator=torch.Generator().manual_seed(1))
+    drawing = Drawing.of(SamplingConfig())
+    codes = model.image_head.draw(
+        hidden.expand(rows, -1), uniform, lambda logits, own: draw(logits, own, drawing)
+    )
+    shares = torch.bincount(codes, minlength=CODES) / rows
+    torch.testing.assert_close(shares, expected, atol=0.015, rtol=0)
+
+
+def test_factors_must_multiply_to_the_code_count():
+    with pytest.raises(ValueError, match="do not multiply to 32"):
+        build(factors=(8, 5))
 
 
 @torch.no_grad()
@@ -62,8 +101,13 @@ def test_perturbing_a_code_leaves_earlier_logits_alone(model):
         changed[:, index] = (changed[:, index] + 1) % CODES
         after = model(captions, changed)
         torch.testing.assert_close(after.text, before.text, rtol=0, atol=0)
-        same = slice(0, index + 1)
+        same = slice(0, index)
         torch.testing.assert_close(after.image[:, same], before.image[:, same], rtol=0, atol=0)
+        # Of the code itself, what is predicted first: later factors are given the earlier ones.
+        first = model.factors[0]
+        torch.testing.assert_close(
+            after.image[:, index, :first], before.image[:, index, :first], rtol=0, atol=0
+        )
         assert not torch.equal(after.image[:, index + 1], before.image[:, index + 1])
 
 

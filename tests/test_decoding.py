@@ -20,13 +20,14 @@ VARIANTS = {
     "modern": {},
     "paper": {"block": "dalle", "attention": "dalle"},
     "modern patterns": {"attention": "dalle", "upper_neighbour": False},
+    "factors": {"factors": (4, 2, 2)},
 }
 
 
-def build(**fields) -> Dalle:
+def build(factors: tuple[int, ...] = (), **fields) -> Dalle:
     torch.manual_seed(0)
     config = TransformerConfig(**{"depth": 4, "width": 32, "heads": 2, "hidden": 48, **fields})
-    model = Dalle(config, WORDS, CONTEXT, CODES, GRID).eval().requires_grad_(False)
+    model = Dalle(config, WORDS, CONTEXT, CODES, GRID, factors).eval().requires_grad_(False)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model
@@ -40,14 +41,18 @@ def model(request) -> Dalle:
 def uncached(model, captions, seeds, config) -> torch.Tensor:
     """The same codes the slow way: the whole stream anew for every code."""
     rows = captions.repeat_interleave(len(seeds) // len(captions), dim=0)
-    noise = uniform_noise(seeds, GRID * GRID)
+    noise = uniform_noise(seeds, GRID * GRID, model.image_head.draws)
     codes = torch.zeros(len(seeds), GRID * GRID, dtype=torch.long)
     for index in range(GRID * GRID):
-        logits = model(rows, codes).image[:, index]
-        if config.guidance != 1:
-            null = model(torch.zeros_like(rows), codes).image[:, index]
-            logits = guide(logits, null, config.guidance)
-        codes[:, index] = draw(logits, noise[:, index, 0], Drawing.of(config))
+        place = 1
+        for at, count in enumerate(model.factors):
+            logits = model(rows, codes).image[:, index].split(model.factors, dim=1)[at]
+            if config.guidance != 1:
+                null = model(torch.zeros_like(rows), codes).image[:, index]
+                logits = guide(logits, null.split(model.factors, dim=1)[at], config.guidance)
+            digit = draw(logits, noise[:, index, at], Drawing.of(config))
+            codes[:, index] += digit * place
+            place *= count
     return codes
 
 
@@ -90,7 +95,7 @@ def test_guidance_moves_over_the_picture():
     codes = sampler(CAPTIONS[:1], seeds, early)
     expected = sampler(CAPTIONS[:1], seeds, plain)
     assert not torch.equal(codes[:, :4], expected[:, :4])
-    noise = uniform_noise(seeds, GRID * GRID)
+    noise = uniform_noise(seeds, GRID * GRID, model.image_head.draws)
     logits = model(CAPTIONS[:1].expand(8, -1), codes).image
     for index in range(4, GRID * GRID):
         own = draw(logits[:, index], noise[:, index, 0], Drawing.of(plain))

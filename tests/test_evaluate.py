@@ -122,7 +122,7 @@ def test_a_transformer_that_reads_pays_fewer_bits_for_the_true_caption():
         """Foretells the first code from the caption and guesses the second of four."""
         logits = torch.zeros(len(ids), 2, 4)
         logits[torch.arange(len(ids)), 0, ids[:, 0] % 4] = 20.0
-        return logits
+        return logits.log_softmax(dim=2).gather(2, codes[:, :, None])[:, :, 0]
 
     ids = torch.tensor([[1, 0], [2, 0], [3, 0], [1, 0]])
     codes = torch.tensor([[1, 0], [2, 3], [3, 1], [1, 1]])
@@ -174,7 +174,7 @@ def test_reconstructions_show_the_worst_and_count_codes():
     decoded = images.clone()
     decoded[4] += 0.1
     codes = torch.tensor([[0, 1]]).repeat(6, 1)
-    part = measure_reconstructions(images, decoded, codes, 8, pixel_features(4))
+    part = measure_reconstructions(images, decoded, codes, (8,), pixel_features(4))
     assert part.figures["psnr_worst"] == pytest.approx(20, abs=0.01)
     assert part.figures["code_usage"] == 0.25
     assert part.figures["perplexity"] == pytest.approx(2)

@@ -12,6 +12,7 @@ from dalle_mini_impl.models.image_tokenizer import (
     FsqConfig,
     build_image_tokenizer,
 )
+from dalle_mini_impl.models.palette import PaletteConfig
 from dalle_mini_impl.models.pixels import LogitLaplacePixels
 from dalle_mini_impl.models.quantizers import gumbel_noise
 
@@ -21,13 +22,15 @@ SMALL = [
     FsqConfig(width=32, blocks=0, levels=(8, 5), patch=8),
     FsqConfig(width=64, blocks=1, levels=(5, 5), patch=2),
     FsqConfig(width=32, blocks=1, levels=(5, 5), downsampling=4, patch=1),
+    PaletteConfig(width=16, blocks=1, pattern_levels=(3, 2), color_levels=(2, 2)),
+    PaletteConfig(width=16, blocks=0, pattern_levels=(5,), colors=3, downsampling=4),
 ]
 
 
-@pytest.fixture(params=SMALL, ids=lambda c: f"{c.type}-patch{c.patch}")
+@pytest.fixture(params=SMALL, ids=lambda c: f"{c.type}-{c.downsampling}-{getattr(c, 'patch', '')}")
 def tokenizer(request):
     torch.manual_seed(0)
-    return build_image_tokenizer(request.param, 32)
+    return build_image_tokenizer(request.param, 32).eval()
 
 
 def relaxation(tokenizer, images):

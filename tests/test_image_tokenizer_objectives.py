@@ -189,10 +189,10 @@ def test_pixel_errors():
 
 
 def test_code_statistics_of_known_codes():
-    even = code_statistics(torch.arange(8).reshape(2, 4), 16)
+    even = code_statistics(torch.arange(8).reshape(2, 4), (16,))
     assert even["code_usage"] == pytest.approx(0.5)
     assert even["perplexity"] == pytest.approx(8, rel=1e-4)
-    alone = code_statistics(torch.full((2, 4), 3), 16)
+    alone = code_statistics(torch.full((2, 4), 3), (16,))
     assert alone["perplexity"] == pytest.approx(1)
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dalle_mini_impl.cli import optimize as command
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.models.code_head import split_code
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.models.image_tokenizer import (
     DvaeConfig,
@@ -17,6 +18,7 @@ from dalle_mini_impl.models.image_tokenizer import (
     VqganConfig,
     build_image_tokenizer,
 )
+from dalle_mini_impl.models.palette import PaletteConfig
 from dalle_mini_impl.optimisation.code_prior import CodePrior, CodePriorConfig
 from dalle_mini_impl.optimisation.code_space import CodeSpace
 from dalle_mini_impl.optimisation.config import OptimisationConfig
@@ -39,7 +41,6 @@ from dalle_mini_impl.optimisation.prompts import (
 from dalle_mini_impl.optimisation.record import curve, save_film
 from dalle_mini_impl.pipeline import TextToImage, load_image_tokenizer
 from dalle_mini_impl.ranking import RunClip
-from dalle_mini_impl.sampling import log_likelihood
 from tests.colour_run import colour_run, patch
 
 QUICK = OptimisationConfig(steps=20, held_out=0, cutouts=CutoutsConfig(count=4, chunk=2))
@@ -345,6 +346,7 @@ TOKENIZERS = {
     "fsq": FsqConfig(levels=(4, 4), width=32, blocks=1),
     "dvae": DvaeConfig(code_count=16, code_width=6, width=32, blocks=1),
     "vqgan": VqganConfig(code_count=16, code_width=6, width=32, blocks=1),
+    "palette": PaletteConfig(width=32, blocks=1, pattern_levels=(3, 3), color_levels=(3,)),
 }
 
 
@@ -384,6 +386,8 @@ def test_every_start_is_made_of_codes(space):
     assert space.codes(starts[0]).unique().numel() > 8
 
 
+# The palette mixes colours that lie within the range, so nothing is clamped.
+@pytest.mark.parametrize("space", ["fsq", "dvae", "vqgan"], indirect=True)
 def test_a_saturated_background_can_still_change(space):
     latents = space.solid(1, (1.0, 1.0, 1.0)).requires_grad_()
     with torch.no_grad():  # a decoder whose pictures are far too bright everywhere
@@ -400,13 +404,13 @@ def stripes(space):
     n, count = space.tokenizer.grid**2, space.tokenizer.code_count
     torch.manual_seed(0)
     config = TransformerConfig(depth=1, width=32, heads=2, hidden=32)
-    dalle = Dalle(config, 8, 4, count, space.tokenizer.grid)
+    dalle = Dalle(config, 8, 4, count, space.tokenizer.grid, space.tokenizer.factors)
     codes = torch.tensor([[3, 9]]).repeat(1, n // 2)
     captions = torch.zeros(1, 4, dtype=torch.long)
     optimizer = torch.optim.Adam(dalle.parameters(), lr=0.02)
     for _ in range(40):
         optimizer.zero_grad()
-        (-log_likelihood(dalle(captions, codes).image, codes).mean() / n).backward()
+        (-dalle.log_likelihood(captions, codes).mean()).backward()
         optimizer.step()
     return dalle.eval().requires_grad_(False), captions, codes
 
@@ -427,13 +431,13 @@ def test_the_prior_draws_to_likely_codes_as_far_as_it_may(space):
     whole = (maps == codes).float().mean(dim=1)
     assert whole.max() > 0.9  # where the whole map was free
     assert whole.min() < 0.9  # a part of it
-    assert (maps == start.repeat(8, 1)).any(dim=1).all()
+    assert (maps == start.repeat(8, 1)).any(dim=1).float().mean() > 0.4  # parts leave the rest
     close, maps = settled(closest=1e3, loosest=1e3, held=1e4, settling=1)
     assert torch.equal(maps, start.repeat(8, 1))
     assert loose.mean() > close.mean() + 1
 
     prior = CodePrior(dalle, space, captions, CodePriorConfig())
-    expected = log_likelihood(dalle(captions.expand(2, -1), start).image, start) / start.shape[1]
+    expected = dalle.log_likelihood(captions.expand(2, -1), start).mean(dim=1)
     latents = space.from_codes(start)
     torch.testing.assert_close(prior.log_likelihood(latents), expected)
     torch.testing.assert_close(prior.cost(0.5)(latents), -0.5 * expected)
@@ -455,8 +459,11 @@ def test_parts_are_painted_anew_and_first_maps_stay_closer(space):
 def test_distances_are_least_at_the_own_code(space):
     latents = space.random(2, seeded())
     distances = space.distances(latents)
-    assert torch.equal(distances.argmin(-1), space.codes(latents))
-    assert distances.min() >= 0
+    factors = space.tokenizer.factors
+    digits = split_code(space.codes(latents), factors)
+    for own, digit in zip(distances, digits, strict=True):
+        assert torch.equal(own.argmin(-1), digit)
+        assert own.min() >= 0
 
 
 def test_nearness_costs_nothing_on_codes_and_more_away_from_them(space):

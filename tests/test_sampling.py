@@ -10,7 +10,6 @@ from dalle_mini_impl.sampling import (
     filter_top_p,
     guidance_at,
     guide,
-    log_likelihood,
     uniform_noise,
 )
 
@@ -88,10 +87,3 @@ def test_zero_temperature_takes_the_likeliest():
     logits = torch.randn(10, CODES)
     codes = draw(logits, torch.rand(10), Drawing.of(SamplingConfig(temperature=0)))
     assert torch.equal(codes, logits.argmax(1))
-
-
-def test_log_likelihood_sums_over_positions():
-    logits = torch.randn(3, 5, CODES)
-    codes = torch.randint(CODES, (3, 5))
-    expected = logits.log_softmax(-1).gather(2, codes[:, :, None]).sum((1, 2))
-    torch.testing.assert_close(log_likelihood(logits, codes), expected)

@@ -303,7 +303,7 @@ def test_a_mistyped_local_path_is_refused_without_asking_the_hub(path, monkeypat
         raise AssertionError("asked the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(DataError, match=rf"'{path}' .*Accepted: shapes; a folder.*hub:name"):
+    with pytest.raises(DataError, match=rf"'{path}' .*Accepted: shapes; panels;.*hub:name"):
         examples(path)
 
 

@@ -51,6 +51,7 @@ def tiny_run(
             captions.context,
             tokenizer.code_count,
             tokenizer.grid,
+            tokenizer.factors,
         ),
         "clip": Clip(
             experiment.clip,

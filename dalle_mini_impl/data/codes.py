@@ -111,3 +111,11 @@ def perplexity(counts: Int[np.ndarray, "code_count"]) -> Float[np.ndarray, ""]:
     """exp of the entropy of the code frequencies: the number of codes in effective use."""
     shares = counts[counts > 0] / max(1, counts.sum())
     return np.asarray(np.exp(-np.sum(shares * np.log(shares))))
+
+
+def factor_usage(counts: Int[np.ndarray, "code_count"], factors: tuple[int, ...]) -> float:
+    """The share of codes that occur; where they have several factors, the mean of each one's."""
+    occurs = (counts > 0).reshape(factors[::-1])
+    axes = range(occurs.ndim)
+    shares = [occurs.any(axis=tuple(a for a in axes if a != own)).mean() for own in axes]
+    return float(np.mean(shares))

@@ -108,16 +108,14 @@ def evaluate_collection(
         features = clip_features(clip, device) if clip is not None else pixel_features(8)
     report(f"image tokenizer: {len(held_out):,} {settings.split} pictures")
     decoded, codes = reconstruct(tokenizer, held_out.images, device)
-    parts = [
-        measure_reconstructions(held_out.images, decoded, codes, tokenizer.code_count, features)
-    ]
+    parts = [measure_reconstructions(held_out.images, decoded, codes, tokenizer.factors, features)]
     if run.has_weights("dalle"):
         model = TextToImage.from_pretrained(run, device)
         report("transformer: loss by caption")
         ids = torch.from_numpy(model.captions.encode(held_out.captions))
         parts.append(
             measure_reading(
-                lambda ids, codes: model.dalle(ids, codes).image,
+                model.dalle.log_likelihood,
                 held_out.captions,
                 ids,
                 codes,

@@ -9,24 +9,23 @@ from torch import Tensor
 
 from dalle_mini_impl.evaluation.page import Part, Table, share
 from dalle_mini_impl.evaluation.prompts import interval
-from dalle_mini_impl.sampling import log_likelihood
 
 ROWS = 32
 
-ImageLogits = Callable[[Tensor, Tensor], Tensor]
-"""Caption ids `b t` and codes `b n` to the logits of every code, `b n k`."""
+LogLikelihood = Callable[[Tensor, Tensor], Tensor]
+"""Caption ids `b t` and codes `b n` to ln p of every code, `b n`."""
 
 
 @torch.inference_mode()
 def bits_per_token(
-    image_logits: ImageLogits,
+    log_likelihood: LogLikelihood,
     ids: Int[Tensor, "n t"],
     codes: Int[Tensor, "n k"],
     device: torch.device,
 ) -> Float[Tensor, "n"]:
     """-log2 p(codes | caption) of each picture, over its number of codes."""
     nats = [
-        log_likelihood(image_logits(i.to(device), c.to(device)).float(), c.to(device)).cpu()
+        log_likelihood(i.to(device), c.to(device)).sum(dim=1).cpu()
         for i, c in zip(ids.split(ROWS), codes.split(ROWS), strict=True)
     ]
     return -torch.cat(nats) / (math.log(2) * codes.shape[1])
@@ -49,7 +48,7 @@ def others(captions: Sequence[str]) -> list[int]:
 
 
 def measure_reading(
-    image_logits: ImageLogits,
+    log_likelihood: LogLikelihood,
     captions: Sequence[str],
     ids: Int[Tensor, "n t"],
     codes: Int[Tensor, "n k"],
@@ -62,7 +61,9 @@ def measure_reading(
         "another picture's": ids[others(captions)],
         "none": torch.zeros_like(ids),
     }
-    bits = {name: bits_per_token(image_logits, rows, codes, device) for name, rows in given.items()}
+    bits = {
+        name: bits_per_token(log_likelihood, rows, codes, device) for name, rows in given.items()
+    }
     true = bits["true caption"]
     rows, figures = [], {}
     for name, values in bits.items():

@@ -1,5 +1,6 @@
 """How well an image tokenizer keeps pictures: what sampling can reach at best."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dalle_mini_impl.data.codes import perplexity
+from dalle_mini_impl.data.codes import factor_usage, perplexity
 from dalle_mini_impl.evaluation.distances import frechet_distance, psnr, ssim
 from dalle_mini_impl.evaluation.features import Features
 from dalle_mini_impl.evaluation.page import Part, Table, number, picture, row, share, subheading
@@ -35,10 +36,14 @@ def measure_reconstructions(
     images: Float[Tensor, "n 3 h w"],
     decoded: Float[Tensor, "n 3 h w"],
     codes: Int[Tensor, "n k"],
-    code_count: int,
+    factors: tuple[int, ...],
     features: Features,
 ) -> Part:
-    """PSNR, SSIM, code usage, perplexity and Fréchet distance, with the worst pictures."""
+    """PSNR, SSIM, code usage, perplexity and Fréchet distance, with the worst pictures.
+
+    factors: of a code; the usage is the mean of theirs.
+    """
+    code_count = math.prod(factors)
     quality, structure = psnr(decoded, images).clamp(max=100), ssim(decoded, images)
     counts = np.bincount(codes.flatten().numpy(), minlength=code_count)
     figures: dict[str, Any] = {
@@ -47,7 +52,7 @@ def measure_reconstructions(
         "psnr_worst": float(quality.min()),
         "ssim": float(structure.mean()),
         "codes": code_count,
-        "code_usage": float((counts > 0).mean()),
+        "code_usage": factor_usage(counts, factors),
         "perplexity": float(perplexity(counts)),
         "frechet_distance": frechet_distance(features(images), features(decoded)),
         "features": features.name,
@@ -61,7 +66,7 @@ def measure_reconstructions(
                 f"{figures['psnr']:.2f} dB",
                 f"{figures['psnr_worst']:.2f} dB",
                 f"{figures['ssim']:.4f}",
-                f"{share(float((counts > 0).mean()))} of {code_count:,}",
+                f"{share(figures['code_usage'])} of {' × '.join(map(number, factors))}",
                 number(figures["perplexity"]),
                 number(figures["frechet_distance"]),
             ]

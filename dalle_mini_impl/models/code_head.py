@@ -1,11 +1,21 @@
-"""How the transformer's output becomes a code: its logits, and one draw for the decoding engine."""
+"""How codes enter the transformer and leave it: embeddings, logits, and draws for the engine.
 
+A code may have several factors: digits of a number, the one that counts ones first. Then its
+embedding is the sum of theirs, and they are predicted one after the other, each from the
+transformer's output and the factors before it: 1,048,576 codes of factors 256, 64 and 64 take 384
+logits. The token factorisation of MAGVIT-v2 (arXiv 2310.05737) with a prediction of each subtoken
+given the last (Open-MAGVIT2, arXiv 2409.04410).
+"""
+
+import math
 from collections.abc import Callable
+from typing import NamedTuple, cast
 
+import torch
+from einops import rearrange
 from jaxtyping import Float, Int
-from torch import Tensor
-
-from dalle_mini_impl.models.transformer import Linear
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 Choose = Callable[[Tensor, Tensor], Tensor]
 """From logits of all rows (`rows k`) and a uniform number of each picture (`b`), a choice (`b`).
@@ -15,20 +25,144 @@ combined, filtered and drawn from is the caller's.
 """
 
 
-class CodeHead(Linear):
+class Prediction(NamedTuple):
+    """One softmax: its logits are features · weightᵀ."""
+
+    features: Float[Tensor, "b n c"]
+    weight: Float[Tensor, "k c"]
+    targets: Int[Tensor, "b n"]
+
+
+class CodeHead(nn.Linear):
     """One softmax over all codes.
 
     What the decoding engine asks of a head: `draws`, the uniform numbers that it takes for each
-    code, and `draw`.
+    code, and `draw`. What losses ask of it: `predictions`.
     """
 
     draws = 1
 
     def __init__(self, width: int, code_count: int):
         super().__init__(width, code_count, bias=False)
+        nn.init.normal_(self.weight, std=0.02)
 
     def draw(
         self, hidden: Float[Tensor, "rows c"], uniform: Float[Tensor, "b draws"], choose: Choose
     ) -> Int[Tensor, "b"]:
         """The next code of each picture; hidden: the last position's normalised output."""
         return choose(self(hidden), uniform[:, 0])
+
+    def predictions(
+        self, hidden: Float[Tensor, "b n c"], codes: Int[Tensor, "b n"]
+    ) -> list[Prediction]:
+        """The softmaxes whose log-probabilities add up to that of each code."""
+        return [Prediction(hidden, self.weight, codes)]
+
+
+class FactorHead(nn.Module):
+    """A softmax for each factor of a code, given the factors before it."""
+
+    def __init__(self, width: int, factors: tuple[int, ...]):
+        super().__init__()
+        self.factors = factors
+        self.draws = len(factors)
+        self.project = nn.Linear(width, width * len(factors), bias=False)
+        # How each factor changes what is predicted of those that follow it.
+        self.given = nn.ModuleList(
+            nn.Embedding(count, width * (len(factors) - place - 1))
+            for place, count in enumerate(factors[:-1])
+        )
+        self.outputs = nn.ModuleList(nn.Linear(width, count, bias=False) for count in factors)
+
+    def draw(
+        self, hidden: Float[Tensor, "rows c"], uniform: Float[Tensor, "b draws"], choose: Choose
+    ) -> Int[Tensor, "b"]:
+        """The next code of each picture, factor by factor."""
+        features = list(self.project(hidden).chunk(self.draws, dim=-1))
+        code, place = torch.zeros_like(uniform[:, 0], dtype=torch.long), 1
+        for at, (output, count) in enumerate(zip(self.outputs, self.factors, strict=True)):
+            digit = choose(output(F.relu(features[at]).square()), uniform[:, at])
+            code, place = code + digit * place, place * count
+            if at + 1 < self.draws:
+                rows = digit.repeat(len(hidden) // len(digit))
+                self._condition(features, at, rows)
+        return code
+
+    def predictions(
+        self, hidden: Float[Tensor, "b n c"], codes: Int[Tensor, "b n"]
+    ) -> list[Prediction]:
+        """The softmaxes whose log-probabilities add up to that of each code."""
+        features = list(self.project(hidden).chunk(self.draws, dim=-1))
+        digits = split_code(codes, self.factors)
+        for at in range(self.draws - 1):
+            self._condition(features, at, digits[at])
+        return [
+            Prediction(F.relu(own).square(), cast(Tensor, output.weight), digit)
+            for own, output, digit in zip(features, self.outputs, digits, strict=True)
+        ]
+
+    def _condition(self, features: list[Tensor], at: int, digits: Tensor) -> None:
+        shifts = self.given[at](digits).chunk(self.draws - at - 1, dim=-1)
+        for later, shift in enumerate(shifts, start=at + 1):
+            features[later] = features[later] + shift
+
+
+class FactorEmbedding(nn.Module):
+    """The sum of a vector for each factor of a code; one of its own for `outside`, if wanted."""
+
+    def __init__(self, factors: tuple[int, ...], width: int, outside: bool):
+        super().__init__()
+        self.factors = factors
+        self.code_count = math.prod(factors)
+        self.vectors = nn.ModuleList(nn.Embedding(count, width) for count in factors)
+        self.outside = nn.Parameter(torch.zeros(width)) if outside else None
+
+    def forward(self, codes: Int[Tensor, "*b"]) -> Float[Tensor, "*b c"]:
+        """codes: below code_count, which itself stands for what is outside the picture."""
+        digits = split_code(codes, self.factors)
+        vectors = [own(digit) for own, digit in zip(self.vectors, digits, strict=True)]
+        total = torch.stack(vectors).sum(dim=0)
+        if self.outside is None:
+            return total
+        return torch.where((codes < self.code_count)[..., None], total, self.outside)
+
+
+def split_code(codes: Int[Tensor, "*b"], factors: tuple[int, ...]) -> list[Int[Tensor, "*b"]]:
+    """The digits of codes, the one that counts ones first."""
+    digits = []
+    for count in factors:
+        digits.append(codes % count)
+        codes = codes // count
+    return digits
+
+
+def build_code_head(width: int, factors: tuple[int, ...]) -> CodeHead | FactorHead:
+    """The head for codes of these factors."""
+    return CodeHead(width, factors[0]) if len(factors) == 1 else FactorHead(width, factors)
+
+
+def build_code_embedding(
+    factors: tuple[int, ...], width: int, outside: bool = False
+) -> nn.Embedding | FactorEmbedding:
+    """The embedding for codes of these factors.
+
+    outside: also of the code count, which stands for what is outside the picture.
+    """
+    if len(factors) == 1:
+        return nn.Embedding(factors[0] + outside, width)
+    return FactorEmbedding(factors, width, outside)
+
+
+def code_log_likelihood(predictions: list[Prediction]) -> Float[Tensor, "b n"]:
+    """ln p of each code, in nats."""
+    return -torch.stack([_cross_entropy(each) for each in predictions]).sum(dim=0)
+
+
+def _cross_entropy(prediction: Prediction) -> Float[Tensor, "b n"]:
+    logits = F.linear(prediction.features, prediction.weight).float()
+    flat = F.cross_entropy(
+        rearrange(logits, "b n k -> (b n) k"),
+        rearrange(prediction.targets, "b n -> (b n)"),
+        reduction="none",
+    )
+    return flat.view_as(prediction.targets)

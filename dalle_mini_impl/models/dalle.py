@@ -2,10 +2,11 @@
 
 The stream is [start, t_1 … t_T, c_1 … c_N]. Position T, the last text position, predicts c_1; text
 positions never predict codes nor the reverse: two heads share the trunk and each computes only its
-own positions (Ramesh et al. 2021, arXiv 2102.12092). The model knows a code count and a grid, not
-an image tokenizer.
+own positions (Ramesh et al. 2021, arXiv 2102.12092). The model knows a code count, its factors and
+a grid, not an image tokenizer.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
@@ -14,12 +15,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask
 from torch.utils.checkpoint import checkpoint
 
 from dalle_mini_impl.config import Config
 from dalle_mini_impl.models.attention import Pattern, block_mask, dalle_patterns, pattern_mask
-from dalle_mini_impl.models.code_head import CodeHead
+from dalle_mini_impl.models.code_head import (
+    build_code_embedding,
+    build_code_head,
+    code_log_likelihood,
+)
 from dalle_mini_impl.models.transformer import (
     Block,
     BlockKind,
@@ -69,6 +75,7 @@ class Logits(NamedTuple):
 
     text: Float[Tensor, "b t v"]
     image: Float[Tensor, "b n k"]
+    """Where codes have several factors: the logits of all, each given the factors before it."""
 
 
 class Hidden(NamedTuple):
@@ -83,7 +90,8 @@ class Dalle(nn.Module):
 
     Captions are ids padded with 0 (`b t`); codes are row-major (`b n`), n = grid². Every text
     position has a padding token of its own, and the caption that is all padding is the null
-    caption of classifier-free guidance.
+    caption of classifier-free guidance. factors: the factors of a code (see `code_head`), whose
+    product is the code count; none means one. ValueError where they are not its factors.
     """
 
     adamw_parameters = ("text_head", "image_head")
@@ -97,9 +105,13 @@ class Dalle(nn.Module):
         context: int,
         code_count: int,
         grid: int,
+        factors: tuple[int, ...] = (),
     ):
         super().__init__()
         self.config = config
+        self.factors = factors or (code_count,)
+        if math.prod(self.factors) != code_count:
+            raise ValueError(f"factors {factors} do not multiply to {code_count}, the code count")
         self.context, self.code_count, self.grid = context, code_count, grid
         self.text_length = context + 1
         self.image_length = grid * grid
@@ -110,12 +122,11 @@ class Dalle(nn.Module):
         self.padding_embedding = nn.Embedding(context, width)
         self.text_position = nn.Embedding(self.text_length, width)
         self.start = nn.Parameter(torch.empty(width))
-        self.code_embedding = nn.Embedding(code_count, width)
+        self.code_embedding = build_code_embedding(self.factors, width)
         self.row_embedding = nn.Embedding(grid, width)
         self.column_embedding = nn.Embedding(grid, width)
         if config.upper_neighbour:
-            # One more than there are codes: the row above the first.
-            self.above_embedding = nn.Embedding(code_count + 1, width)
+            self.above_embedding = build_code_embedding(self.factors, width, outside=True)
 
         self.blocks = nn.ModuleList(
             build_block(config.block, width, config.heads, config.hidden)
@@ -123,13 +134,12 @@ class Dalle(nn.Module):
         )
         self.norm = RMSNorm(width) if config.block == "modern" else nn.LayerNorm(width)
         self.text_head = nn.Linear(width, vocabulary_size, bias=False)
-        self.image_head = CodeHead(width, code_count)
+        self.image_head = build_code_head(width, self.factors)
         for embedding in self.modules():
             if isinstance(embedding, nn.Embedding):
                 nn.init.normal_(embedding.weight, std=0.02)
         nn.init.normal_(self.start, std=0.02)
         nn.init.normal_(self.text_head.weight, std=0.02)
-        nn.init.normal_(self.image_head.weight, std=0.02)
 
         self.patterns: list[Pattern] = (
             ["full"] * config.depth if config.attention == "full" else dalle_patterns(config.depth)
@@ -152,7 +162,18 @@ class Dalle(nn.Module):
     def forward(self, captions: Int[Tensor, "b t"], codes: Int[Tensor, "b n"]) -> Logits:
         """Logits of every caption token and every code, each given all before it."""
         hidden = self.hidden(captions, codes)
-        return Logits(self.text_head(hidden.text), self.image_head(hidden.image))
+        image = [
+            F.linear(each.features, each.weight)
+            for each in self.image_head.predictions(hidden.image, codes)
+        ]
+        return Logits(self.text_head(hidden.text), torch.cat(image, dim=2))
+
+    def log_likelihood(
+        self, captions: Int[Tensor, "b t"], codes: Int[Tensor, "b n"]
+    ) -> Float[Tensor, "b n"]:
+        """ln p of every code given the caption and the codes before it, in nats."""
+        hidden = self.hidden(captions, codes)
+        return code_log_likelihood(self.image_head.predictions(hidden.image, codes))
 
     def hidden(self, captions: Int[Tensor, "b t"], codes: Int[Tensor, "b n"]) -> Hidden:
         """The stream up to its heads, so that losses may take the logits in parts."""
@@ -206,7 +227,7 @@ class Dalle(nn.Module):
         """A cache for `batch` streams of `length` positions, None for whole ones."""
         heads = self.config.heads
         shape = (batch, heads, length or self.length, self.config.width // heads)
-        return KVCache.empty(self.config.depth, shape, self.code_embedding.weight)
+        return KVCache.empty(self.config.depth, shape, self.start)
 
     def prefill(self, captions: Int[Tensor, "b t"], cache: KVCache) -> Float[Tensor, "b c"]:
         """Run the text once, leaving it in the cache; returns what the first code is drawn from."""

@@ -14,9 +14,14 @@ from torch import Tensor, nn
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.models.autoencoder import ENCODERS, AutoencoderConfig, Decoder
+from dalle_mini_impl.models.palette import PaletteConfig, PaletteDecoder, PaletteEncoder
 from dalle_mini_impl.models.perceptual import PerceptualConfig
 from dalle_mini_impl.models.pixels import LogitLaplacePixels, PlainPixels
-from dalle_mini_impl.models.quantizers import FiniteScalarQuantizer, GumbelQuantizer
+from dalle_mini_impl.models.quantizers import (
+    FiniteScalarQuantizer,
+    GumbelQuantizer,
+    ProductQuantizer,
+)
 from dalle_mini_impl.models.vector_quantizer import EmaVectorQuantizer, VectorQuantizer
 from dalle_mini_impl.settings import TrainingConfig
 
@@ -124,24 +129,33 @@ class Reconstruction(NamedTuple):
 
 
 class ImageTokenizer(nn.Module):
-    """Images in [0, 1] of one size to `grid`² codes in [0, code_count), and back."""
+    """Images in [0, 1] of one size to `grid`² codes in [0, code_count), and back.
+
+    factors: a code is a number with a digit for each, the one that counts ones first; their product
+    is the code count.
+    """
 
     def __init__(
         self,
-        config: AutoencoderConfig,
         image_size: int,
-        quantizer: GumbelQuantizer | FiniteScalarQuantizer | VectorQuantizer,
+        downsampling: int,
+        encoder: nn.Module,
+        quantizer: GumbelQuantizer | FiniteScalarQuantizer | VectorQuantizer | ProductQuantizer,
+        decoder: nn.Module,
         pixels: LogitLaplacePixels | PlainPixels,
     ):
         super().__init__()
         self.image_size = image_size
-        self.downsampling = config.downsampling
-        self.grid = image_size // config.downsampling
+        self.downsampling = downsampling
+        self.grid = image_size // downsampling
         self.code_count = quantizer.code_count
+        self.factors: tuple[int, ...] = (quantizer.code_count,)
+        if isinstance(quantizer, ProductQuantizer):
+            self.factors = quantizer.factors
         self.quantizer = quantizer
         self.pixels = pixels
-        self.encoder = ENCODERS[config.encoder](config, quantizer.features, quantizer.feature_gain)
-        self.decoder = Decoder(config, quantizer.latents, pixels.maps)
+        self.encoder = encoder
+        self.decoder = decoder
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -188,7 +202,7 @@ class ImageTokenizer(nn.Module):
         return images
 
 
-ImageTokenizerConfig = DvaeConfig | FsqConfig | VqganConfig
+ImageTokenizerConfig = DvaeConfig | FsqConfig | VqganConfig | PaletteConfig
 VECTOR_QUANTIZERS = {"ema": EmaVectorQuantizer, "gradient": VectorQuantizer}
 
 
@@ -203,10 +217,10 @@ def build_image_tokenizer(config: ImageTokenizerConfig, image_size: int) -> Imag
     match config:
         case DvaeConfig():
             gumbel = GumbelQuantizer(config.code_count, config.code_width, config.revive)
-            return ImageTokenizer(config, image_size, gumbel, LogitLaplacePixels())
+            return _assemble(config, image_size, gumbel, LogitLaplacePixels())
         case FsqConfig():
             scalar = FiniteScalarQuantizer(config.levels)
-            return ImageTokenizer(config, image_size, scalar, PlainPixels())
+            return _assemble(config, image_size, scalar, PlainPixels())
         case VqganConfig():
             vector = VECTOR_QUANTIZERS[config.codebook](
                 config.code_count,
@@ -215,7 +229,29 @@ def build_image_tokenizer(config: ImageTokenizerConfig, image_size: int) -> Imag
                 config.initialization,
                 config.revive,
             )
-            return ImageTokenizer(config, image_size, vector, PlainPixels())
+            return _assemble(config, image_size, vector, PlainPixels())
+        case PaletteConfig():
+            levels = [config.pattern_levels, *[config.color_levels] * config.colors]
+            return ImageTokenizer(
+                image_size,
+                config.downsampling,
+                PaletteEncoder(config),
+                ProductQuantizer(levels),
+                PaletteDecoder(config),
+                PlainPixels(),
+            )
+
+
+def _assemble(
+    config: AutoencoderConfig,
+    image_size: int,
+    quantizer: GumbelQuantizer | FiniteScalarQuantizer | VectorQuantizer,
+    pixels: LogitLaplacePixels | PlainPixels,
+) -> ImageTokenizer:
+    """A quantizer between the encoder and decoder that all but the palette share."""
+    encoder = ENCODERS[config.encoder](config, quantizer.features, quantizer.feature_gain)
+    decoder = Decoder(config, quantizer.latents, pixels.maps)
+    return ImageTokenizer(image_size, config.downsampling, encoder, quantizer, decoder, pixels)
 
 
 def _flat(codes: Int[Tensor, "b h w"]) -> Int[Tensor, "b n"]:

@@ -6,7 +6,7 @@ and `nearest(latents)`. Codes here are maps `b h w`.
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -144,6 +144,54 @@ class FiniteScalarQuantizer(nn.Module):
         places = _per_channel(self.levels.cumprod(0) // self.levels)
         codes = (digits.long() * places).sum(dim=1)
         return Quantized(straight_through(latents, (digits - half) / half), codes)
+
+
+class ProductQuantizer(nn.Module):
+    """Groups of channels, each quantised apart: a code is a number with a digit for each.
+
+    `factors` are the code counts of the groups, the digit that counts ones first.
+    """
+
+    def __init__(self, levels: list[tuple[int, ...]]):
+        super().__init__()
+        parts = [FiniteScalarQuantizer(of_group) for of_group in levels]
+        self.parts = nn.ModuleList(parts)
+        self.factors = tuple(part.code_count for part in parts)
+        self.code_count = math.prod(self.factors)
+        self.channels = [part.features for part in parts]
+        self.features = self.latents = sum(self.channels)
+        self.feature_gain = 1.0
+
+    def forward(self, features: Float[Tensor, "b d h w"]) -> Quantized:
+        return self._join([part(x) for part, x in self._each(features)])
+
+    def codes(self, features: Float[Tensor, "b d h w"]) -> Int[Tensor, "b h w"]:
+        return self.forward(features).codes
+
+    def embed(self, codes: Int[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
+        latents, rest = [], codes
+        *parts, last = cast(list[FiniteScalarQuantizer], list(self.parts))
+        for part in parts:
+            latents.append(part.embed(rest % part.code_count))
+            rest = rest // part.code_count
+        # Not reduced: codes beyond the last one are refused.
+        return torch.cat((*latents, last.embed(rest)), dim=1)
+
+    def nearest(self, latents: Float[Tensor, "b d h w"]) -> Quantized:
+        """The levels closest to `latents`, with gradients passed straight through."""
+        return self._join([part.nearest(x) for part, x in self._each(latents)])
+
+    def _each(
+        self, maps: Float[Tensor, "b d h w"]
+    ) -> list[tuple[FiniteScalarQuantizer, Float[Tensor, "b _ h w"]]]:
+        parts = cast(list[FiniteScalarQuantizer], list(self.parts))
+        return list(zip(parts, maps.split(self.channels, dim=1), strict=True))
+
+    def _join(self, quantized: list[Quantized]) -> Quantized:
+        codes, place = torch.zeros_like(quantized[0].codes), 1
+        for part, count in zip(quantized, self.factors, strict=True):
+            codes, place = codes + part.codes * place, place * count
+        return Quantized(torch.cat([part.latents for part in quantized], dim=1), codes)
 
 
 def gumbel_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:

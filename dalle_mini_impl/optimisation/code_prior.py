@@ -17,7 +17,7 @@ from torch import Tensor
 from dalle_mini_impl.config import Config
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.optimisation.code_space import CodeSpace
-from dalle_mini_impl.sampling import Drawing, SamplingConfig, draw, log_likelihood
+from dalle_mini_impl.sampling import Drawing, SamplingConfig, draw
 
 
 class CodePriorConfig(Config):
@@ -48,8 +48,7 @@ class CodePrior:
     def log_likelihood(self, latents: Float[Tensor, "b d g g"]) -> Float[Tensor, "b"]:
         """log p of each row's nearest codes, in nats per code."""
         codes = self.space.codes(latents)
-        logits = self.dalle(self._captions(len(codes)), codes).image
-        return log_likelihood(logits.float(), codes) / codes.shape[1]
+        return self.dalle.log_likelihood(self._captions(len(codes)), codes).mean(dim=1)
 
     @torch.no_grad()
     def propose(
@@ -61,29 +60,12 @@ class CodePrior:
         """
         rows = repeat(latents, "b d h w -> (n b) d h w", n=self.config.count)
         closeness = self.closeness(len(rows), progress, generator).to(latents)
-        bias = -closeness[:, :, None] * self.space.distances(rows)
-        noise = torch.rand(closeness.shape, generator=generator).to(latents)
-        return self.space.from_codes(self._draw(bias, noise))
-
-    def _draw(
-        self, bias: Float[Tensor, "m n k"], noise: Float[Tensor, "m n"]
-    ) -> Int[Tensor, "m n"]:
-        """Codes drawn one after the other, `bias` added to the logits of each."""
-        dalle, drawing = self.dalle, Drawing.of(SamplingConfig(), bias.device)
-        count, length = noise.shape
-        # The first row of the grid stands for what is above the picture.
-        codes = torch.full((count, dalle.grid + length), dalle.code_count, device=bias.device)
-        places = torch.arange(dalle.length, device=bias.device)
-        cache = dalle.empty_cache(count)
-        hidden = dalle.prefill(self._captions(count), cache)
-        for index in range(length):
-            code = draw(dalle.image_head(hidden) + bias[:, index], noise[:, index], drawing)
-            codes[:, dalle.grid + index] = code
-            if index + 1 < length:
-                reach = dalle.text_length + index + 1
-                at, window = places[index, None], places[:reach]
-                hidden = dalle.step(code, codes[:, index + 1], at, cache, window)
-        return codes[:, dalle.grid :]
+        biases = [-closeness[:, :, None] * each for each in self.space.distances(rows)]
+        dalle = self.dalle
+        draws = (*closeness.shape, len(biases))
+        noise = torch.rand(draws, generator=generator).to(latents)
+        captions = self._captions(len(rows))
+        return self.space.from_codes(sample_near(dalle, captions, biases, noise))
 
     def closeness(
         self, rows: int, progress: float, generator: torch.Generator
@@ -113,3 +95,34 @@ class CodePrior:
 
     def _captions(self, rows: int) -> Int[Tensor, "m t"]:
         return self.captions.repeat(rows // len(self.captions), 1)
+
+
+def sample_near(
+    dalle: Dalle,
+    captions: Int[Tensor, "m t"],
+    biases: list[Float[Tensor, "m n _"]],
+    noise: Float[Tensor, "m n draws"],
+) -> Int[Tensor, "m n"]:
+    """Codes drawn one after the other, with a bias on the logits of each place.
+
+    biases: one for each factor of a code, as is the last axis of `noise`.
+    """
+    drawing = Drawing.of(SamplingConfig(), captions.device)
+    rows, length = noise.shape[:2]
+    cache = dalle.empty_cache(rows)
+    hidden = dalle.prefill(captions, cache)
+    places = torch.arange(dalle.length, device=captions.device)
+    # A grid row that stands for what is above the picture, then the picture's codes.
+    codes = torch.full((rows, dalle.grid + length), dalle.code_count, device=captions.device)
+    for index in range(length):
+        turn = iter(biases)
+
+        def choose(logits: Tensor, uniform: Tensor) -> Tensor:
+            return draw(logits + next(turn)[:, index], uniform, drawing)  # noqa: B023
+
+        codes[:, dalle.grid + index] = dalle.image_head.draw(hidden, noise[:, index], choose)
+        if index + 1 < length:
+            code, above = codes[:, dalle.grid + index], codes[:, index + 1]
+            window = places[: dalle.text_length + index + 1]
+            hidden = dalle.step(code, above, places[index : index + 1], cache, window)
+    return codes[:, dalle.grid :]

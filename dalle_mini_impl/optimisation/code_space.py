@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dalle_mini_impl.models.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.models.quantizers import ProductQuantizer
 from dalle_mini_impl.optimisation.cutouts import warp
 from dalle_mini_impl.optimisation.loop import Limits
 
@@ -39,17 +40,22 @@ class CodeSpace:
         self.tokenizer = tokenizer
         parameter = next(tokenizer.parameters())
         self.device = parameter.device
-        every = torch.arange(tokenizer.code_count, device=self.device)
-        with torch.no_grad():
-            self.vectors: Float[Tensor, "k d"] = tokenizer.quantizer.embed(every[None, None])[
-                0, :, 0
-            ].T.float()
+        quantizer = tokenizer.quantizer
+        parts = quantizer.parts if isinstance(quantizer, ProductQuantizer) else [quantizer]
+        self.vectors = [self._all_of(part) for part in parts]
+        """The latents of all codes, `k d`; where codes have several factors, of each factor."""
+
+    @torch.no_grad()
+    def _all_of(self, quantizer: Any) -> Float[Tensor, "k d"]:
+        every = torch.arange(quantizer.code_count, device=self.device)
+        return quantizer.embed(every[None, None])[0, :, 0].T.float()
 
     @property
     def limits(self) -> Limits:
         """The codes' own range in every channel, and their mean deviation."""
-        low, high = self.vectors.amin(dim=0), self.vectors.amax(dim=0)
-        scale = float(self.vectors.std(dim=0).mean())
+        low = torch.cat([vectors.amin(dim=0) for vectors in self.vectors])
+        high = torch.cat([vectors.amax(dim=0) for vectors in self.vectors])
+        scale = float(torch.cat([vectors.std(dim=0) for vectors in self.vectors]).mean())
         return Limits(low.reshape(1, -1, 1, 1), high.reshape(1, -1, 1, 1), scale)
 
     def decode(self, latents: Float[Tensor, "b d g g"]) -> Float[Tensor, "b 3 h w"]:
@@ -114,18 +120,22 @@ class CodeSpace:
 
         return cost
 
-    def distances(self, latents: Float[Tensor, "b d g g"]) -> Float[Tensor, "b n k"]:
+    def distances(self, latents: Float[Tensor, "b d g g"]) -> list[Float[Tensor, "b n _"]]:
         """Squared distance of each place to every code, in squared deviations of the codebook.
 
-        Averaged over channels, so that it does not grow with their number.
+        Where codes have several factors, to each factor's: a code's distance is their sum.
+        Divided by the number of channels, so that it does not grow with it.
         """
         points = latents.flatten(2).transpose(1, 2)
-        squares = (
-            points.square().sum(-1, keepdim=True)
-            - 2 * points @ self.vectors.T
-            + self.vectors.square().sum(-1)
-        )
-        return squares.clamp(min=0) / (self.limits.scale**2 * self.vectors.shape[1])
+        unit = self.limits.scale**2 * points.shape[-1]
+        widths = [vectors.shape[1] for vectors in self.vectors]
+        return [
+            (
+                own.square().sum(-1, keepdim=True) - 2 * own @ vectors.T + vectors.square().sum(-1)
+            ).clamp(min=0)
+            / unit
+            for own, vectors in zip(points.split(widths, dim=-1), self.vectors, strict=True)
+        ]
 
     def travel(
         self, zoom: float = 1.0, pan: tuple[float, float] = (0.0, 0.0)

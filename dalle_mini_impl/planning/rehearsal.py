@@ -16,13 +16,16 @@ from dalle_mini_impl.models.image_tokenizer import (
     DvaeConfig,
     FsqConfig,
     ImageTokenizer,
+    ImageTokenizerConfig,
     VqganConfig,
     build_image_tokenizer,
 )
+from dalle_mini_impl.models.palette import PaletteConfig
 from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.clip import ClipObjective
 from dalle_mini_impl.training.dalle import DalleObjective
 from dalle_mini_impl.training.image_tokenizer import DvaeObjective, FsqObjective
+from dalle_mini_impl.training.palette import PaletteObjective
 from dalle_mini_impl.training.vqgan import VqganObjective
 
 Stage = Literal["image_tokenizer", "transformer", "clip"]
@@ -80,7 +83,7 @@ def rehearse(experiment: Experiment, stage: Stage, words: int) -> Rehearsal:
         return Rehearsal(objective, config.training, pictures, second_phase=start)
     if stage == "transformer":
         shape = (words, context, tokenizer.code_count, tokenizer.grid)
-        model = Dalle(experiment.transformer, *shape)
+        model = Dalle(experiment.transformer, *shape, tokenizer.factors)
         transformer = experiment.transformer
         return Rehearsal(DalleObjective(model, transformer), transformer.training, codes)
     clip = experiment.clip
@@ -97,12 +100,14 @@ def rehearse(experiment: Experiment, stage: Stage, words: int) -> Rehearsal:
 
 
 def _image_tokenizer_objective(
-    model: ImageTokenizer, config: DvaeConfig | FsqConfig | VqganConfig
-) -> DvaeObjective | FsqObjective | VqganObjective:
+    model: ImageTokenizer, config: ImageTokenizerConfig
+) -> DvaeObjective | FsqObjective | VqganObjective | PaletteObjective:
     match config:
         case DvaeConfig():
             return DvaeObjective(model, config)
         case FsqConfig():
             return FsqObjective(model, config)
+        case PaletteConfig():
+            return PaletteObjective(model, config)
         case VqganConfig():
             return VqganObjective(model, config)

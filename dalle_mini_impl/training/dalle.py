@@ -40,6 +40,7 @@ class DalleObjective:
         hidden = model.hidden(captions, batch.codes)
         weights = real_tokens(captions) * (~dropped)[:, None]
         text = mean_cross_entropy(hidden.text, model.text_head.weight, captions, weights)
-        image = mean_cross_entropy(hidden.image, model.image_head.weight, batch.codes)
+        predictions = model.image_head.predictions(hidden.image, batch.codes)
+        image = torch.stack([mean_cross_entropy(*each) for each in predictions]).sum()
         share = self.config.text_weight
         return {"loss": share * text + (1 - share) * image, "text": text, "image": image}

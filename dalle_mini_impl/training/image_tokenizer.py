@@ -8,13 +8,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle_mini_impl.data.batches import PictureBatch
+from dalle_mini_impl.data.codes import factor_usage
 from dalle_mini_impl.models.image_tokenizer import (
     DvaeConfig,
     FsqConfig,
     ImageTokenizer,
 )
 from dalle_mini_impl.models.pixels import LogitLaplacePixels, PlainPixels
-from dalle_mini_impl.models.quantizers import FiniteScalarQuantizer, GumbelQuantizer, gumbel_noise
+from dalle_mini_impl.models.quantizers import (
+    FiniteScalarQuantizer,
+    GumbelQuantizer,
+    ProductQuantizer,
+    gumbel_noise,
+)
 from dalle_mini_impl.training.schedules import cosine
 
 
@@ -176,12 +182,15 @@ def psnr(reconstructed: Float[Tensor, "b 3 h w"], images: Float[Tensor, "b 3 h w
     return (-10 * error.log10()).mean().item()
 
 
-def code_statistics(codes: Int[Tensor, "b n"], code_count: int) -> dict[str, float]:
-    """`code_usage`, the share of codes that occur, and `perplexity`, exp of their entropy."""
-    shares = torch.bincount(codes.flatten(), minlength=code_count) / codes.numel()
-    entropy = torch.special.entr(shares).sum()
+def code_statistics(codes: Int[Tensor, "b n"], factors: tuple[int, ...]) -> dict[str, float]:
+    """`code_usage`, the share of codes that occur, and `perplexity`, exp of their entropy.
+
+    Where codes have several factors, the usage is the mean over the factors of each one's own.
+    """
+    counts = torch.bincount(codes.flatten(), minlength=math.prod(factors))
+    entropy = torch.special.entr(counts / codes.numel()).sum()
     return {
-        "code_usage": (shares > 0).float().mean().item(),
+        "code_usage": factor_usage(counts.cpu().numpy(), factors),
         "perplexity": entropy.exp().item(),
     }
 
@@ -191,7 +200,7 @@ def hard_report(model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict
     """`hard_psnr` of what sampling will see, with `code_usage` and `perplexity`."""
     codes = model.encode(images)
     quality = psnr(model.decode(codes), images)
-    return {"hard_psnr": quality} | code_statistics(codes, model.code_count)
+    return {"hard_psnr": quality} | code_statistics(codes, model.factors)
 
 
 def collapse_warning(usage: float, perplexity: float, model: ImageTokenizer) -> str | None:
@@ -203,7 +212,7 @@ def collapse_warning(usage: float, perplexity: float, model: ImageTokenizer) -> 
     """
     count = model.code_count
     use = f"{usage:.0%} of {count} codes in use, perplexity {perplexity:.0f}"
-    if isinstance(model.quantizer, FiniteScalarQuantizer):
+    if isinstance(model.quantizer, FiniteScalarQuantizer | ProductQuantizer):
         return f"{use}: image_tokenizer.levels could be fewer" if usage < 0.1 else None
     if usage >= 0.4 and perplexity >= 0.01 * count:
         return None

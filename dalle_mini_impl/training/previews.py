@@ -19,6 +19,7 @@ from dalle_mini_impl.training.image_tokenizer import (
     FsqObjective,
     collapse_warning,
 )
+from dalle_mini_impl.training.palette import PaletteObjective
 from dalle_mini_impl.training.vqgan import VqganObjective
 
 Preview = Callable[[nn.Module, int], None]
@@ -27,7 +28,7 @@ SAMPLED = 8
 
 
 def reconstruction_previews(
-    objective: DvaeObjective | FsqObjective | VqganObjective,
+    objective: DvaeObjective | FsqObjective | VqganObjective | PaletteObjective,
     run: RunFolder,
     store: Store,
     data: Augmentation,

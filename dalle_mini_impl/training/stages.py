@@ -13,7 +13,7 @@ from torch import Tensor
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.batches import CodeBatches, pictures, step_rng
-from dalle_mini_impl.data.codes import CodeCache, CodeKey, perplexity
+from dalle_mini_impl.data.codes import CodeCache, CodeKey, factor_usage, perplexity
 from dalle_mini_impl.data.negatives import hard_negatives
 from dalle_mini_impl.evaluation.gallery import paint_gallery
 from dalle_mini_impl.evaluation.report import write_report
@@ -26,6 +26,7 @@ from dalle_mini_impl.models.image_tokenizer import (
     VqganConfig,
     build_image_tokenizer,
 )
+from dalle_mini_impl.models.palette import PaletteConfig
 from dalle_mini_impl.pipeline import TextToImage, load_image_tokenizer
 from dalle_mini_impl.run import WEIGHTS, RunFolder
 from dalle_mini_impl.training.checkpoints import Place, list_checkpoints
@@ -33,6 +34,7 @@ from dalle_mini_impl.training.clip import ClipObjective
 from dalle_mini_impl.training.dalle import DalleObjective
 from dalle_mini_impl.training.image_tokenizer import DvaeObjective, FsqObjective, collapse_warning
 from dalle_mini_impl.training.loop import train
+from dalle_mini_impl.training.palette import PaletteObjective
 from dalle_mini_impl.training.perceptual import perceptual_features
 from dalle_mini_impl.training.previews import reconstruction_previews, sample_previews
 from dalle_mini_impl.training.vqgan import VqganObjective
@@ -86,13 +88,15 @@ def train_image_tokenizer(shop: Workshop) -> None:
 
 def image_tokenizer_objective(
     shop: Workshop, model: ImageTokenizer
-) -> DvaeObjective | FsqObjective | VqganObjective:
+) -> DvaeObjective | FsqObjective | VqganObjective | PaletteObjective:
     """The objective of the configured type."""
     match config := shop.experiment.image_tokenizer:
         case DvaeConfig():
             return DvaeObjective(model, config)
         case FsqConfig():
             return FsqObjective(model, config)
+        case PaletteConfig():
+            return PaletteObjective(model, config)
         case VqganConfig():
             return VqganObjective(model, config, perceptual_features(shop, config))
 
@@ -102,9 +106,10 @@ def encode_pictures(shop: Workshop) -> None:
     tokenizer = load_image_tokenizer(shop.run).to(shop.device).eval().requires_grad_(False)
     cache = codes_of(shop, tokenizer)
     counts = cache.counts(tokenizer.code_count)
-    usage, spread = float((counts > 0).mean()), float(perplexity(counts))
+    usage, spread = factor_usage(counts, tokenizer.factors), float(perplexity(counts))
+    each = " of each factor" if len(tokenizer.factors) > 1 else ""
     shop.say(
-        f"codes: {(counts > 0).sum():,} of {tokenizer.code_count:,} in use ({usage:.0%}), "
+        f"codes: {(counts > 0).sum():,} of {tokenizer.code_count:,} in use ({usage:.0%}{each}), "
         f"perplexity {spread:,.0f}"
     )
     if shop.processes.is_main_process:
@@ -162,6 +167,7 @@ def train_transformer(shop: Workshop) -> None:
         vocabulary.context,
         tokenizer.code_count,
         tokenizer.grid,
+        tokenizer.factors,
     )
     train(
         DalleObjective(model, config),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle_mini_impl.data.batches import PictureBatch
+from dalle_mini_impl.models.autoencoder import Decoder
 from dalle_mini_impl.models.discriminator import PatchDiscriminator
 from dalle_mini_impl.models.image_tokenizer import ImageTokenizer, VqganConfig
 from dalle_mini_impl.models.pixels import PlainPixels
@@ -107,6 +108,7 @@ class VqganObjective:
             losses["adversarial"] = -self.adversary(painted).mean()
             weight = config.adversarial * self.adversary.strength
             if config.adversarial_balance == "adaptive":
+                assert isinstance(self.model.decoder, Decoder)
                 last = self.model.decoder.last_weight
                 weight = weight * adaptive_weight(faithful, losses["adversarial"], last)
             losses["adversarial_weight"] = weight

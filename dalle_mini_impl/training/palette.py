@@ -1,0 +1,65 @@
+"""The palette tokenizer's objective: collages of patches, few of which are plain."""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dalle_mini_impl.data.batches import PictureBatch
+from dalle_mini_impl.models.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.models.palette import PaletteConfig
+from dalle_mini_impl.models.pixels import PlainPixels
+from dalle_mini_impl.training.image_tokenizer import beside_reconstructions, hard_report
+
+PLAIN = 1e-4
+"""Variance of its values, summed over channels, below which a patch is of one colour."""
+
+
+class PaletteObjective:
+    """The squared error of patches. No patch sees another, so they need not come as they stand."""
+
+    compile_models = True  # Which patches are drawn is decided by a generator, outside the model.
+
+    def __init__(self, model: ImageTokenizer, config: PaletteConfig):
+        self.model = model
+        self.config = config
+
+    def losses(
+        self,
+        model: nn.Module,
+        batch: PictureBatch,
+        progress: float,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """`loss` and `reconstruction`, the squared error that it is."""
+        images = self.collages(batch.images, generator)
+        pixels = self.model.pixels
+        assert isinstance(pixels, PlainPixels)
+        error = (pixels.unclamped(model(images).maps) - images).square().mean()
+        return {"loss": error, "reconstruction": error}
+
+    def collages(
+        self, images: Float[Tensor, "b 3 h w"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "n 3 h w"]:
+        """As many pictures of patches drawn from the batch as `config.patches` fill, one at least.
+
+        Most of a drawing is background: drawn evenly, its few edges would be learned last.
+        """
+        grid, side = self.model.grid, self.model.downsampling
+        patches = rearrange(images, "b c (h p) (w q) -> (b h w) c p q", p=side, q=side)
+        plain = patches.var(dim=(2, 3)).sum(dim=1) < PLAIN
+        shares = torch.where(plain, self.config.plain_patches, 1.0)
+        count = max(1, self.config.patches // grid**2) * grid**2
+        drawn = torch.multinomial(shares, count, replacement=True, generator=generator)
+        return rearrange(patches[drawn], "(n h w) c p q -> n c (h p) (w q)", h=grid, w=grid)
+
+    @torch.no_grad()
+    def evaluate(self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict[str, float]:
+        """`hard_report`: there is no other reconstruction."""
+        return hard_report(model, images)
+
+    def preview(
+        self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, "c 3 h w"]:
+        """Each original followed by its hard reconstruction."""
+        return beside_reconstructions(model, images)
