@@ -199,7 +199,7 @@ def outcomes_of(
         images = to_images(pixels)
         for at, prompt in enumerate(part):
             results = [
-                Result(images[row], prompt.caption, row, scores[row], 0.0, ())
+                Result(images[row], prompt.caption, row, scores[row], 0.0, 0.0, ())
                 for row in range(at * count, (at + 1) * count)
             ]
             counts = sorted({1, count})

@@ -36,8 +36,10 @@ class Result:
     """The picture's own seed: the same caption and seed paint it again, in any batch."""
     clip_score: float | None
     """Cosine similarity of picture and caption in [-1, 1]; None where the run has no CLIP."""
+    log_likelihood: float
+    """ln p(codes | caption), in nats."""
     log_likelihood_ratio: float
-    """log p(codes | caption) - log p(codes | null caption), in nats."""
+    """ln p(codes | caption) - ln p(codes | null caption), in nats."""
     codes: tuple[int, ...]
 
 
@@ -202,24 +204,25 @@ class TextToImage:
                 own = [first + i for first in firsts for i in some]
                 codes = self.sample_codes(ids, own, config, given)
                 pixels = self.image_tokenizer.decode(codes)
-                ratios = self.log_likelihood_ratios(ids, codes).tolist()
+                likelihoods, ratios = self.log_likelihoods(ids, codes)
                 scores = self.clip_scores(meanings, pixels)
                 for at, image in enumerate(to_images(pixels)):
                     row, of = tuple(codes[at].tolist()), at // len(some)
-                    result = Result(image, texts[of], own[at], scores[at], ratios[at], row)
-                    results[of].append(result)
+                    own_scores = scores[at], likelihoods[at], ratios[at]
+                    results[of].append(Result(image, texts[of], own[at], *own_scores, row))
             yield from results
 
-    def log_likelihood_ratios(
+    def log_likelihoods(
         self, ids: Int[Tensor, "c t"], codes: Int[Tensor, "b n"]
-    ) -> Float[Tensor, "b"]:
-        """log p(codes | caption) - log p(codes | null caption) of each row, in nats.
+    ) -> tuple[list[float], list[float]]:
+        """ln p(codes | caption) of each row, and less ln p(codes | null caption), in nats.
 
         The rows are grouped by caption, equally many for each.
         """
         rows = ids.repeat_interleave(len(codes) // len(ids), dim=0)
-        conditional = self.dalle.log_likelihood(rows, codes)
-        return (conditional - self.dalle.log_likelihood(torch.zeros_like(rows), codes)).sum(dim=1)
+        own = self.dalle.log_likelihood(rows, codes).sum(dim=1)
+        null = self.dalle.log_likelihood(torch.zeros_like(rows), codes).sum(dim=1)
+        return own.tolist(), (own - null).tolist()
 
     def clip_scores(
         self, meanings: Float[Tensor, "c d"] | None, pixels: Float[Tensor, "b 3 h w"]
@@ -232,16 +235,16 @@ class TextToImage:
 
 
 def rank(candidates: Sequence[Result], rank_by: str) -> list[Result]:
-    """Candidates best first by CLIP, by likelihood ratio, by both standardised, or as they came."""
-    clip = np.array([np.nan if c.clip_score is None else c.clip_score for c in candidates])
-    ratio = np.array([c.log_likelihood_ratio for c in candidates])
+    """Candidates best first by `SamplingConfig.rank_by`; without a CLIP the likelihood serves."""
     if rank_by == "none":
         return list(candidates)
-    if np.isnan(clip).any():
-        score = ratio
-    else:
-        both = standardise(clip) + standardise(ratio)
-        score = {"clip": clip, "likelihood": ratio, "both": both}[rank_by]
+    likelihood = np.array([c.log_likelihood for c in candidates])
+    ratio = np.array([c.log_likelihood_ratio for c in candidates])
+    clip = np.array([np.nan if c.clip_score is None else c.clip_score for c in candidates])
+    if np.isnan(clip).any() and rank_by in ("clip", "both"):
+        rank_by = "likelihood"
+    both = standardise(clip) + standardise(likelihood)
+    score = {"clip": clip, "likelihood": likelihood, "ratio": ratio, "both": both}[rank_by]
     return [candidates[i] for i in np.argsort(-score, kind="stable")]
 
 

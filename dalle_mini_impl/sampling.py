@@ -34,8 +34,9 @@ class SamplingConfig(Config):
     """Draw from the k likeliest codes only; 0 keeps all."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Draw from the likeliest codes that together reach this probability."""
-    rank_by: Literal["clip", "likelihood", "both", "none"] = "clip"
-    """Which score orders the candidates; both adds their standardised values."""
+    rank_by: Literal["clip", "likelihood", "ratio", "both", "none"] = "clip"
+    """Order of the candidates: by CLIP, ln p(codes | caption), its ratio to the null caption's, or
+    both of the first two, each standardised over the candidates."""
     batch_size: int = Field(64, gt=0)
     """Candidates decoded at a time, to bound memory."""
     compile: Literal["auto", "on", "off"] = "auto"

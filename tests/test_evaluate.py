@@ -71,6 +71,7 @@ def scene_results(count=4):
             50 + at,
             0.9 if at == 2 else 0.1 * at,
             -1.0 * at,
+            1.0 * at,
             (),
         )
         for at in range(count)
@@ -86,6 +87,8 @@ def test_rankings_choose_among_the_first_n():
     assert outcome.chosen[4, "clip"] == 2
     assert outcome.chosen[2, "clip"] == 1
     assert outcome.chosen[4, "likelihood"] == 0
+    assert outcome.chosen[4, "ratio"] == 3
+    assert outcome.chosen[4, "both"] == 2
     assert outcome.failure is None
     by_likelihood = judged(prompt, 2.0, results, (1, 2, 4), "likelihood")
     assert by_likelihood.failure.seed == 50
@@ -201,6 +204,7 @@ def test_reranking_gains_what_the_ranking_finds():
     assert best == {
         "none": pytest.approx(0.1), "clip": pytest.approx(0.3),
         "likelihood": pytest.approx(0.1), "both": pytest.approx(0.3),
+        "ratio": pytest.approx(0.4),
         "oracle": pytest.approx(0.4),
     }  # fmt: skip
     assert len({v["likeness"] for v in part.figures["best_of_1"].values()}) == 1

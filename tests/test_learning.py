@@ -182,9 +182,10 @@ def test_results_are_ranked_best_first(model):
     results = model("a green box on the left", num_images=4, candidates=4)
     scores = [result.clip_score for result in results]
     assert scores == sorted(scores, reverse=True)
-    by_ratio = model("a green box on the left", num_images=4, candidates=4, rank_by="likelihood")
-    ratios = [result.log_likelihood_ratio for result in by_ratio]
-    assert ratios == sorted(ratios, reverse=True)
+    for name, field in {"likelihood": "log_likelihood", "ratio": "log_likelihood_ratio"}.items():
+        ranked = model("a green box on the left", num_images=4, candidates=4, rank_by=name)
+        scores = [getattr(result, field) for result in ranked]
+        assert scores == sorted(scores, reverse=True)
 
 
 def test_the_sample_command_writes_pictures_sheet_and_scores(run, tmp_path, capsys):

@@ -62,6 +62,7 @@ def candidates(prompt, right: int, count: int = 4) -> list[Result]:
             70 + at,
             0.9 if at == right else 0.1 * at,
             -1.0 * at,
+            1.0 * at,
             (),
         )
         for at in range(count)

@@ -13,6 +13,8 @@ import tyro
 from dalle_mini_impl.config import ConfigError
 
 if TYPE_CHECKING:
+    from dalle_mini_impl.evaluation.suite import SuiteSettings
+    from dalle_mini_impl.pipeline import TextToImage
     from dalle_mini_impl.run import RunFolder
 
 
@@ -87,16 +89,29 @@ def say(message: str) -> None:
     print(message, flush=True)
 
 
+def suite_settings(model: "TextToImage", arguments: EvaluateArguments) -> "SuiteSettings":
+    """What a suite is asked, the run's own guidance where none is given."""
+    from dalle_mini_impl.evaluation.suite import SuiteSettings
+
+    return SuiteSettings(
+        arguments.guidance or (model.sampling.guidance,),
+        tuple(sorted(set(arguments.candidates))),
+        arguments.per_task,
+        arguments.seed,
+        arguments.batch_size,
+    )
+
+
 def judge_suite(
     run: "RunFolder", arguments: EvaluateArguments, out: Path, report: Callable[[str], None]
 ) -> None:
     """Paint the suite, judge it, print the tables, write suite.json and suite.html."""
     from dalle_mini_impl.evaluation.judged_reconstructions import judge_reconstructions
     from dalle_mini_impl.evaluation.suite import (
-        SuiteSettings,
         count_cells,
         figures,
         run_suite,
+        shipped_ranking,
     )
     from dalle_mini_impl.evaluation.suite_page import (
         Scores,
@@ -107,20 +122,11 @@ def judge_suite(
     from dalle_mini_impl.pipeline import TextToImage
 
     model = TextToImage.from_pretrained(run, arguments.device)
-    settings = SuiteSettings(
-        arguments.guidance or (model.sampling.guidance,),
-        tuple(sorted(set(arguments.candidates))),
-        arguments.per_task,
-        arguments.seed,
-        arguments.batch_size,
-    )
+    settings = suite_settings(model, arguments)
     shapes = run.experiment.data.shapes
     outcomes = run_suite(model, shapes, settings, report)
     cells = count_cells(outcomes, settings.candidates)
-    # A run without CLIP ranks by likelihood, whatever its settings say.
-    shipped = model.sampling.rank_by
-    if model.clip is None and shipped != "none":
-        shipped = "likelihood"
+    shipped = shipped_ranking(model)
     scores = Scores(cells, shipped)
     reconstructions = judge_reconstructions(model, shapes, arguments.per_task)
     tables = [*suite_tables(scores), reconstruction_table(reconstructions)]
@@ -150,25 +156,18 @@ def judge_panels(
         panel_figures,
         panel_prompts,
         run_panel_suite,
-        shipped_ranking,
     )
     from dalle_mini_impl.evaluation.panel_suite_page import (
         best_panel_guidance,
         panel_page,
         panel_tables,
     )
-    from dalle_mini_impl.evaluation.suite import SuiteSettings
+    from dalle_mini_impl.evaluation.suite import shipped_ranking
     from dalle_mini_impl.evaluation.suite_page import Scores, reconstruction_table
     from dalle_mini_impl.pipeline import TextToImage
 
     model = TextToImage.from_pretrained(run, arguments.device)
-    settings = SuiteSettings(
-        arguments.guidance or (model.sampling.guidance,),
-        tuple(sorted(set(arguments.candidates))),
-        arguments.per_task,
-        arguments.seed,
-        arguments.batch_size,
-    )
+    settings = suite_settings(model, arguments)
     panels = run.experiment.data.panels
     outcomes = run_panel_suite(model, panels, settings, report)
     cells = count_panel_cells(outcomes, settings.candidates)

@@ -36,7 +36,7 @@ class SampleArguments:
     """Draw from the k likeliest codes only; 0 keeps all."""
     top_p: float | None = None
     """Draw from the likeliest codes that together reach this probability."""
-    rank_by: Literal["clip", "likelihood", "both", "none"] | None = None
+    rank_by: Literal["clip", "likelihood", "ratio", "both", "none"] | None = None
     """Which score orders the candidates."""
     batch_size: int | None = None
     """Candidates decoded at a time, to bound memory."""
@@ -173,6 +173,7 @@ def paint(arguments: SampleArguments) -> None:
                     "seed": result.seed,
                     "candidate": result.seed - arguments.seed,
                     "clip_score": result.clip_score,
+                    "log_likelihood": result.log_likelihood,
                     "log_likelihood_ratio": result.log_likelihood_ratio,
                     "file": file.name,
                 }

@@ -25,7 +25,7 @@ from dalle_mini_impl.data.panels import (
 )
 from dalle_mini_impl.evaluation.panels import ASPECTS, find_panels, truth
 from dalle_mini_impl.evaluation.prompts import HALVES, SPLITS, Half
-from dalle_mini_impl.evaluation.suite import RANKINGS, Cell, SuiteSettings
+from dalle_mini_impl.evaluation.suite import RANKINGS, Cell, SuiteSettings, shipped_ranking
 from dalle_mini_impl.images import to_images, to_tensor
 from dalle_mini_impl.pipeline import Result, TextToImage, rank
 
@@ -123,12 +123,6 @@ def run_panel_suite(
             if (at + 1) % max(1, len(prompts) // 10) == 0:
                 report(f"guidance {guidance:g}: {at + 1:,} of {len(prompts):,} prompts")
     return outcomes
-
-
-def shipped_ranking(model: TextToImage) -> str:
-    """How the run orders its candidates: without CLIP by likelihood, whatever its settings say."""
-    by = model.sampling.rank_by
-    return "likelihood" if model.clip is None and by != "none" else by
 
 
 def judged(

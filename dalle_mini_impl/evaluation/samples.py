@@ -14,7 +14,7 @@ from dalle_mini_impl.evaluation.prompts import interval
 from dalle_mini_impl.images import to_images
 from dalle_mini_impl.pipeline import Result, rank
 
-RANKINGS = ("none", "clip", "likelihood", "both", "oracle")
+RANKINGS = ("none", "clip", "likelihood", "ratio", "both", "oracle")
 SHOWN = 12
 NEIGHBOURS = 3
 

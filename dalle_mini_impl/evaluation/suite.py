@@ -22,7 +22,7 @@ from dalle_mini_impl.evaluation.prompts import (
 )
 from dalle_mini_impl.pipeline import Result, TextToImage, rank
 
-RANKINGS = ("none", "clip", "likelihood", "both", "oracle")
+RANKINGS = ("none", "clip", "likelihood", "ratio", "both", "oracle")
 """Ways to choose among N candidates; none takes the first, oracle any that passes."""
 
 SCENES = ("scene of one object", "scene of two objects", "scene of three objects")
@@ -64,6 +64,7 @@ class Outcome:
     chosen: dict[tuple[int, str], int]
     """The candidate that each ranking takes among the first N."""
     clip: tuple[float | None, ...]
+    likelihood: tuple[float, ...]
     ratio: tuple[float, ...]
     failure: Failure | None
     """By the run's own ranking among all candidates."""
@@ -118,7 +119,7 @@ def run_suite(
         painted = model.paint([prompt.caption for prompt in prompts], seeds, sampling)
         for at, results in enumerate(painted):
             outcomes.append(
-                judged(prompts[at], guidance, results, settings.candidates, sampling.rank_by)
+                judged(prompts[at], guidance, results, settings.candidates, shipped_ranking(model))
             )
             if (at + 1) % max(1, len(prompts) // 10) == 0:
                 report(f"guidance {guidance:g}: {at + 1:,} of {len(prompts):,} prompts")
@@ -132,6 +133,12 @@ def all_prompts(config: ShapesConfig, settings: SuiteSettings) -> list[Prompt]:
         for half in HALVES:
             prompts += scene_prompts(config, half, objects, settings.per_task, settings.seed)
     return prompts
+
+
+def shipped_ranking(model: TextToImage) -> str:
+    """How the run orders its candidates; what needs a CLIP becomes the likelihood without one."""
+    by = model.sampling.rank_by
+    return "likelihood" if model.clip is None and by in ("clip", "both") else by
 
 
 def judged(
@@ -156,8 +163,10 @@ def judged(
     if not all(truths[final].values()):
         failure = Failure(results[final].image, scenes[final], results[final].seed)
     clip = tuple(result.clip_score for result in results)
+    likelihood = tuple(result.log_likelihood for result in results)
     ratio = tuple(result.log_likelihood_ratio for result in results)
-    return Outcome(prompt, guidance, results[0].seed, truths, chosen, clip, ratio, failure)
+    first = results[0].seed
+    return Outcome(prompt, guidance, first, truths, chosen, clip, likelihood, ratio, failure)
 
 
 def group_of(prompt: Prompt) -> str:
@@ -221,6 +230,7 @@ def figures(
                 "seed": outcome.seed,
                 "wrong": [[k for k, held in t.items() if not held] for t in outcome.truths],
                 "clip_score": [c if c is None else round(c, 4) for c in outcome.clip],
+                "log_likelihood": [round(r, 2) for r in outcome.likelihood],
                 "log_likelihood_ratio": [round(r, 2) for r in outcome.ratio],
             }
             for outcome in outcomes
