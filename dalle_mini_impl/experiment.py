@@ -55,6 +55,8 @@ class Experiment(Config):
 def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
     """Read an experiment; `overrides` replace values by dotted name, as `{"transformer.depth": 8}`.
 
+    Another `image_tokenizer.type` keeps of the file's settings those that it has as well.
+
     A run's own config.yaml is read as well. ConfigError for whatever is wrong with either.
     """
     path = Path(path)
@@ -69,7 +71,10 @@ def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None
     experiment = _validated(settings, str(path))
     if not overrides:
         return experiment
-    settings = experiment.model_dump()
+    if "image_tokenizer.type" in overrides:
+        settings["image_tokenizer"] = _settings_of(
+            overrides["image_tokenizer.type"], settings.get("image_tokenizer", {})
+        )
     for name, value in overrides.items():
         _override(settings, name, value)
     return _validated(settings, f"{path} with the overrides given")
@@ -170,10 +175,20 @@ def _heads(
         )
 
 
+def _settings_of(type_name: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """An image tokenizer's settings less those that another type, asked for instead, lacks."""
+    for kind in get_args(ImageTokenizerConfig):
+        if kind.model_fields["type"].default == type_name:
+            return {name: value for name, value in settings.items() if name in kind.model_fields}
+    return settings
+
+
 def _override(settings: dict[str, Any], name: str, value: Any) -> None:
     *sections, last = name.split(".")
     for section in sections:
-        settings = settings.setdefault(section, {})
+        if settings.get(section) is None:
+            settings[section] = {}
+        settings = settings[section]
         if not isinstance(settings, dict):
             raise ConfigError(f"{name}: {section} is a value, not a section with settings")
     settings[last] = value

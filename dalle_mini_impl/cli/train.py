@@ -189,7 +189,8 @@ def overrides_of(argv: Sequence[str], experiment: Experiment) -> dict[str, Any]:
         current: Any = experiment
         for part in name.split("."):
             current = getattr(current, part, None)
-        overrides[name] = values[name] if isinstance(current, tuple) else values[name][0]
+        several = isinstance(current, tuple) or len(values[name]) > 1
+        overrides[name] = values[name] if several else values[name][0]
         if overrides[name] == "None":
             overrides[name] = None
     return overrides
