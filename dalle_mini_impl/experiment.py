@@ -71,10 +71,8 @@ def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None
     experiment = _validated(settings, str(path))
     if not overrides:
         return experiment
-    if "image_tokenizer.type" in overrides:
-        settings["image_tokenizer"] = _settings_of(
-            overrides["image_tokenizer.type"], settings.get("image_tokenizer", {})
-        )
+    asked = overrides.get("image_tokenizer.type", experiment.image_tokenizer.type)
+    settings["image_tokenizer"] = _settings_of(asked, settings.get("image_tokenizer", {}))
     for name, value in overrides.items():
         _override(settings, name, value)
     return _validated(settings, f"{path} with the overrides given")
@@ -176,11 +174,11 @@ def _heads(
 
 
 def _settings_of(type_name: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """An image tokenizer's settings less those that another type, asked for instead, lacks."""
+    """An image tokenizer's settings less those that its type, if asked for instead, lacks."""
     for kind in get_args(ImageTokenizerConfig):
         if kind.model_fields["type"].default == type_name:
-            return {name: value for name, value in settings.items() if name in kind.model_fields}
-    return settings
+            settings = {k: value for k, value in settings.items() if k in kind.model_fields}
+    return {**settings, "type": type_name}
 
 
 def _override(settings: dict[str, Any], name: str, value: Any) -> None:
