@@ -127,7 +127,7 @@ def begin(
 
 
 def advance(model: Dalle, streams: Streams, window: Int[Tensor, "r"]) -> None:
-    """One step: feed each picture's code at `index` and draw the next one into `codes`."""
+    """One step: feed each picture's code at `position` and draw the next one into `codes`."""
     index = streams.position
     code = streams.codes.index_select(1, index + model.grid)[:, 0]
     above = streams.codes.index_select(1, index + 1)[:, 0]

@@ -25,9 +25,15 @@ from dalle_mini_impl.data.panels import (
 )
 from dalle_mini_impl.evaluation.panels import ASPECTS, find_panels, truth
 from dalle_mini_impl.evaluation.prompts import HALVES, SPLITS, Half
-from dalle_mini_impl.evaluation.suite import RANKINGS, Cell, SuiteSettings, shipped_ranking
+from dalle_mini_impl.evaluation.suite import (
+    RANKINGS,
+    Cell,
+    SuiteSettings,
+    choices,
+    shipped_ranking,
+)
 from dalle_mini_impl.images import to_images, to_tensor
-from dalle_mini_impl.pipeline import Result, TextToImage, rank
+from dalle_mini_impl.pipeline import Result, TextToImage
 
 SAME = Change("same")
 
@@ -136,13 +142,7 @@ def judged(
     given, change = prompt.panels.upper, prompt.request.change
     seen = [find_panels(np.asarray(result.image))[1] for result in results]
     truths = tuple(truth(change, given, lower) for lower in seen)
-    at = {result.seed: place for place, result in enumerate(results)}
-    chosen = {
-        (count, by): at[rank(results[:count], by)[0].seed]
-        for count in candidates
-        for by in RANKINGS
-        if by != "oracle"
-    }
+    chosen = choices(results, candidates)
     final = chosen[max(candidates), shipped]
     right = all(truths[final].values())
     failure = None if right else PanelFailure(results[final].image, seen[final], final)

@@ -151,13 +151,7 @@ def judged(
     """Judge every candidate and note which one each ranking takes."""
     scenes = [find_scene(np.asarray(result.image)) for result in results]
     truths = tuple(holds(prompt.claims, scene) for scene in scenes)
-    at = {result.seed: place for place, result in enumerate(results)}
-    chosen = {
-        (count, by): at[rank(results[:count], by)[0].seed]
-        for count in candidates
-        for by in RANKINGS
-        if by != "oracle"
-    }
+    chosen = choices(results, candidates)
     final = chosen[max(candidates), shipped]
     failure = None
     if not all(truths[final].values()):
@@ -167,6 +161,17 @@ def judged(
     ratio = tuple(result.log_likelihood_ratio for result in results)
     first = results[0].seed
     return Outcome(prompt, guidance, first, truths, chosen, clip, likelihood, ratio, failure)
+
+
+def choices(results: Sequence[Result], candidates: Sequence[int]) -> dict[tuple[int, str], int]:
+    """The place of what each ranking takes among the first N, by N and ranking."""
+    at = {result.seed: place for place, result in enumerate(results)}
+    return {
+        (count, by): at[rank(results[:count], by)[0].seed]
+        for count in candidates
+        for by in RANKINGS
+        if by != "oracle"
+    }
 
 
 def group_of(prompt: Prompt) -> str:
