@@ -142,7 +142,11 @@ def contact_sheet(
         shown = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         if shown != picture.size:
             picture = picture.resize(shown, resampling)
-        sheet.paste(picture, (left + (cell - picture.width) // 2, top))
+        at = left + (cell - picture.width) // 2
+        sheet.paste(picture, (at, top))
+        # In the gap: without it the edges of pictures on white could only be guessed.
+        edge = (at - 1, top - 1, at + picture.width, top + picture.height)
+        draw.rectangle(edge, outline="lightgrey")
         for number, text in enumerate(note):
             draw.text((left, top + height + gap + number * line), text, fill="black", font=font)
     return sheet

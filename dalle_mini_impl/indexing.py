@@ -122,14 +122,22 @@ def refresh(
     return updated, changes
 
 
-def open_named(source: DataConfig, names: Collection[str]) -> dict[str, Image.Image]:
+@dataclass(frozen=True)
+class Opened:
+    """A picture of an indexed collection with what the collection says of it."""
+
+    image: Image.Image
+    captions: tuple[str, ...]
+
+
+def open_named(source: DataConfig, names: Collection[str]) -> dict[str, Opened]:
     """Pictures of a collection by name; those that are gone or damaged are left out."""
     left, found = set(names), {}
     for picture in pictures_of(source):
         if picture.name in left:
             left.remove(picture.name)
             try:
-                found[picture.name] = picture.example.open()
+                found[picture.name] = Opened(picture.example.open(), picture.example.captions)
             except Exception:  # Pillow fails in many ways on damaged files
                 continue
         if not left:

@@ -7,9 +7,11 @@ import torch
 from PIL import Image
 
 from dalle_mini_impl.cli import main
+from dalle_mini_impl.data.scenes import Object, Scene, render
 from dalle_mini_impl.data.store import prepare
 from dalle_mini_impl.images import to_tensor
 from dalle_mini_impl.pipeline import TextToImage
+from tests.test_swaps import FIXTURE, PAIRS
 from tests.tiny import tiny_run
 
 CAPTIONS = ["a red heart", "a blue star", "two green squares", "a small ring"]
@@ -55,6 +57,18 @@ def test_the_order_is_the_one_that_was_asked_for(model, picture):
     assert by_likelihood == sorted(by_likelihood, reverse=True)
     by_clip = [r.clip_score for r in model.rank_captions(image, CAPTIONS, "clip")]
     assert by_clip == sorted(by_clip, reverse=True)
+
+
+@pytest.mark.parametrize("attribute", list(PAIRS))
+def test_a_trained_model_tells_the_true_caption_from_one_with_an_attribute_exchanged(attribute):
+    trained = TextToImage.from_pretrained(FIXTURE, "cpu")
+    for pair in PAIRS[attribute]:
+        for caption in pair:
+            _, size, color, shape, *_, background, _ = caption.split()
+            scene = Scene((Object(shape, color, size, x=16, y=16),), background)
+            ranked = trained.rank_captions(render(scene), list(pair))
+            assert ranked[0].caption == caption
+            assert ranked[0].log_likelihood > ranked[1].log_likelihood + 2
 
 
 def test_an_order_without_a_clip_for_it_is_refused(run, picture):

@@ -157,6 +157,15 @@ def test_contact_sheet_scales_and_refuses_unequal_lists():
     assert contact_sheet([]).mode == "RGB"
 
 
+def test_white_pictures_on_a_contact_sheet_have_an_edge():
+    sheet = contact_sheet([Image.new("RGB", (8, 8), "white")] * 2, columns=2)
+    dark = np.asarray(sheet).min(axis=2) < 255
+    for left in (4, 16):  # two pictures, with gaps of four pixels
+        assert dark[3, left : left + 8].all()
+        assert dark[4:12, left - 1].all()
+        assert not dark[4:12, left : left + 8].any()
+
+
 def test_save_png_leaves_no_half_file(tmp_path: Path, monkeypatch):
     target = tmp_path / "new" / "picture.png"
     save_png(Image.new("RGB", (4, 4), "red"), target)

@@ -536,7 +536,29 @@ def test_the_command_paints_and_records(run, tmp_path, capsys):
     torch.testing.assert_close(
         painted.permute(2, 0, 1) / 255, decoded[0], atol=1.5 / 255, rtol=0, check_dtype=False
     )
-    assert "step 6/6" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "step 6/6" in printed
+    first = result["pictures"][0]["clip_score"]
+    assert f"with the text {first['start']:.3f}, then {first['best']:.3f}" in printed
+
+
+def test_with_the_sign_of_its_score_flipped_the_command_does_not_improve(
+    run, tmp_path, monkeypatch
+):
+    def cosines() -> tuple[float, float]:
+        command.main(
+            ["a picture of a red", "--prior", "0", "--steps", "20", "--cutouts.count", "4",
+             "--film.format", "none", "--run", str(run.path), "--out", str(tmp_path)]
+        )  # fmt: skip
+        (picture,) = json.loads((tmp_path / "result.json").read_text())["pictures"]
+        return picture["clip_score"]["start"], picture["clip_score"]["best"]
+
+    start, best = cosines()
+    assert best > start + 0.05
+    climb = PromptScore.__call__
+    monkeypatch.setattr(PromptScore, "__call__", lambda self, pixels: -climb(self, pixels))
+    start, best = cosines()
+    assert best < start
 
 
 @pytest.mark.parametrize(

@@ -141,9 +141,10 @@ def test_drawn_and_embedded_collections_are_indexed(run, clip, tmp_path):
     assert changes.added == 40 + 24 + 24
     name = index.names[50]
     assert name.startswith("validation/")
-    picture = open_named(source, [name])[name]
-    hit = index.search(clip.encode_images([picture])[0], 1)[0]
+    opened = open_named(source, [name])[name]
+    hit = index.search(clip.encode_images([opened.image])[0], 1)[0]
     assert hit.score > 0.99
+    assert len(opened.captions) > 1
 
     import datasets
 
@@ -159,6 +160,21 @@ def test_drawn_and_embedded_collections_are_indexed(run, clip, tmp_path):
     assert changes.added == 4
     assert len(open_named(index.source, index.names)) == 4
     assert refresh(index, clip)[1].kept == 4
+
+
+def test_pictures_without_a_file_are_shown_by_their_captions(run, tmp_path, capsys):
+    options = ["--run", str(run.path), "--device", "cpu"]
+    index_command.main(["shapes", *options])
+    given = ["a red heart on a white background", "--top", "3", "--out", str(tmp_path), *options]
+    capsys.readouterr()
+    search_command.main(given)
+    title, *table = capsys.readouterr().out.splitlines()
+    assert title == "a red heart on a white background (of 88 pictures)"
+    assert "caption" in table[1]
+    source = collection("shapes", run.experiment.data)
+    for found in json.loads((tmp_path / "search.json").read_text())["pictures"]:
+        opened = open_named(source, [found["picture"]])[found["picture"]]
+        assert found["caption"] == opened.captions[0]
 
 
 def test_several_collections_are_searched_as_one(clip, folder, tmp_path):

@@ -188,9 +188,13 @@ def write(
     write_json(out / "result.json", result)
     best = records[0]
     stopped = "interrupted; " if painted.interrupted else ""
+    cosine = best["clip_score"]
+    said = ""
+    if arguments.text is not None:
+        said = f" (cosine with the text {cosine['start']:.3f}, then {cosine['best']:.3f})"
     print(
         f"{stopped}score {best['score']['start']:.4f} at the start, {best['score']['best']:.4f} "
-        f"at step {best['step']}: {out / 'picture.png'}"
+        f"at step {best['step']}{said}: {out / 'picture.png'}"
     )
 
 

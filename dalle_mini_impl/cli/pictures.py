@@ -72,13 +72,16 @@ def _load(file: Path) -> Image.Image:
 
 def show(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     """A table whose columns are the keys of its rows; numbers with three decimals."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for name in rows[0] if rows else ():
         table.add_column(name, justify="right" if _is_number(rows[0][name]) else "left")
     for row in rows:
         # Text, not markup: a file's name may hold brackets.
         table.add_row(*(f"{v:.3f}" if isinstance(v, float) else _plain(v) for v in row.values()))
-    Console().print(table)
+    console = Console()
+    # As the table's own title it would be broken into lines no wider than the table.
+    console.print(title, markup=False, highlight=False)
+    console.print(table)
 
 
 def print_json(value: object) -> None:

@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from PIL import Image
 
 from dalle_mini_impl.cli.pictures import print_json, show
 from dalle_mini_impl.cli.sample import open_picture, write_json
 from dalle_mini_impl.config import ConfigError
 
 if TYPE_CHECKING:
+    from dalle_mini_impl.indexing import Opened
     from dalle_mini_impl.search import ImageIndex
 
 
@@ -72,20 +72,24 @@ def find(arguments: SearchArguments) -> None:
     query = F.normalize(torch.stack(asked_for).sum(0), dim=0)
     found = search_all(indexes, query, arguments.top, folder)
 
-    opened: dict[tuple[int, str], Image.Image] = {}
+    opened: dict[tuple[int, str], Opened] = {}
     for index in indexes:
         names = [hit.name for of, hit in found if of is index]
         if names:
             pictures = open_named(index.source, names)
             opened |= {(id(index), name): picture for name, picture in pictures.items()}
-    rows, shown, captions, scores = [], [], [], []
+    rows: list[dict[str, Any]] = []
+    shown, captions, scores = [], [], []
     for index, hit in found:
         file = Path(index.source.path) / hit.name
-        rows.append({"picture": str(file) if file.is_file() else hit.name, "score": hit.score})
         picture = opened.get((id(index), hit.name))
+        # A name such as train/00004836 says nothing to a reader; a caption does.
+        said = next(iter(picture.captions), "") if picture is not None else ""
+        name = str(file) if file.is_file() else hit.name
+        rows.append({"picture": name, "caption": said, "score": hit.score})
         if picture is not None:
-            shown.append(fit(picture, 128))
-            captions.append(Path(hit.name).name)
+            shown.append(fit(picture.image, 128))
+            captions.append(said or Path(hit.name).name)
             scores.append(hit.score)
     asked = " + ".join(str(part) for part in (arguments.text, arguments.picture) if part)
     save_png(contact_sheet(shown, captions, scores), arguments.out / "search.png")
@@ -95,6 +99,8 @@ def find(arguments: SearchArguments) -> None:
         print_json(result)
         return
     total = sum(len(index) for index in indexes)
+    if not any(row["caption"] for row in rows):
+        rows = [{name: row[name] for name in ("picture", "score")} for row in rows]
     show(rows, f"{asked} (of {total:,} pictures)")
     print(f"{len(found)} pictures: {arguments.out / 'search.png'}")
     missing = len(found) - len(shown)
