@@ -1,0 +1,248 @@
+"""What each choice brings to the CLIP that ranks: train it without, equally long, and let it rank.
+
+    python -m benchmarks.clip_choices RUN [--minutes 3] [--seeds 0 1 2] [--out result.json]
+
+RUN is a complete run on drawn scenes. Its transformer paints the candidates of unseen captions
+once, and they are judged once by rule; then every variant of its CLIP chooses among the same. What
+counts is the share of the distance between no ranking and the oracle that its choice closes.
+`--beside` adds the results of earlier calls to the table.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor, nn
+
+from benchmarks.leave_one_out import mean, spread
+from dalle_mini_impl.data.batches import pictures
+from dalle_mini_impl.data.negatives import hard_negatives
+from dalle_mini_impl.evaluation.agreement import wrong_captions
+from dalle_mini_impl.evaluation.prompts import HALVES, Prompt, judge, scene_prompts
+from dalle_mini_impl.images import to_images
+from dalle_mini_impl.models.clip import Clip
+from dalle_mini_impl.pipeline import TextToImage
+from dalle_mini_impl.ranking import RunClip
+from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.training.clip import ClipObjective
+from dalle_mini_impl.training.loop import train
+from dalle_mini_impl.training.workshop import Workshop
+
+
+class Nowhere(nn.Module):
+    """In place of the places' channels: none of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_zeros(len(x), 64, *x.shape[2:])
+
+
+def pool_without_places(clip: Clip) -> None:
+    """Leave only the mean over places, as a global average pool."""
+    clip.image.add_module("reduce", Nowhere())
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What differs from the run's own configuration."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    change: Callable[[Clip], None] | None = None
+
+
+VARIANTS = {
+    "full": Variant(),
+    "no hard negatives": Variant({"hard_negatives": 0}),
+    "three hard negatives": Variant({"hard_negatives": 3}),
+    "no places in the pool": Variant(change=pool_without_places),
+    "no reconstructions": Variant({"reconstructions": 0.0}),
+    "SigLIP's loss": Variant({"loss": "siglip"}),
+}
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the run's transformer painted for some captions: pixels, and whether all claims hold."""
+
+    prompts: list[Prompt]
+    pixels: list[Tensor]
+    right: list[list[bool]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one training of one variant is good for, as shares."""
+
+    seed: int
+    steps: int
+    hard: float
+    """Unseen pictures whose caption beats one with an attribute exchanged."""
+    chosen: dict[str, float]
+    """All claims right by half: no ranking, CLIP's choice, the oracle's."""
+
+
+@torch.inference_mode()
+def paint(model: TextToImage, run: RunFolder, each: int, count: int) -> Candidates:
+    """`count` candidates for `each` captions of one, two and three objects and each half."""
+    scenes = run.experiment.data.shapes
+    prompts = [
+        prompt
+        for objects in range(1, scenes.max_objects + 1)
+        for half in HALVES
+        for prompt in scene_prompts(scenes, half, objects, each)
+    ]
+    pixels, right = [], []
+    for at, prompt in enumerate(prompts):
+        ids = torch.from_numpy(model.captions.encode([prompt.caption]))
+        seeds = [1024 * at + number for number in range(count)]
+        codes = model.sample_codes(ids, seeds, model.sampling)
+        pixels.append(model.image_tokenizer.decode(codes))
+        truths = [judge(np.asarray(image), prompt.claims) for image in to_images(pixels[-1])]
+        right.append([all(truth.values()) for truth in truths])
+    return Candidates(prompts, pixels, right)
+
+
+def train_clip(shop: Workshop, variant: Variant, seed: int, minutes: float) -> tuple[Clip, int]:
+    """One variant after `minutes`, and its steps."""
+    own = shop.experiment.clip
+    fresh = {"seed": seed, "minutes": minutes, "steps": 10**6}
+    training = own.training.model_copy(update=fresh)
+    config = own.model_copy(update={**variant.config, "training": training})
+    tokenizer = TextToImage.from_pretrained(shop.run, "cpu").image_tokenizer
+    batches = shop.picture_batches(
+        training,
+        dropout=True,
+        negative=hard_negatives(shop.store.captions, shop.store.attributes),
+        negatives=config.hard_negatives,
+    )
+    torch.manual_seed(seed)
+    words = shop.vocabulary
+    model = Clip(config, words.vocabulary_size, words.context, shop.experiment.data.image_size)
+    if variant.change is not None:
+        variant.change(model)
+    objective = ClipObjective(
+        model, config, lambda images: tokenizer.decode(tokenizer.encode(images))
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder.create(Path(folder) / "run", shop.experiment)
+        train(objective, batches, training, run, "clip", resume=False)
+        run.load_weights("clip", model)
+        steps = max(record["step"] for record in run.metrics())
+    return model.eval().requires_grad_(False), steps
+
+
+def hard_accuracy(shop: Workshop, clip: RunClip, count: int) -> float:
+    """Share of unseen pictures whose own caption beats one with an attribute exchanged."""
+    store = shop.split("validation")
+    rows = np.arange(min(count, len(store)), dtype=np.int64)
+    negative = hard_negatives(store.captions, store.attributes)
+    found, wrong = wrong_captions(negative, [0] * len(rows), rows.tolist(), 0)
+    images = clip.encode_images(pictures(store, rows[found], shop.experiment.data, None))
+    own = clip.encode_texts([store.captions[rows[at]][0] for at in found])
+    return float(
+        ((images * own).sum(1) > (images * clip.encode_texts(wrong)).sum(1)).float().mean()
+    )
+
+
+def choose(clip: RunClip, candidates: Candidates) -> dict[str, float]:
+    """All claims right in each half: the first candidate, the one CLIP takes, any."""
+    picked: dict[str, list[bool]] = {}
+    for prompt, pixels, right in zip(
+        candidates.prompts, candidates.pixels, candidates.right, strict=True
+    ):
+        scores = clip.encode_images(pixels) @ clip.encode_texts([prompt.caption])[0]
+        choices = {"none": right[0], "clip": right[int(scores.argmax())], "oracle": any(right)}
+        for by, held in choices.items():
+            picked.setdefault(f"{prompt.half} {by}", []).append(held)
+    return {name: sum(held) / len(held) for name, held in picked.items()}
+
+
+def closed(chosen: dict[str, float], half: str) -> float:
+    """Share of the way from no ranking to the oracle; not a number where there is none."""
+    none, own, best = (chosen[f"{half} {by}"] for by in ("none", "clip", "oracle"))
+    return (own - none) / (best - none) if best > none else float("nan")
+
+
+def table(trained: dict[str, list[Trained]]) -> list[str]:
+    """Markdown: a line per variant with means over the seeds."""
+    first = next(iter(trained.values()))[0].chosen
+    bounds = [
+        f"{half}: {first[f'{half} none']:.1%} unranked, {first[f'{half} oracle']:.1%} by the oracle"
+        for half in HALVES
+    ]
+    lines = ["; ".join(bounds), "", "| | steps | caption over its near miss |", "|---|---|---|"]
+    for half in HALVES:
+        lines[2] += f" best by CLIP, {half} | distance closed, {half} |"
+        lines[3] += "---|---|"
+    for name, runs in trained.items():
+        cells = [name, f"{mean([own.steps for own in runs]):.0f}"]
+        cells.append(f"{spread([100 * own.hard for own in runs], 1)} %")
+        for half in HALVES:
+            cells.append(f"{spread([100 * own.chosen[f'{half} clip'] for own in runs], 1)} %")
+            cells.append(f"{spread([100 * closed(own.chosen, half) for own in runs], 0)} %")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def main(
+    run: Annotated[Path, tyro.conf.Positional],
+    minutes: float = 3.0,
+    seeds: tuple[int, ...] = (0,),
+    prompts: int = 40,
+    candidates: int = 16,
+    pictures: int = 1000,
+    variants: tuple[str, ...] = tuple(VARIANTS),
+    beside: tuple[Path, ...] = (),
+    threads: int = 0,
+    out: Path | None = None,
+) -> None:
+    """Train every variant of a run's CLIP and let it choose among the same candidates.
+
+    Args:
+        run: a complete run on drawn scenes.
+        minutes: of each training.
+        seeds: one training of every variant for each.
+        prompts: captions for each number of objects and half.
+        candidates: pictures to choose from for each caption.
+        pictures: unseen pictures to tell near misses on.
+        variants: some of the variants.
+        beside: results of earlier calls, equally long, to add to the table.
+        threads: threads to compute with; 0 uses all cores.
+        out: where the figures are written as JSON.
+    """
+    unknown = [name for name in variants if name not in VARIANTS]
+    if unknown:
+        raise SystemExit(f"--variants {unknown}: choose from {', '.join(map(repr, VARIANTS))}")
+    if threads:
+        torch.set_num_threads(threads)
+    folder = RunFolder.open(run)
+    shop = Workshop(folder)
+    trained: dict[str, list[Trained]] = {}
+    for path in beside:
+        for name, runs in json.loads(path.read_text(encoding="utf-8"))["trained"].items():
+            trained.setdefault(name, []).extend(Trained(**own) for own in runs)
+    painted = paint(TextToImage.from_pretrained(folder, "cpu"), folder, prompts, candidates)
+    for seed in seeds:
+        for name in variants:
+            model, steps = train_clip(shop, VARIANTS[name], seed, minutes)
+            clip = RunClip(model, shop.vocabulary)
+            result = Trained(
+                seed, steps, hard_accuracy(shop, clip, pictures), choose(clip, painted)
+            )
+            trained.setdefault(name, []).append(result)
+            print(f"seed {seed}: {name}: {asdict(result)}", flush=True)
+            if out is not None:
+                settings = {"run": str(run), "minutes": minutes, "prompts": prompts}
+                record = {key: [asdict(each) for each in own] for key, own in trained.items()}
+                text = json.dumps(settings | {"trained": record}, indent=1)
+                out.write_text(text + "\n", encoding="utf-8")
+    print("\n".join(table(trained)))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
