@@ -258,6 +258,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
+        # safetensors writes for the owner alone; a run is as open as the folder it lies in.
+        temporary.chmod(path.parent.stat().st_mode & 0o666)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -95,6 +95,16 @@ def test_missing_damaged_and_foreign_weights_are_refused(run, tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are POSIX's")
+def test_weights_are_as_open_as_the_folder_they_lie_in(run):
+    run.path.chmod(0o755)
+    run.save_weights("a", nn.Linear(3, 2).state_dict())
+    assert run.weights_path("a").stat().st_mode & 0o777 == 0o644
+    run.path.chmod(0o700)
+    run.save_weights("a", nn.Linear(3, 2).state_dict())
+    assert run.weights_path("a").stat().st_mode & 0o777 == 0o600
+
+
 def test_the_hash_names_the_values(run):
     model = nn.Linear(3, 2)
     run.save_weights("a", model.state_dict())

@@ -453,6 +453,26 @@ def test_a_caption_holds_out_all_rows_of_its_picture(tmp_path, kind, stream):
     assert split["held_out"] == ["emerald heart", "green heart", "viridian heart"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_picture_with_a_row_for_each_caption_stays_on_one_side(tmp_path, stream):
+    names = [f"rgb({10 * number},0,0)" for number in range(20)]
+    images = [{"bytes": png(name), "path": None} for name in names for _ in range(3)]
+    captions = [f"{name} {row}" for name in names for row in range(3)]
+    table = datasets.Dataset.from_dict({"image": images, "caption": captions})
+    table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "rows.parquet")
+    settings = {"held_out": 0.4, "stream": stream}
+    train, validation = (
+        {
+            e.captions[0].rsplit(" ", 1)[0]
+            for e in examples(tmp_path / "rows.parquet", s, **settings)
+        }
+        for s in ("train", "validation")
+    )
+    assert train
+    assert validation
+    assert not train & validation
+
+
 def both(path: Path, elsewhere: Path, **settings) -> tuple[set[str], set[str]]:
     """First captions of training and of validation."""
     settings = {"held_out_path": str(elsewhere), **settings}

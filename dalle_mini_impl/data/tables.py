@@ -75,7 +75,15 @@ class TableSource(Source):
             return self.split == "held_out" and matched
         if not self.by_hash:
             return True
-        return (_share(example.key) < self.config.held_out) == (self.split == "validation")
+        return (_share(self._identity(example)) < self.config.held_out) == (
+            self.split == "validation"
+        )
+
+    def _identity(self, example: Example) -> str:
+        """What names the picture: a table with pictures inside may have a row for each caption."""
+        if isinstance(example.image, bytes) and self.collection.kind != "webdataset":
+            return _digest(example.image).hex()
+        return example.key
 
     def _matches(self, example: Example) -> bool:
         return any(m.search(text) for m in self.matchers for text in example.captions)
@@ -169,8 +177,12 @@ def _content(example: Example) -> str | bytes:
     if isinstance(example.image, str):
         return real(example.image)
     if isinstance(example.image, bytes):
-        return hashlib.blake2b(example.image, digest_size=16).digest()
+        return _digest(example.image)
     return b""
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def _apart(config: DataConfig, split: Split) -> tuple[str | None, frozenset[str]]:

@@ -24,7 +24,22 @@ from dalle_mini_impl.models.quantizers import (
 from dalle_mini_impl.training.schedules import cosine
 
 
-class DvaeObjective:
+class HardReconstruction:
+    """What all objectives of image tokenizers show of them: the hard reconstruction."""
+
+    @torch.no_grad()
+    def evaluate(self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict[str, float]:
+        """`hard_report`."""
+        return hard_report(model, images)
+
+    def preview(
+        self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, "c 3 h w"]:
+        """Each original followed by its hard reconstruction."""
+        return beside_reconstructions(model, images)
+
+
+class DvaeObjective(HardReconstruction):
     """DALL·E's evidence lower bound (arXiv 2102.12092, appendix A.2), averaged per pixel value.
 
     The bound is a sum over the picture: the paper divides it by its number of values, so the
@@ -90,18 +105,12 @@ class DvaeObjective:
         soft = psnr(model.pixels.images(output.maps), images)
         return hard_report(model, images) | {"soft_psnr": soft}
 
-    def preview(
-        self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]
-    ) -> Float[Tensor, "c 3 h w"]:
-        """Each original followed by its hard reconstruction."""
-        return beside_reconstructions(model, images)
-
     def _logits_like(self, images: Tensor) -> Float[Tensor, "b k g g"]:
         grid = self.model.grid
         return images.new_empty(len(images), self.model.code_count, grid, grid)
 
 
-class FsqObjective:
+class FsqObjective(HardReconstruction):
     """A pixel loss alone: finite scalars need no other."""
 
     def __init__(self, model: ImageTokenizer, config: FsqConfig):
@@ -124,17 +133,6 @@ class FsqObjective:
         weights = foreground_weights(batch.images, self.config.foreground)
         reconstruction = (errors * weights).mean()
         return {"loss": reconstruction, "reconstruction": reconstruction}
-
-    @torch.no_grad()
-    def evaluate(self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict[str, float]:
-        """`hard_report`: there is no other reconstruction."""
-        return hard_report(model, images)
-
-    def preview(
-        self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]
-    ) -> Float[Tensor, "c 3 h w"]:
-        """Each original followed by its hard reconstruction."""
-        return beside_reconstructions(model, images)
 
 
 def divergence_from_uniform(logits: Float[Tensor, "b k h w"]) -> Float[Tensor, ""]:

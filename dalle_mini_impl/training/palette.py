@@ -9,13 +9,13 @@ from dalle_mini_impl.data.batches import PictureBatch
 from dalle_mini_impl.models.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.models.palette import PaletteConfig
 from dalle_mini_impl.models.pixels import PlainPixels
-from dalle_mini_impl.training.image_tokenizer import beside_reconstructions, hard_report
+from dalle_mini_impl.training.image_tokenizer import HardReconstruction
 
 PLAIN = 1e-4
 """Variance of its values, summed over channels, below which a patch is of one colour."""
 
 
-class PaletteObjective:
+class PaletteObjective(HardReconstruction):
     """The squared error of patches. No patch sees another, so they need not come as they stand."""
 
     compile_models = True  # Which patches are drawn is decided by a generator, outside the model.
@@ -52,14 +52,3 @@ class PaletteObjective:
         count = max(1, self.config.patches // grid**2) * grid**2
         drawn = torch.multinomial(shares, count, replacement=True, generator=generator)
         return rearrange(patches[drawn], "(n h w) c p q -> n c (h p) (w q)", h=grid, w=grid)
-
-    @torch.no_grad()
-    def evaluate(self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict[str, float]:
-        """`hard_report`: there is no other reconstruction."""
-        return hard_report(model, images)
-
-    def preview(
-        self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]
-    ) -> Float[Tensor, "c 3 h w"]:
-        """Each original followed by its hard reconstruction."""
-        return beside_reconstructions(model, images)

@@ -15,7 +15,7 @@ from dalle_mini_impl.models.image_tokenizer import ImageTokenizer, VqganConfig
 from dalle_mini_impl.models.pixels import PlainPixels
 from dalle_mini_impl.models.vector_quantizer import VectorQuantizer
 from dalle_mini_impl.training.image_tokenizer import (
-    beside_reconstructions,
+    HardReconstruction,
     foreground_weights,
     hard_report,
     pixel_errors,
@@ -56,7 +56,7 @@ class Adversary(nn.Module):
             self.strength.mul_(0.5)
 
 
-class VqganObjective:
+class VqganObjective(HardReconstruction):
     """Pixel, perceptual, quantizer and adversarial losses, each under its name.
 
     features: a frozen network for the perceptual loss, such as the image tower of a CLIP; without
@@ -157,12 +157,6 @@ class VqganObjective:
             self.adversary.judge_reconstruction(report["hard_psnr"], self.config.back_off)
             report["adversarial_strength"] = self.adversary.strength.item()
         return report
-
-    def preview(
-        self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]
-    ) -> Float[Tensor, "c 3 h w"]:
-        """Each original followed by its hard reconstruction."""
-        return beside_reconstructions(model, images)
 
     def _adversary_begun(self, progress: float) -> bool:
         return self.adversary is not None and progress >= self.config.adversarial_start
