@@ -11,6 +11,7 @@ from dalle_mini_impl.data.scenes import Object, Scene, render
 from dalle_mini_impl.data.store import prepare
 from dalle_mini_impl.images import to_tensor
 from dalle_mini_impl.pipeline import TextToImage
+from dalle_mini_impl.ranking import RunClip
 from tests.test_swaps import FIXTURE, PAIRS
 from tests.tiny import tiny_run
 
@@ -152,3 +153,15 @@ def test_candidates_are_written_by_the_model_or_taken_from_training(run, picture
     trained = found("--source", "training", "--begin", "a ")
     assert len(trained) == 6
     assert set(trained) <= known
+
+
+def test_of_training_captions_those_are_judged_that_clip_finds_closest(run, model, picture, capsys):
+    store = prepare(run.experiment.data, "train", run.cache / "pictures", lambda _: None)
+    known = sorted({text for captions in store.captions for text in captions if text})
+    clip = RunClip(model.clip, model.captions)
+    cosines = clip.encode_texts(known) @ clip.encode_images([Image.open(picture)])[0]
+    command = ["caption", str(picture), "--run", str(run.path), "--json", "--source", "training"]
+    assert main([*command, "--draw", "3"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)["pictures"]
+    expected = {known[row] for row in cosines.topk(3).indices.tolist()}
+    assert {caption["caption"] for caption in answer["captions"]} == expected

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+from PIL import Image
 
 from dalle_mini_impl.cli.pictures import open_pictures, print_json, show
 from dalle_mini_impl.config import ConfigError
@@ -15,12 +16,16 @@ if TYPE_CHECKING:
     from dalle_mini_impl.pipeline import TextToImage
     from dalle_mini_impl.run import RunFolder
 
+POOL = 8192
+"""Training captions that CLIP looks over for a picture: more take longer than they help."""
+
 
 @dataclass(frozen=True)
 class CaptionArguments:
     """Order captions by how well they explain a picture: by p(picture's codes | caption).
 
-    Without --captions, candidates are written by the run's own model of captions.
+    Without --captions, candidates are written by the run's own model of captions, which knows
+    nothing of the picture; --source training takes the likeliest of many training captions.
     """
 
     pictures: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -32,7 +37,7 @@ class CaptionArguments:
     begin: str = ""
     """Without --captions: only candidates that begin so."""
     draw: int = 64
-    """Without --captions: how many candidates to draw."""
+    """Without --captions: candidates; of training captions those closest to the picture by CLIP."""
     seed: int = 0
     """Seed of the candidates."""
     rank_by: Literal["likelihood", "clip", "both"] = "likelihood"
@@ -69,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     captions = arguments.captions or candidates(arguments, run, model)
     answers = []
     for name, image in images.items():
-        ranked = model.rank_captions(image, captions, arguments.rank_by)
+        chosen = captions if arguments.captions else closest(captions, image, arguments.draw, model)
+        ranked = model.rank_captions(image, chosen, arguments.rank_by)
         shown = ranked[: arguments.top or None]
         answers.append({"picture": name, "captions": [asdict(caption) for caption in shown]})
         if not arguments.json:
@@ -81,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def candidates(
     arguments: CaptionArguments, run: "RunFolder", model: "TextToImage"
 ) -> tuple[str, ...]:
-    """Different captions to choose among."""
+    """Different captions to choose among; of training captions as many as CLIP can look over."""
     if arguments.source == "model":
         try:
             written = model.continue_text(arguments.begin, arguments.draw, arguments.seed)
@@ -103,7 +109,20 @@ def candidates(
     if not fitting:
         raise ConfigError(f"--begin {arguments.begin!r}: no training caption begins so")
     random.Random(arguments.seed).shuffle(fitting)
-    return tuple(fitting[: arguments.draw])
+    return tuple(fitting[:POOL])
+
+
+def closest(
+    captions: tuple[str, ...], image: Image.Image, count: int, model: "TextToImage"
+) -> tuple[str, ...]:
+    """`count` of the captions: those CLIP finds closest, or the first where there is no CLIP."""
+    if model.clip is None or len(captions) <= count:
+        return captions[:count]
+    from dalle_mini_impl.ranking import RunClip
+
+    clip = RunClip(model.clip, model.captions, device=model.device)
+    cosines = clip.encode_texts(captions) @ clip.encode_images([image])[0]
+    return tuple(captions[row] for row in cosines.topk(count).indices.tolist())
 
 
 def _row(caption: dict[str, object]) -> dict[str, object]:
