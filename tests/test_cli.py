@@ -119,6 +119,18 @@ def test_a_run_is_continued_without_naming_its_yaml(place):
     assert RunFolder.open("runs/other").experiment.clip.training.steps == 5
 
 
+def test_another_image_tokenizer_may_be_asked_for(place):
+    Path("other.yaml").write_text(
+        "image_tokenizer: {type: fsq, levels: [5, 5], training: {batch_size: 5}}\n"
+    )
+    options = ["--image-tokenizer.type", "vqgan", "--image-tokenizer.code-count", "64"]
+    assert main(["train", "other.yaml", *options, "--image-tokenizer.training.steps", "7"]) == 0
+    tokenizer = place[0][0].experiment.image_tokenizer
+    assert (tokenizer.type, tokenizer.code_count) == ("vqgan", 64)
+    assert (tokenizer.training.batch_size, tokenizer.training.steps) == (5, 7)
+    assert RunFolder.open("runs/other").experiment.image_tokenizer == tokenizer
+
+
 def test_help_shows_the_values_of_the_yaml(place, capsys):
     with pytest.raises(SystemExit) as left:
         main(["train", "tiny.yaml", "--help"])

@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dalle_mini_impl.cli.pictures import print_json
-from dalle_mini_impl.cli.train import overrides_of
+from dalle_mini_impl.cli.train import before_options
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.experiment import Experiment, explain, load_experiment
+from dalle_mini_impl.experiment import Experiment, explain
 
 if TYPE_CHECKING:
     from dalle_mini_impl.planning.advice import Advice
@@ -78,9 +78,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str], config: str) -> Command:
-    experiment = load_experiment(config)
-    if overrides := overrides_of(argv, experiment):
-        load_experiment(config, overrides)
+    experiment = before_options(argv, config)
     try:
         return tyro.cli(
             Command,

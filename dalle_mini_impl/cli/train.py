@@ -153,11 +153,9 @@ def _config_and_run(argv: Sequence[str]) -> tuple[str | None, str | None]:
 
 def _parse(argv: Sequence[str], source: str, config: str | None, run: str | None) -> Command:
     """The command line on top of the YAML at `source`."""
-    experiment = load_experiment(source) if config else RunFolder.open(run or "").experiment
-    overrides = overrides_of(argv, experiment)
-    if overrides:
-        # tyro builds the sections one by one and cannot say where in the whole a value is wrong.
-        load_experiment(source, overrides)
+    if not config:
+        RunFolder.open(run or "")  # says what is wrong with the folder
+    experiment = before_options(argv, source)
     try:
         return tyro.cli(
             Command,
@@ -168,6 +166,21 @@ def _parse(argv: Sequence[str], source: str, config: str | None, run: str | None
         )
     except ValidationError as error:
         raise explain(error, "command line") from error
+
+
+def before_options(argv: Sequence[str], source: str) -> Experiment:
+    """The YAML at `source` as tyro lays the options over it, of the tokenizer's type asked for.
+
+    tyro offers the fields of its default's type alone, and builds the sections one by one, so that
+    it cannot say where in the whole a value is wrong. ConfigError for options that are wrong.
+    """
+    experiment = load_experiment(source)
+    asked = overrides_of(argv, experiment).get("image_tokenizer.type")
+    if asked is not None:
+        experiment = load_experiment(source, {"image_tokenizer.type": asked})
+    if overrides := overrides_of(argv, experiment):
+        load_experiment(source, overrides)
+    return experiment
 
 
 def overrides_of(argv: Sequence[str], experiment: Experiment) -> dict[str, Any]:
