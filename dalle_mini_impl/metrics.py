@@ -25,7 +25,7 @@ class MetricsLog:
         except ImportError as error:
             raise ConfigError(
                 "--tensorboard: TensorBoard is not installed; "
-                "`pip install 'dalle-mini-impl[tensorboard]'` or leave the option out"
+                "`pip install -e '.[tensorboard]'` or leave the option out"
             ) from error
         # Opened by the first line, so that only the process that logs writes event files.
         self._open_tensorboard = lambda: SummaryWriter(str(folder))

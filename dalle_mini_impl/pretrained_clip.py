@@ -150,5 +150,5 @@ def _per_channel(
 def _not_installed(library: str) -> ConfigError:
     return ConfigError(
         f"--clip {library}:…: {library} is not installed; "
-        "`pip install 'dalle-mini-impl[pretrained]'`, or leave --clip out to use the run's CLIP"
+        "`pip install -e '.[pretrained]'`, or leave --clip out to use the run's CLIP"
     )

@@ -72,6 +72,14 @@ def test_a_trained_model_tells_the_true_caption_from_one_with_an_attribute_excha
             assert ranked[0].log_likelihood > ranked[1].log_likelihood + 2
 
 
+def test_a_model_that_does_not_see_the_words_cannot_tell():
+    blind = TextToImage.from_pretrained(FIXTURE, "cpu")
+    blind.dalle.token_embedding.weight.zero_()
+    first, second = PAIRS["color"][0]
+    ranked = blind.rank_captions(render(Scene((), "white")), [first, second])
+    assert ranked[0].log_likelihood == pytest.approx(ranked[1].log_likelihood, abs=1e-3)
+
+
 def test_an_order_without_a_clip_for_it_is_refused(run, picture):
     model = TextToImage.from_pretrained(run, "cpu")
     model.clip = None

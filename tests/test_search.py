@@ -68,6 +68,17 @@ def test_text_and_picture_find_their_like(clip, folder):
         assert len(by_text) == 2
 
 
+def test_a_clip_of_shuffled_captions_does_not_find(folder, tmp_path):
+    clip = RunClip.from_run(colour_run(tmp_path / "shuffled", shuffled=True), "cpu")
+    index, _ = refresh(empty(folder, clip), clip)
+    found = [
+        index.search(clip.encode_texts([f"a picture of a {name}"])[0], 1)[0].name
+        for name in COLOURS
+    ]
+    right = sum(file.endswith(f"{name}.png") for file, name in zip(found, COLOURS, strict=True))
+    assert right <= 2
+
+
 def test_only_what_changed_is_embedded_again(clip, folder, monkeypatch):
     index, _ = refresh(empty(folder, clip), clip)
     embedded = []

@@ -80,7 +80,7 @@ def check(arguments: EvaluateArguments) -> None:
     if missing:
         raise ConfigError(
             f"dalle evaluate needs {' and '.join(missing)}: "
-            "`pip install 'dalle-mini-impl[evaluation]'`"
+            "`pip install -e '.[evaluation]'`"
         )
 
 
