@@ -172,7 +172,7 @@ def test_metrics_leave_out_what_a_resumption_superseded(run):
 def test_tensorboard_gets_the_numbers_or_says_how_to_install_it(run, monkeypatch):
     module = "torch.utils.tensorboard"
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigError, match=r"pip install 'dalle-mini-impl\[tensorboard\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[tensorboard\]'"):
         run.mirror_to_tensorboard()
 
     scalars = []

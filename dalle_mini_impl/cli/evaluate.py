@@ -79,8 +79,7 @@ def check(arguments: EvaluateArguments) -> None:
     missing = [n for n in ("scipy", "torchmetrics") if importlib.util.find_spec(n) is None]
     if missing:
         raise ConfigError(
-            f"dalle evaluate needs {' and '.join(missing)}: "
-            "`pip install -e '.[evaluation]'`"
+            f"dalle evaluate needs {' and '.join(missing)}: `pip install -e '.[evaluation]'`"
         )
 
 
