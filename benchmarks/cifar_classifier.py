@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 from benchmarks.cifar import CLASSES, augmented, read
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.precision import autocast, choose_precision
 from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.optimisers import build_optimizer, set_learning_rate
-from dalle_mini_impl.training.precision import autocast, choose_precision
 
 
 class Stage(nn.Module):

@@ -12,7 +12,7 @@ from benchmarks.floors import DTYPES
 from benchmarks.options import Session, Table
 from benchmarks.shape import Shape, Work, decoding_floor
 from benchmarks.timing import Contender, Row
-from dalle_mini_impl.training.precision import Precision
+from dalle_mini_impl.precision import Precision
 
 NOTES = [
     "Every contender draws all codes of the given number of pictures, without decoding them to "
@@ -94,15 +94,18 @@ def run(options: DecodeOptions, session: Session) -> list[Table]:
 
 
 def contenders(
-    shape: Shape, session: Session, precision: str, growing: bool = False
+    shape: Shape, session: Session, precision: Precision, growing: bool = False
 ) -> list[Drawer]:
-    """All that are installed, with weights of one type; `growing`: those that are swept."""
+    """All that are installed, in one precision; `growing`: those that are swept.
+
+    In bf16 all weights of the peers, and those of this project that its sampler takes.
+    """
     dtype, device, compiled = DTYPES[precision], session.device, session.common.compile
-    dalle = ours.build_dalle(shape, device).to(dtype).eval()
+    dalle = ours.build_dalle(shape, device).eval()
     work = ours.work_of(dalle)
     found = [
         Drawer(f"this project, {name}", draw, work, True, compiled=name != "eager", sweeps=True)
-        for name, draw in ours.decoders(dalle, compiled).items()
+        for name, draw in ours.decoders(dalle, compiled, precision).items()
     ]
     if peers.present(peers.LLAMA):
         llama, work = peers.build_llama(shape, device)

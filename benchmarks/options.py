@@ -11,7 +11,7 @@ import torch._dynamo
 from benchmarks.floors import Floors
 from benchmarks.shape import Shape
 from benchmarks.timing import Contender, Row, measure
-from dalle_mini_impl.training.precision import Precision, native_bf16
+from dalle_mini_impl.precision import Precision, native_bf16
 
 
 @dataclass(frozen=True)

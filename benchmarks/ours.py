@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from benchmarks.shape import Shape, Work
 from dalle_mini_impl.decoding import CodeSampler
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
+from dalle_mini_impl.precision import Precision
 from dalle_mini_impl.sampling import SamplingConfig
 from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.compilation import compile_if_it_pays
@@ -61,13 +62,13 @@ def matrices(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.ndim > 1)
 
 
-def decoders(model: Dalle, compiled: bool) -> dict[str, Decoder]:
+def decoders(model: Dalle, compiled: bool, precision: Precision) -> dict[str, Decoder]:
     """The ways in which this project draws codes, by name."""
     sampler = CodeSampler(model)
 
     def decoder(mode: Literal["on", "off"]) -> Decoder:
         def draw(captions: Tensor, pictures: int, guidance: float) -> Tensor:
-            config = SamplingConfig(guidance=guidance, compile=mode)
+            config = SamplingConfig(guidance=guidance, compile=mode, precision=precision)
             return sampler(captions, range(pictures), config)
 
         return draw

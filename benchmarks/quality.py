@@ -16,9 +16,9 @@ from benchmarks.timing import Row
 from dalle_mini_impl.data.batches import PictureBatch, batch_indices, pictures
 from dalle_mini_impl.data.sources import DataConfig
 from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.precision import Precision, autocast
 from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.image_tokenizer import psnr
-from dalle_mini_impl.training.precision import Precision, autocast
 
 if TYPE_CHECKING:
     from benchmarks.tokenizer import TokenizerOptions

@@ -21,10 +21,10 @@ from dalle_mini_impl.models.image_tokenizer import (
     VqganConfig,
     build_image_tokenizer,
 )
+from dalle_mini_impl.precision import Precision
 from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.image_tokenizer import DvaeObjective, FsqObjective
 from dalle_mini_impl.training.objective import Objective
-from dalle_mini_impl.training.precision import Precision
 from dalle_mini_impl.training.vqgan import VqganObjective
 
 NOTES = [

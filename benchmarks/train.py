@@ -13,9 +13,9 @@ from benchmarks.options import Session, Table
 from benchmarks.shape import Shape, Work, training_flops
 from benchmarks.timing import Contender, Row
 from dalle_mini_impl.data.batches import CodeBatch
+from dalle_mini_impl.precision import Precision, autocast
 from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.dalle import DalleObjective
-from dalle_mini_impl.training.precision import Precision, autocast
 
 NOTES = [
     "A step is forward, backward and update of one batch of the same captions and codes. This "

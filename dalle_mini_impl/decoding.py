@@ -5,6 +5,7 @@ writes in place, at a position that is itself a tensor: so one compiled step ser
 caption and seed (`compiled_steps`), and nothing goes to the host before the end.
 """
 
+import copy
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from dalle_mini_impl.compiled_steps import CompiledSteps, padded_rows
 from dalle_mini_impl.models.dalle import Dalle
-from dalle_mini_impl.models.transformer import KVCache
+from dalle_mini_impl.models.transformer import KVCache, lower_products
+from dalle_mini_impl.precision import Precision, choose_precision
 from dalle_mini_impl.sampling import (
     Drawing,
     SamplingConfig,
@@ -43,6 +45,18 @@ class Streams(NamedTuple):
     guided: bool
 
 
+class Engine(NamedTuple):
+    """A model in one precision, and its steps, eager or compiled."""
+
+    model: Dalle
+    steps: CompiledSteps
+
+    @classmethod
+    def of(cls, model: Dalle) -> "Engine":
+        """With steps that have run nothing yet."""
+        return cls(model, CompiledSteps(lambda streams, window: advance(model, streams, window)))
+
+
 class CodeSampler:
     """Samples codes from one transformer, on the device of its weights.
 
@@ -51,7 +65,9 @@ class CodeSampler:
 
     def __init__(self, model: Dalle):
         self.model = model
-        self.steps = CompiledSteps(lambda streams, window: advance(model, streams, window))
+        self.full = Engine.of(model)
+        self.lowered: Engine | None = None
+        self.copied: list[tuple[int, int]] = []
 
     def __call__(
         self,
@@ -66,23 +82,40 @@ class CodeSampler:
         neighbours. given: codes that every picture keeps (completion, inpainting), -1 where free.
         Raises ValueError where the captions do not divide the pictures.
         """
-        pictures, model = len(seeds), self.model
+        pictures = len(seeds)
         if pictures == 0 or pictures % len(captions):
             raise ValueError(f"{pictures} seeds for {len(captions)} captions: give each as many")
+        model, steps = self.engine(choose_precision(config.precision, captions.device))
         rows = padded_rows(pictures)
         kind = (rows, config.guidance != 1, config.temperature == 0, config.top_k, config.top_p < 1)
-        compiled = self.steps.pays(kind, config.compile)
+        compiled = steps.pays(kind, config.compile)
         started = time.perf_counter()
         with torch.inference_mode(False), torch.no_grad():
             padding = rows - pictures if compiled else 0
             streams, hidden = begin(model, captions, seeds, config, given, padding)
             draw_next(model, streams, hidden, streams.position)
             places = torch.arange(model.length, device=captions.device)
-            self.steps.run(streams, places, model.text_length + 1, compiled)
+            steps.run(streams, places, model.text_length + 1, compiled)
             codes = streams.codes[:pictures, model.grid :].cpu().to(captions.device)
         if not compiled:
-            self.steps.account(kind, time.perf_counter() - started)
+            steps.account(kind, time.perf_counter() - started)
         return codes
+
+    def engine(self, precision: Precision) -> Engine:
+        """The model in that precision, as its weights are now, with its steps."""
+        if precision == "fp32":
+            return self.full
+        weights = list(self.model.parameters())
+        now = [(weight.data_ptr(), weight._version) for weight in weights]
+        if self.lowered is None or self.lowered.model.start.device != self.model.start.device:
+            self.lowered = Engine.of(copy.deepcopy(self.model))
+            lower_products(self.lowered.model)
+        elif now != self.copied:
+            with torch.no_grad():
+                for own, weight in zip(self.lowered.model.parameters(), weights, strict=True):
+                    own.copy_(weight)
+        self.copied = now
+        return self.lowered
 
 
 def begin(

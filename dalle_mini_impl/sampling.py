@@ -41,6 +41,9 @@ class SamplingConfig(Config):
     """Candidates decoded at a time, to bound memory."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the decoding step; auto does once that pays. The same codes come faster."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the blocks' products: auto is bf16 where the hardware multiplies it. In fp32 a seed gives
+    the same picture in batches of any size; in bf16 rounding may now and then draw another code."""
 
 
 class Drawing(NamedTuple):

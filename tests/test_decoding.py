@@ -33,6 +33,11 @@ def build(factors: tuple[int, ...] = (), **fields) -> Dalle:
     return model
 
 
+def exact(**fields) -> SamplingConfig:
+    """Settings whose codes are those of any other way to compute them: all in fp32."""
+    return SamplingConfig(**{"precision": "fp32", **fields})
+
+
 @pytest.fixture(params=VARIANTS, ids=str)
 def model(request) -> Dalle:
     return build(**VARIANTS[request.param])
@@ -67,7 +72,7 @@ def uncached(model, captions, seeds, config) -> torch.Tensor:
     ids=str,
 )
 def test_codes_are_those_of_the_uncached_model(model, settings):
-    config = SamplingConfig(**settings)
+    config = exact(**settings)
     seeds = [5, 6, 100, 101, 7, 8]
     codes = CodeSampler(model)(CAPTIONS, seeds, config)
     assert torch.equal(codes, uncached(model, CAPTIONS, seeds, config))
@@ -75,7 +80,7 @@ def test_codes_are_those_of_the_uncached_model(model, settings):
 
 
 def test_a_picture_depends_on_its_own_caption_and_seed_only():
-    sampler, config = CodeSampler(build()), SamplingConfig(guidance=2.0)
+    sampler, config = CodeSampler(build()), exact(guidance=2.0)
     together = sampler(CAPTIONS, [5, 6, 5, 6, 7, 8], config)
     alone = [
         sampler(CAPTIONS[at // 2, None], [seed], config)
@@ -88,8 +93,8 @@ def test_a_picture_depends_on_its_own_caption_and_seed_only():
 def test_guidance_moves_over_the_picture():
     model = build()
     sampler = CodeSampler(model)
-    plain = SamplingConfig(guidance=1.0)
-    early = SamplingConfig(guidance=6.0, guidance_until=0.4)
+    plain = exact(guidance=1.0)
+    early = exact(guidance=6.0, guidance_until=0.4)
     # Until 0.4 of nine codes: the fifth is the first that is drawn as without guidance.
     seeds = range(8)
     codes = sampler(CAPTIONS[:1], seeds, early)
@@ -103,7 +108,7 @@ def test_guidance_moves_over_the_picture():
 
 
 def test_given_codes_stay_and_are_read():
-    sampler, config = CodeSampler(build()), SamplingConfig(guidance=2.0)
+    sampler, config = CodeSampler(build()), exact(guidance=2.0)
     given = torch.full((GRID * GRID,), -1)
     given[:4] = torch.arange(4)
     given[7] = 9
@@ -116,17 +121,44 @@ def test_given_codes_stay_and_are_read():
     assert not torch.equal(sampler(CAPTIONS[:1], range(8), config, other)[:, 4:], codes[:, 4:])
 
 
-def test_new_weights_are_read():
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["image_head.weight", "blocks.1.attention.out.weight"])
+def test_new_weights_are_read(precision, name, monkeypatch):
+    monkeypatch.setattr("dalle_mini_impl.precision.native_bf16", lambda device: True)
     model = build()
-    sampler, config = CodeSampler(model), SamplingConfig()
+    sampler, config = CodeSampler(model), exact(precision=precision)
     before = sampler(CAPTIONS[:1], range(8), config)
-    model.image_head.weight.neg_()
-    assert not torch.equal(sampler(CAPTIONS[:1], range(8), config), before)
+    model.get_parameter(name).neg_()
+    changed = sampler(CAPTIONS[:1], range(8), config)
+    assert not torch.equal(changed, before)
+    assert torch.equal(changed, CodeSampler(model)(CAPTIONS[:1], range(8), config))
+
+
+def test_bf16_is_for_products_and_close_to_fp32(model, monkeypatch):
+    monkeypatch.setattr("dalle_mini_impl.precision.native_bf16", lambda device: True)
+    sampler, seeds = CodeSampler(model), range(60)
+    lowered = sampler.engine("bf16").model
+    types = {name: weight.dtype for name, weight in lowered.named_parameters()}
+    assert types["blocks.0.attention.qkv.weight"] == torch.bfloat16
+    assert {types["start"], types["row_embedding.weight"]} == {torch.float32}
+    assert all(kind == torch.float32 for name, kind in types.items() if "head" in name)
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    logits, near = (
+        model(CAPTIONS, CAPTIONS.new_ones(3, 9)),
+        lowered(CAPTIONS, CAPTIONS.new_ones(3, 9)),
+    )
+    spread = logits.image.std()
+    assert (near.image - logits.image).abs().max() < 0.1 * spread
+    assert not torch.equal(near.image, logits.image)
+    codes = sampler(CAPTIONS, seeds, exact(precision="bf16"))
+    same = (codes == sampler(CAPTIONS, seeds, exact())).float().mean(dim=0)
+    assert same[0] > 0.9
+    assert same.mean() > 0.6
 
 
 def test_seeds_must_share_out_among_captions():
     with pytest.raises(ValueError, match="4 seeds for 3 captions"):
-        CodeSampler(build())(CAPTIONS, range(4), SamplingConfig())
+        CodeSampler(build())(CAPTIONS, range(4), exact())
 
 
 def test_batches_are_padded_to_few_sizes():
@@ -160,14 +192,16 @@ sampler = CodeSampler(model)
 texts = [[3, 4, 5, 0]], [[7, 0, 0, 0], [9, 8, 7, 6]]
 for captions, guidance, top_p in zip(texts, (3.0, 2.0), (0.9, 0.5)):
     captions = torch.tensor(captions)
-    config = SamplingConfig(guidance=guidance, top_p=top_p, top_k=8, compile="on")
+    config = SamplingConfig(
+        guidance=guidance, top_p=top_p, top_k=8, compile="on", precision="fp32"
+    )
     eager = config.model_copy(update={"compile": "off"})
     # Five pictures are padded to the batch of six.
     count = 5 if len(captions) == 1 else 6
     codes = sampler(captions, range(count), config)
     assert torch.equal(codes, sampler(captions, range(count), eager))
     model.image_head.weight.neg_()
-assert sampler.steps.works
+assert sampler.full.steps.works
 from torch._dynamo.utils import counters
 assert counters["stats"]["unique_graphs"] == 1, counters["stats"]
 assert os.listdir(os.environ["TORCHINDUCTOR_CACHE_DIR"])
@@ -188,10 +222,10 @@ def test_one_compiled_step_draws_the_eager_codes_at_every_position_and_setting(t
 
 
 def test_eager_takes_over_where_compiling_fails(monkeypatch):
-    sampler, config = CodeSampler(build()), SamplingConfig(compile="on")
+    sampler, config = CodeSampler(build()), exact(compile="on")
     monkeypatch.setenv("PATH", "")
     with pytest.warns(UserWarning, match="stays eager"):
         codes = sampler(CAPTIONS, range(6), config)
     eager = sampler(CAPTIONS, range(6), config.model_copy(update={"compile": "off"}))
     assert torch.equal(codes, eager)
-    assert not sampler.steps.pays("kind", "on")
+    assert not sampler.full.steps.pays("kind", "on")

@@ -19,13 +19,13 @@ from torch._dynamo.utils import counters
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment
+from dalle_mini_impl.precision import choose_precision
 from dalle_mini_impl.run import RunFolder
 from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.checkpoints import list_checkpoints
 from dalle_mini_impl.training.guard import NonFiniteLoss
 from dalle_mini_impl.training.interruption import StopRequests
 from dalle_mini_impl.training.loop import Loop, train
-from dalle_mini_impl.training.precision import choose_precision
 from dalle_mini_impl.training.schedules import cosine
 
 
@@ -330,7 +330,7 @@ def test_losses_that_change_with_progress_are_not_compiled_at_each_step(
 
 def test_bf16_is_refused_on_a_cpu_that_emulates_it(monkeypatch):
     cpu = torch.device("cpu")
-    name = "dalle_mini_impl.training.precision.native_bf16"
+    name = "dalle_mini_impl.precision.native_bf16"
     monkeypatch.setattr(name, lambda device: False)
     assert choose_precision("auto", cpu) == "fp32"
     with pytest.raises(ConfigError, match="use `auto` or `fp32`"):

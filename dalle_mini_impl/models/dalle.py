@@ -227,7 +227,8 @@ class Dalle(nn.Module):
         """A cache for `batch` streams of `length` positions, None for whole ones."""
         heads = self.config.heads
         shape = (batch, heads, length or self.length, self.config.width // heads)
-        return KVCache.empty(self.config.depth, shape, self.start)
+        # Of the type that the blocks' products have.
+        return KVCache.empty(self.config.depth, shape, self.layers[0].attention.qkv.weight)
 
     def prefill(self, captions: Int[Tensor, "b t"], cache: KVCache) -> Float[Tensor, "b c"]:
         """Run the text once, leaving it in the cache; returns what the first code is drawn from."""

@@ -19,8 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.models.image_tokenizer import ImageTokenizer, build_image_tokenizer
 from dalle_mini_impl.planning.rehearsal import Rehearsal, Stage, rehearse
+from dalle_mini_impl.precision import autocast, choose_precision
 from dalle_mini_impl.training.optimisers import build_optimizer
-from dalle_mini_impl.training.precision import autocast, choose_precision
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dalle_mini_impl.models.image_tokenizer import build_image_tokenizer
 from dalle_mini_impl.planning.counting import Cost, count_encoding, count_stage
 from dalle_mini_impl.planning.disk import CHECKPOINTS, DataCost, count_data
 from dalle_mini_impl.planning.rehearsal import STAGES, Stage, rehearse, vocabulary_size
+from dalle_mini_impl.precision import choose_precision
 from dalle_mini_impl.training.loop import cpu_only
-from dalle_mini_impl.training.precision import choose_precision
 from dalle_mini_impl.training.stages import AUGMENTED_VARIANTS
 from dalle_mini_impl.training.timing import step_seconds
 

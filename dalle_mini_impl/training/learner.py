@@ -11,11 +11,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from dalle_mini_impl.precision import allow_tf32, autocast, choose_precision
 from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.guard import first_bad_tensor
 from dalle_mini_impl.training.objective import Losses, LossModule, Objective, micro_batches
 from dalle_mini_impl.training.optimisers import build_optimizer, set_learning_rate
-from dalle_mini_impl.training.precision import allow_tf32, autocast, choose_precision
 from dalle_mini_impl.training.reporting import Means
 from dalle_mini_impl.training.schedules import learning_rate
 

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dalle_mini_impl.precision import native_bf16
 from dalle_mini_impl.settings import TrainingConfig
-from dalle_mini_impl.training.precision import native_bf16
 
 
 def orthogonalize(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n rows columns"]:
