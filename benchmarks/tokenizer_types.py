@@ -20,7 +20,7 @@ import tyro
 from torch import Tensor
 
 from dalle_mini_impl.captions import CaptionTokenizer
-from dalle_mini_impl.data.batches import CaptionTable, PictureBatches, pictures
+from dalle_mini_impl.data.batches import pictures
 from dalle_mini_impl.data.codes import perplexity
 from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.evaluation.distances import frechet_distance
@@ -37,12 +37,11 @@ from dalle_mini_impl.models.image_tokenizer import (
     VqganConfig,
     build_image_tokenizer,
 )
-from dalle_mini_impl.pipeline import load_clip, load_image_tokenizer
+from dalle_mini_impl.pipeline import load_image_tokenizer
 from dalle_mini_impl.run import RunFolder
-from dalle_mini_impl.training.image_tokenizer import DvaeObjective, FsqObjective
 from dalle_mini_impl.training.loop import train
-from dalle_mini_impl.training.vqgan import Features as Perception
-from dalle_mini_impl.training.vqgan import VqganObjective
+from dalle_mini_impl.training.stages import image_tokenizer_objective
+from dalle_mini_impl.training.workshop import Workshop
 
 Type = Literal["dvae", "fsq", "vqgan"]
 CONFIGS = {"dvae": DvaeConfig, "fsq": FsqConfig, "vqgan": VqganConfig}
@@ -70,8 +69,6 @@ class Arguments:
     """Held-out pictures at most."""
     features: str | None = None
     """MODULE:FUNCTION for the Fréchet distance; pixels averaged to 8 × 8 if not given."""
-    clip: Path | None = None
-    """A run whose CLIP VQGAN's perceptual loss looks through; without it there is none."""
     threads: int = 0
     """Threads to compute with; 0 uses all cores."""
     out: Path = Path("tokenizers")
@@ -94,37 +91,24 @@ def settings(arguments: Arguments, type_: Type, seed: int) -> Experiment:
     return experiment.model_copy(update={"image_tokenizer": config})
 
 
-def perception(arguments: Arguments) -> Perception | None:
-    """The image tower of the named run's CLIP."""
-    if arguments.clip is None:
-        return None
-    run = RunFolder.open(arguments.clip)
-    clip = load_clip(run, run.captions(), ranks=False)
-    return clip.image.eval().requires_grad_(False).features
+def trained(experiment: Experiment, store: Store, folder: Path) -> tuple[ImageTokenizer, int]:
+    """The averaged model after training as the stage trains it, and how many steps that were.
 
-
-def trained(experiment: Experiment, store: Store, folder: Path, seen: Perception | None) -> Any:
-    """The averaged model after training, and how many steps that were."""
+    The small network of VQGAN's perceptual loss is trained before its minutes begin.
+    """
     run = RunFolder.create(folder, experiment)
-    config, data = experiment.image_tokenizer, experiment.data
-    words = CaptionTokenizer.from_config(
-        experiment.captions, [text for own in store.captions for text in own]
-    )
-    table = CaptionTable(store.captions, words)
+    captions = [text for own in store.captions for text in own]
+    run.save_captions(CaptionTokenizer.from_config(experiment.captions, captions))
+    shop = Workshop(run, resume=False)
+    shop.store = store
+    config = experiment.image_tokenizer
     torch.manual_seed(config.training.seed)
-    model = build_image_tokenizer(config, data.image_size)
-    match config:
-        case DvaeConfig():
-            objective: Any = DvaeObjective(model, config)
-        case FsqConfig():
-            objective = FsqObjective(model, config)
-        case VqganConfig():
-            objective = VqganObjective(model, config, seen)
-    training = config.training
-    batches = PictureBatches(store, table, data, training.batch_size, training.seed)
-    train(objective, batches, training, run, "image_tokenizer", resume=False)
-    steps = max(record["step"] for record in run.metrics())
-    return load_image_tokenizer(run).eval().requires_grad_(False), steps
+    model = build_image_tokenizer(config, experiment.data.image_size)
+    objective = image_tokenizer_objective(shop, model)
+    batches = shop.picture_batches(config.training, dropout=False)
+    train(objective, batches, config.training, run, "image_tokenizer", resume=False)
+    steps = [r["step"] for r in run.metrics() if r["stage"] == "image_tokenizer"]
+    return load_image_tokenizer(run).eval().requires_grad_(False), max(steps)
 
 
 def use_of_codes(model: ImageTokenizer, images: Tensor) -> tuple[float, float]:
@@ -166,12 +150,12 @@ def main(arguments: Arguments) -> None:
     known = pictures(store, rows[:10_000], data, None)
     # As many real pictures that no one decoded: what the distance would be without a loss.
     floor = frechet_distance(features(images), features(known[: len(images)]))
-    results, shown, seen = [], {"original": images[:8]}, perception(arguments)
+    results, shown = [], {"original": images[:8]}
     for seed in arguments.seeds:
         for type_ in arguments.types:
             experiment = settings(arguments, type_, seed)
             folder = arguments.out / f"{type_}-{seed}"
-            model, steps = trained(experiment, store, folder, seen)
+            model, steps = trained(experiment, store, folder)
             decoded, codes = reconstruct(model, images, torch.device("cpu"))
             part = measure_reconstructions(images, decoded, codes, model.factors, features)
             usage, spread = use_of_codes(model, known)
