@@ -7,6 +7,7 @@ with it on the right, its first occurrence ends the text, and the null caption i
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, SupportsInt
 
@@ -37,23 +38,24 @@ class CaptionsConfig(Config):
     lowercase: bool = True
     """Lower-case captions (saved with a vocabulary, which keeps its own setting when loaded)."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Chance of leaving out a merge in training (BPE-dropout; its draws cannot be repeated)."""
+    """Chance of leaving out a merge in training (BPE-dropout)."""
 
 
 class CaptionTokenizer:
     """Encodes captions into `context` ids each and decodes them again.
 
-    A merge is left out at random (BPE-dropout, Provilkov et al. 2020, arXiv 1910.13267) only by
-    `encode(dropout=True)`.
+    Merges are left out at random (BPE-dropout, Provilkov et al. 2020, arXiv 1910.13267) only where
+    `encode` is given a source of chance.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._description = tokenizer.to_str()
         self._plain = tokenizer
-        # A copy, because the rate belongs to the model and encoding threads share it.
-        self._dropping = Tokenizer.from_str(self._description)
-        self.dropout: float = json.loads(self._description)["model"]["dropout"] or 0.0
+        model = json.loads(self._description)["model"]
+        self.dropout: float = model["dropout"] or 0.0
         self._plain.model.dropout = None
+        self._ids: dict[str, int] = model["vocab"]
+        self._ranks = {tuple(pair): rank for rank, pair in enumerate(model["merges"])}
         self._context = int((tokenizer.truncation or {})["max_length"])
 
     @classmethod
@@ -119,11 +121,36 @@ class CaptionTokenizer:
         """Ids per caption."""
         return self._context
 
-    def encode(self, captions: Sequence[str], dropout: bool = False) -> Int[np.ndarray, "b t"]:
-        """Ids (int64) of each caption, cut to the context and padded on the right with PAD."""
-        tokenizer = self._dropping if dropout and self.dropout else self._plain
-        rows = tokenizer.encode_batch_fast([_valid_unicode(caption) for caption in captions])
+    def encode(
+        self, captions: Sequence[str], rng: np.random.Generator | None = None
+    ) -> Int[np.ndarray, "b t"]:
+        """Ids (int64) of each caption, cut to the context and padded on the right with PAD.
+
+        rng: leaves merges out at random, as often as `dropout` says; the same draws for the same
+        generator. None leaves out none.
+        """
+        if rng is not None and self.dropout:
+            ids = np.full((len(captions), self.context), PAD, np.int64)
+            for row, caption in zip(ids, captions, strict=True):
+                parts = [p for w in self.words(caption) for p in self._spell_at_random(w, rng)]
+                own = [self._ids[part] for part in parts[: self.context]]
+                row[: len(own)] = own
+            return ids
+        rows = self._plain.encode_batch_fast([_valid_unicode(caption) for caption in captions])
         return np.array([row.ids for row in rows], np.int64).reshape(-1, self.context)
+
+    def _spell_at_random(self, word: str, rng: np.random.Generator) -> list[str]:
+        """A word's tokens where each possible merge is left out with chance `dropout`, anew after
+        every merge that is made (algorithm 1 of the paper)."""
+        parts = list(word)
+        while True:
+            keep = rng.random(len(parts)) >= self.dropout
+            pairs = enumerate(pairwise(parts))
+            open_ = [(self._ranks[p], at) for at, p in pairs if keep[at] and p in self._ranks]
+            if not open_:
+                return parts
+            _, at = min(open_)
+            parts[at : at + 2] = [parts[at] + parts[at + 1]]
 
     def count_truncated(self, captions: Iterable[str]) -> int:
         """How many captions are longer than the context and lose their end."""

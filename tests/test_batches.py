@@ -25,8 +25,8 @@ class Letters:
     def __init__(self):
         self.encoded = []
 
-    def encode(self, captions, dropout=False):
-        self.encoded.append((list(captions), dropout))
+    def encode(self, captions, rng=None):
+        self.encoded.append((list(captions), rng is not None))
         ids = np.zeros((len(captions), self.context), np.int64)
         for row, text in zip(ids, captions, strict=True):
             row[: len(text)] = [ord(c) for c in text]

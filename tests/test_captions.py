@@ -76,12 +76,28 @@ def test_merges_are_left_out_only_on_request():
     tokenizer = trained(dropout=0.5)
     plain = tokenizer.encode(CAPTIONS)
     np.testing.assert_array_equal(plain, tokenizer.encode(CAPTIONS))
-    dropped = [tokenizer.encode(CAPTIONS, dropout=True) for _ in range(4)]
+    rng = np.random.default_rng(0)
+    dropped = [tokenizer.encode(CAPTIONS, rng) for _ in range(4)]
     assert any((ids != plain).any() for ids in dropped)
     assert [tokenizer.decode(row) for row in dropped[0][:1]] == ["a red heart"]
     np.testing.assert_array_equal(plain, tokenizer.encode(CAPTIONS))
-    without = trained(dropout=0.0)
-    np.testing.assert_array_equal(without.encode(CAPTIONS), without.encode(CAPTIONS, dropout=True))
+    again = np.random.default_rng(0)
+    np.testing.assert_array_equal(dropped, [tokenizer.encode(CAPTIONS, again) for _ in range(4)])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1e-12])
+def test_leaving_out_no_merge_is_the_librarys_own_encoding(dropout):
+    texts = [*CAPTIONS, "", "  two  blanks", "Größe 🙂 naïve", "a red heartred heart " * 9]
+    tokenizer = trained(dropout=dropout, context=20)
+    drawn = tokenizer.encode(texts, np.random.default_rng(0))
+    np.testing.assert_array_equal(drawn, tokenizer.encode(texts))
+
+
+def test_leaving_out_nearly_all_merges_spells_bytes():
+    tokenizer = trained(dropout=1 - 1e-12, context=40)
+    (ids,) = tokenizer.encode(["a red heart"], np.random.default_rng(0))
+    assert (ids != 0).sum() == len(" a red heart")
+    assert tokenizer.decode(ids) == "a red heart"
 
 
 def test_saved_is_loaded_with_context_and_dropout(tmp_path):

@@ -44,14 +44,16 @@ class CodeBatch:
 class Encoder(Protocol):
     """What a caption table needs of a caption tokenizer."""
 
-    def encode(self, captions: Sequence[str], dropout: bool = False) -> np.ndarray: ...
+    def encode(
+        self, captions: Sequence[str], rng: np.random.Generator | None = None
+    ) -> np.ndarray: ...
 
 
 class CaptionTable:
     """Captions of each picture, the different ones among them encoded once.
 
-    With `dropout` each draw is encoded anew with BPE-dropout; those draws, made inside the
-    tokenizers library, cannot be repeated. A picture without captions has the null caption.
+    With `dropout` each draw is encoded anew with BPE-dropout. A picture without captions has the
+    null caption.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class CaptionTable:
 
     def draw(self, indices: Int64[np.ndarray, "b"], rng: np.random.Generator) -> Int[Tensor, "b t"]:
         """Ids (int64) of a random caption of each of the pictures `indices`."""
-        return self.ids(indices, self.choose(indices, rng))
+        return self.ids(indices, self.choose(indices, rng), rng)
 
     def choose(
         self, indices: Int64[np.ndarray, "b"], rng: np.random.Generator
@@ -86,12 +88,15 @@ class CaptionTable:
         return rng.integers(self._counts[indices])
 
     def ids(
-        self, indices: Int64[np.ndarray, "b"], numbers: Int64[np.ndarray, "b"]
+        self,
+        indices: Int64[np.ndarray, "b"],
+        numbers: Int64[np.ndarray, "b"],
+        rng: np.random.Generator,
     ) -> Int[Tensor, "b t"]:
         """Ids (int64) of caption `numbers[i]` of picture `indices[i]`."""
         chosen = self._flat[self._starts[indices] + numbers]
         if self._dropout:
-            ids = self._tokenizer.encode([self._texts[i] for i in chosen], dropout=True)
+            ids = self._tokenizer.encode([self._texts[i] for i in chosen], rng)
         else:
             ids = self._ids[chosen]
         return torch.from_numpy(ids.astype(np.int64))
@@ -116,7 +121,8 @@ class CaptionTable:
             )
             for seed in seeds
         ]
-        ids = self._tokenizer.encode(texts).astype(np.int64)
+        # As the true captions are encoded: how a text is cut into tokens must not give it away.
+        ids = self._tokenizer.encode(texts, rng if self._dropout else None).astype(np.int64)
         return torch.from_numpy(ids.reshape(len(indices), count, -1))
 
 
@@ -209,7 +215,7 @@ class PictureBatches:
         wrong = None
         if self.negative is not None and self.negatives:
             wrong = self.table.negatives(indices, numbers, self.negative, self.negatives, rng)
-        captions, groups = self.table.ids(indices, numbers), self.table.groups(indices)
+        captions, groups = self.table.ids(indices, numbers, rng), self.table.groups(indices)
         return PictureBatch(images, captions, wrong, groups)
 
 
