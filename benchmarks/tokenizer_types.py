@@ -82,7 +82,9 @@ def settings(arguments: Arguments, type_: Type, seed: int) -> Experiment:
     experiment = load_experiment(arguments.config, data)
     own = experiment.image_tokenizer
     shared = {name: getattr(own, name) for name in AutoencoderConfig.model_fields}
-    limits = {"minutes": arguments.minutes, "steps": 10**6, "seed": seed, "previews": 0}
+    # Not all types can be compiled, so none is.
+    limits = {"minutes": arguments.minutes, "steps": 10**6, "seed": seed}
+    limits |= {"previews": 0, "compile": "off"}
     training = own.training.model_copy(update=limits)
     count: dict[str, Any] = {"code_count": arguments.codes}
     if type_ == "fsq":

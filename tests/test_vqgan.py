@@ -7,8 +7,12 @@ import torch
 from torch import nn
 
 from dalle_mini_impl.data.batches import PictureBatch
+from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.models.discriminator import PatchDiscriminator
 from dalle_mini_impl.models.image_tokenizer import VqganConfig, build_image_tokenizer
+from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.settings import TrainingConfig
+from dalle_mini_impl.training.loop import train
 from dalle_mini_impl.training.vqgan import (
     VqganObjective,
     adaptive_weight,
@@ -189,6 +193,17 @@ def test_discriminator_scores_each_picture_alone():
     scores = discriminator(images)
     assert scores.shape[:2] == (4, 1)
     assert torch.allclose(discriminator(images[1:2]), scores[1:2], atol=1e-5)
+
+
+def test_asked_to_compile_it_trains_eagerly_past_the_adversarys_beginning(tmp_path, capsys):
+    """Compiled models give up the graph at whose last layer the adaptive weight differentiates."""
+    training = TrainingConfig(steps=4, batch_size=4, compile="on", previews=0, log_every=1)
+    objective = objective_of(adversarial_start=0.5)
+    run = RunFolder.create(tmp_path / "run", Experiment())
+    train(objective, lambda step: a_batch(4, step), training, run, "image_tokenizer")
+    assert run.has_weights("image_tokenizer")
+    assert "running eager" in capsys.readouterr().out
+    assert run.metrics()[-1]["adversarial"] is not None
 
 
 def test_training_lowers_the_hard_error_and_resumes_from_its_buffers():

@@ -33,6 +33,10 @@ def compile_if_it_pays(
     left = config.steps - step
     if config.compile == "off" or left < 1 or (config.compile == "auto" and budget < COMPILE_FROM):
         return
+    if why := getattr(learner.objective, "runs_eagerly", ""):
+        if config.compile == "on":
+            say(f"compile is on, but {why}: running eager")
+        return
     if not (shutil.which("g++") or shutil.which("clang++")):
         if config.compile == "on":
             say("compile is on, but no C++ compiler (g++) was found: running eager")

@@ -26,6 +26,7 @@ class Objective(Protocol):
     - `channels_last = True` lays out the model's convolutions for images.
     - `compile_models = True` where `losses` computes with `progress` in Python: compiled code would
       hold it as a constant, so the models' forward is compiled in place of the losses.
+    - `runs_eagerly`: why it cannot be compiled at all.
     - `find_unused_parameters = True` where a step may leave parameters without gradient.
     """
 

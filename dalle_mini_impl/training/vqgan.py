@@ -63,7 +63,7 @@ class VqganObjective(HardReconstruction):
     one there is no perceptual loss.
     """
 
-    compile_models = True
+    runs_eagerly = "the adaptive weight differentiates at the last layer, inside what is compiled"
 
     def __init__(
         self, model: ImageTokenizer, config: VqganConfig, features: Features | None = None
