@@ -29,22 +29,18 @@ from dalle_mini_impl.evaluation.page import Table
 from dalle_mini_impl.evaluation.reconstruction import measure_reconstructions, reconstruct
 from dalle_mini_impl.experiment import Experiment, load_experiment
 from dalle_mini_impl.images import contact_sheet, save_png, to_images
-from dalle_mini_impl.models.autoencoder import AutoencoderConfig
 from dalle_mini_impl.models.image_tokenizer import (
-    DvaeConfig,
-    FsqConfig,
     ImageTokenizer,
-    VqganConfig,
     build_image_tokenizer,
 )
 from dalle_mini_impl.pipeline import load_image_tokenizer
 from dalle_mini_impl.run import RunFolder
 from dalle_mini_impl.training.loop import train
+from dalle_mini_impl.training.previews import reconstruction_previews
 from dalle_mini_impl.training.stages import image_tokenizer_objective
 from dalle_mini_impl.training.workshop import Workshop
 
 Type = Literal["dvae", "fsq", "vqgan"]
-CONFIGS = {"dvae": DvaeConfig, "fsq": FsqConfig, "vqgan": VqganConfig}
 LEVELS = {512: (8, 8, 8), 1024: (8, 8, 4, 4), 4096: (8, 8, 8, 8)}
 COLUMNS = {"psnr": 2, "ssim": 4, "frechet_distance": 3, "usage": 3, "perplexity": 0, "steps": 0}
 """What the table shows, with the decimals of each."""
@@ -79,21 +75,21 @@ def settings(arguments: Arguments, type_: Type, seed: int) -> Experiment:
     data = {} if arguments.data is None else {"data.path": arguments.data}
     if arguments.held_out is not None:
         data["data.held_out"] = arguments.held_out
-    experiment = load_experiment(arguments.config, data)
+    experiment = load_experiment(arguments.config, data | {"image_tokenizer.type": type_})
     own = experiment.image_tokenizer
-    shared = {name: getattr(own, name) for name in AutoencoderConfig.model_fields}
     # Not all types can be compiled, so none is.
-    limits = {"minutes": arguments.minutes, "steps": 10**6, "seed": seed}
-    limits |= {"previews": 0, "compile": "off"}
+    limits = {"minutes": arguments.minutes, "steps": 10**6, "seed": seed, "compile": "off"}
     training = own.training.model_copy(update=limits)
     count: dict[str, Any] = {"code_count": arguments.codes}
     if type_ == "fsq":
         count = {"levels": LEVELS[arguments.codes]}
-    config = CONFIGS[type_](**shared, **count, training=training)
+    config = own.model_copy(update={**count, "training": training})
     return experiment.model_copy(update={"image_tokenizer": config})
 
 
-def trained(experiment: Experiment, store: Store, folder: Path) -> tuple[ImageTokenizer, int]:
+def trained(
+    experiment: Experiment, store: Store, unseen: Store, folder: Path
+) -> tuple[ImageTokenizer, int]:
     """The averaged model after training as the stage trains it, and how many steps that were.
 
     The small network of VQGAN's perceptual loss is trained before its minutes begin.
@@ -108,7 +104,9 @@ def trained(experiment: Experiment, store: Store, folder: Path) -> tuple[ImageTo
     model = build_image_tokenizer(config, experiment.data.image_size)
     objective = image_tokenizer_objective(shop, model)
     batches = shop.picture_batches(config.training, dropout=False)
-    train(objective, batches, config.training, run, "image_tokenizer", resume=False)
+    # VQGAN's discriminator backs off at previews, of pictures that do not train.
+    shown = reconstruction_previews(objective, run, unseen, experiment.data, shop.device)
+    train(objective, batches, config.training, run, "image_tokenizer", False, preview=shown)
     steps = [r["step"] for r in run.metrics() if r["stage"] == "image_tokenizer"]
     return load_image_tokenizer(run).eval().requires_grad_(False), max(steps)
 
@@ -128,7 +126,7 @@ def table_of(results: Sequence[dict[str, Any]], floor: float, note: str) -> Tabl
         cells = [type_]
         for name, digits in COLUMNS.items():
             values = np.array([result[name] for result in own], dtype=float)
-            spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
+            spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{values.mean():.{digits}f}{spread}")
         rows.append(cells)
     rows.append(["real pictures", "", "", f"{floor:.{COLUMNS['frechet_distance']}f}", "", "", ""])
@@ -157,7 +155,7 @@ def main(arguments: Arguments) -> None:
         for type_ in arguments.types:
             experiment = settings(arguments, type_, seed)
             folder = arguments.out / f"{type_}-{seed}"
-            model, steps = trained(experiment, store, folder)
+            model, steps = trained(experiment, store, held_out, folder)
             decoded, codes = reconstruct(model, images, torch.device("cpu"))
             part = measure_reconstructions(images, decoded, codes, model.factors, features)
             usage, spread = use_of_codes(model, known)

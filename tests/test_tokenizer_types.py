@@ -45,7 +45,7 @@ def test_table_averages_over_seeds():
     row = {"ssim": 0.5, "frechet_distance": 1.0, "usage": 1.0, "perplexity": 9.0, "steps": 5}
     results = [{"type": "fsq", "psnr": value, **row} for value in (20.0, 22.0)]
     table = table_of([*results, {"type": "dvae", "psnr": 18.0, **row}], 0.25, "")
-    assert table.rows[0][:2] == ["fsq", "21.00 ± 1.00"]
+    assert table.rows[0][:2] == ["fsq", "21.00 ± 1.41"]
     assert table.rows[1][:2] == ["dvae", "18.00"]
     assert "0.250" in table.rows[2]
 
