@@ -56,6 +56,8 @@ class Arguments:
     prompts: int = 100
     """Captions for each number of objects and half."""
     objects: tuple[int, ...] = (1, 2)
+    codes: int = 512
+    """Entries of its codebook, where this project's codes have factors and many combinations."""
     candidates: int = 16
     """Pictures for each caption, among which its CLIP chooses."""
     top: float = 0.9
@@ -100,7 +102,11 @@ class Comparison:
         return {
             "image_tokenizer": tokenizer,
             "transformer": Dalle(
-                experiment.transformer, *text, tokenizer.code_count, tokenizer.grid
+                experiment.transformer,
+                *text,
+                tokenizer.code_count,
+                tokenizer.grid,
+                tokenizer.factors,
             ),
             "clip": Clip(experiment.clip, *text, size),
         }
@@ -123,7 +129,7 @@ class Comparison:
 
 
 def train_all(
-    side: Comparison, minutes: tuple[float, float, float], seed: int
+    side: Comparison, minutes: tuple[float, float, float], codes: int, seed: int
 ) -> tuple[Any, Any, dict[str, peer.Trained]]:
     """Its transformer (which holds the dVAE) and CLIP, with what training them was."""
     models = side.models()
@@ -133,7 +139,7 @@ def train_all(
     trained = {}
 
     torch.manual_seed(seed)
-    code_count = models["image_tokenizer"].code_count
+    code_count = min(models["image_tokenizer"].code_count, codes)
     vae = peer.build_vae(sizes["image_tokenizer"], size, cell, code_count)
     print(f"dVAE: {peer.weights(vae):,} weights, ours {sizes['image_tokenizer']:,}", flush=True)
     temperature = 1.0
@@ -149,14 +155,14 @@ def train_all(
         vae, batches, vae_loss, minutes[0], peer.VAE_RATE, decay=0.98
     )
 
-    codes = torch.cat([PeerTokenizer(vae).encode(part) for part in plain_pictures(side.store)])
+    encoded = torch.cat([PeerTokenizer(vae).encode(part) for part in plain_pictures(side.store)])
     transformer = experiment.transformer
     shape = (words.vocabulary_size, words.context, transformer.depth, transformer.heads)
     dalle = peer.build_dalle(sizes["transformer"], vae, *shape)
     print(f"DALLE: {peer.weights(dalle):,} weights, ours {sizes['transformer']:,}", flush=True)
     trained["transformer"] = peer.train(
         dalle,
-        side.codes(codes),
+        side.codes(encoded),
         lambda batch, step: dalle(batch[0], batch[1], return_loss=True),
         minutes[1],
         peer.DALLE_RATE,
@@ -219,7 +225,7 @@ def main(arguments: Arguments) -> None:
     side = Comparison(experiment, prepare(data, "train", arguments.out / "pictures"))
     stages = (experiment.image_tokenizer, experiment.transformer, experiment.clip)
     minutes = arguments.minutes or tuple(stage.training.minutes or 1.0 for stage in stages)
-    dalle, clip, trained = train_all(side, minutes, arguments.seed)
+    dalle, clip, trained = train_all(side, minutes, arguments.codes, arguments.seed)
     prompts = [
         prompt
         for objects in arguments.objects
