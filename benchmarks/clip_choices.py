@@ -21,13 +21,14 @@ import tyro
 from torch import Tensor, nn
 
 from benchmarks.leave_one_out import mean, spread
+from dalle_mini_impl.cli.sample import write_json
 from dalle_mini_impl.data.batches import pictures
 from dalle_mini_impl.data.negatives import hard_negatives
 from dalle_mini_impl.evaluation.agreement import wrong_captions
 from dalle_mini_impl.evaluation.prompts import HALVES, Prompt, judge, scene_prompts
 from dalle_mini_impl.images import to_images
 from dalle_mini_impl.models.clip import Clip
-from dalle_mini_impl.pipeline import TextToImage
+from dalle_mini_impl.pipeline import TextToImage, load_image_tokenizer
 from dalle_mini_impl.ranking import RunClip
 from dalle_mini_impl.run import RunFolder
 from dalle_mini_impl.training.clip import ClipObjective
@@ -110,10 +111,10 @@ def paint(model: TextToImage, run: RunFolder, each: int, count: int) -> Candidat
 def train_clip(shop: Workshop, variant: Variant, seed: int, minutes: float) -> tuple[Clip, int]:
     """One variant after `minutes`, and its steps."""
     own = shop.experiment.clip
-    fresh = {"seed": seed, "minutes": minutes, "steps": 10**6}
+    fresh = {"seed": seed, "minutes": minutes, "steps": 10**6, "compile": "off"}
     training = own.training.model_copy(update=fresh)
     config = own.model_copy(update={**variant.config, "training": training})
-    tokenizer = TextToImage.from_pretrained(shop.run, "cpu").image_tokenizer
+    tokenizer = load_image_tokenizer(shop.run).to(shop.device).eval().requires_grad_(False)
     batches = shop.picture_batches(
         training,
         dropout=True,
@@ -224,7 +225,10 @@ def main(
     shop = Workshop(folder)
     trained: dict[str, list[Trained]] = {}
     for path in beside:
-        for name, runs in json.loads(path.read_text(encoding="utf-8"))["trained"].items():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        if earlier["minutes"] != minutes:
+            raise SystemExit(f"{path}: trained for {earlier['minutes']:g} min, these {minutes:g}")
+        for name, runs in earlier["trained"].items():
             trained.setdefault(name, []).extend(Trained(**own) for own in runs)
     painted = paint(TextToImage.from_pretrained(folder, "cpu"), folder, prompts, candidates)
     for seed in seeds:
@@ -239,8 +243,7 @@ def main(
             if out is not None:
                 settings = {"run": str(run), "minutes": minutes, "prompts": prompts}
                 record = {key: [asdict(each) for each in own] for key, own in trained.items()}
-                text = json.dumps(settings | {"trained": record}, indent=1)
-                out.write_text(text + "\n", encoding="utf-8")
+                write_json(out, settings | {"trained": record})
     print("\n".join(table(trained)))
 
 

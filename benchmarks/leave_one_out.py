@@ -4,9 +4,9 @@
 
 RUN holds an image tokenizer, its codes and a vocabulary. Every variant trains the run's transformer
 for the same wall time on the same batches; its image loss on held-out pictures is taken along the
-way, off the clock. The yardstick is what the plain variant (AdamW, no compile) ends at. Where the
-run is of drawn scenes, captions are painted at the end, one picture each, and judged by rule.
-`--beside` adds the results of earlier calls to the table.
+way, off the clock. The yardstick is what the plain variant (AdamW) ends at. All are eager but
+"compiled", which pays for compiling anew. Where the run is of drawn scenes, captions are painted at
+the end, one picture each, and judged by rule. `--beside` adds the results of earlier calls.
 """
 
 import json
@@ -21,17 +21,16 @@ import torch
 import tyro
 
 from benchmarks.lesson import Point, Trained, Variant, prepare, train_variant
+from dalle_mini_impl.cli.sample import write_json
 from dalle_mini_impl.run import RunFolder
 
-PLAIN = "plain: AdamW, eager"
+PLAIN = "AdamW instead of Muon"
 FULL = "full"
-
 
 VARIANTS = {
     FULL: Variant(),
-    PLAIN: Variant({"optimizer": "adamw", "compile": "off"}),
-    "AdamW instead of Muon": Variant({"optimizer": "adamw"}),
-    "no compile": Variant({"compile": "off"}),
+    PLAIN: Variant({"optimizer": "adamw"}),
+    "compiled": Variant({"compile": "on"}),
     "fp32": Variant({"precision": "fp32"}),
     "no EMA": Variant({"ema": 0.0}),
     "the paper's block": Variant(model={"block": "dalle"}),
@@ -40,8 +39,8 @@ VARIANTS = {
 }
 
 
-def seconds_to(loss: float, points: list[Point]) -> float | None:
-    """When a curve first reached `loss`, between two of its points; None where it never did."""
+def seconds_to(loss: float, points: list[Point]) -> float:
+    """When a curve first reached `loss`, between two of its points; infinite if it never did."""
     before: Point | None = None
     for point in points:
         if point.loss <= loss:
@@ -50,13 +49,14 @@ def seconds_to(loss: float, points: list[Point]) -> float | None:
             share = (before.loss - loss) / (before.loss - point.loss)
             return before.seconds + share * (point.seconds - before.seconds)
         before = point
-    return None
+    return math.inf
 
 
 def table(trained: dict[str, list[Trained]], seconds: float) -> list[str]:
     """Markdown: a line per variant with means over the seeds, and the time to the plain loss."""
     groups = list(next(iter(trained.values()))[0].painted)
-    target = mean([own.points[-1].loss for own in trained.get(PLAIN, [])])
+    plain = trained.get(PLAIN, [])
+    target = mean([own.points[-1].loss for own in plain])
     lines = [
         f"| | nats per code | steps | time to the plain loss | {' | '.join(groups)} |",
         "|---|---|---|---|" + "---|" * len(groups),
@@ -64,12 +64,11 @@ def table(trained: dict[str, list[Trained]], seconds: float) -> list[str]:
     for name, runs in trained.items():
         losses = [own.points[-1].loss for own in runs]
         made = mean([own.points[-1].step for own in runs])
-        times = [t for own in runs if (t := seconds_to(target, own.points)) is not None]
-        took = f"{median(times) / seconds:.0%}" if 2 * len(times) > len(runs) else "never"
+        took = median([seconds_to(target, own.points) for own in runs]) / seconds
+        reached = f"{took:.0%}" if took < math.inf else "never"
         shares = [f"{spread([100 * own.painted[group] for own in runs], 0)} %" for group in groups]
-        lines.append(
-            f"| {name} | {spread(losses, 3)} | {made:.0f} | {took} | {' | '.join(shares)} |"
-        )
+        cells = (name, spread(losses, 3), f"{made:.0f}", reached if plain else "", *shares)
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -120,7 +119,10 @@ def main(
     base = folder.experiment.transformer
     trained: dict[str, list[Trained]] = {}
     for path in beside:
-        for name, runs in json.loads(path.read_text(encoding="utf-8"))["trained"].items():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        if earlier["seconds"] != seconds:
+            raise SystemExit(f"{path}: trained for {earlier['seconds']:g} s, these {seconds:g}")
+        for name, runs in earlier["trained"].items():
             trained.setdefault(name, []).extend(read(own) for own in runs)
     # Seeds outside: a machine that slows down slows all variants.
     for seed in seeds:
@@ -133,8 +135,7 @@ def main(
             if out is not None:
                 settings = {"run": str(run), "seconds": seconds, "points": points}
                 record = {key: [asdict(each) for each in runs] for key, runs in trained.items()}
-                text = json.dumps(settings | {"trained": record}, indent=1)
-                out.write_text(text + "\n", encoding="utf-8")
+                write_json(out, settings | {"trained": record})
     print("\n".join(table(trained, seconds)))
 
 

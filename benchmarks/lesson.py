@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch._inductor.utils import fresh_cache
 
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.data.batches import CodeBatch, CodeBatches, pictures, prefetch
@@ -138,7 +139,7 @@ def train_variant(
 
     Schedules follow the clock after compilation, as under `minutes`. Evaluations stop the clock.
     """
-    fresh = {"seed": seed, "minutes": seconds / 60, "steps": 10**9}
+    fresh = {"seed": seed, "minutes": seconds / 60, "steps": 10**9, "compile": "off"}
     training = base.training.model_copy(update=fresh | variant.training)
     config = base.model_copy(update={**variant.model, "training": training})
     torch.manual_seed(seed)
@@ -152,16 +153,17 @@ def train_variant(
         lesson.batches.cache, lesson.batches.table, training.batch_size, seed=seed
     )
     started = time.monotonic()
-    compile_if_it_pays(
-        learner,
-        training,
-        lambda: to_device(batches(0), learner.device),
-        0,
-        0.0,
-        seconds,
-        time.monotonic,
-        print,
-    )
+    with fresh_cache():  # What an earlier training compiled is not given to this one.
+        compile_if_it_pays(
+            learner,
+            training,
+            lambda: to_device(batches(0), learner.device),
+            0,
+            0.0,
+            seconds,
+            time.monotonic,
+            print,
+        )
     found: list[Point] = []
     paused, overhead = 0.0, time.monotonic() - started
     for step, batch in steps(batches):

@@ -17,7 +17,7 @@ def test_a_loss_is_reached_between_two_points():
     points = [Point(10, 1, 4.0), Point(20, 2, 2.0), Point(30, 3, 1.0)]
     assert seconds_to(3.0, points) == 15
     assert seconds_to(4.5, points) == 10
-    assert seconds_to(0.5, points) is None
+    assert seconds_to(0.5, points) == math.inf
 
 
 def test_the_table_says_when_the_plain_loss_was_reached():
@@ -50,7 +50,7 @@ def test_variants_are_trained_judged_and_continued(tmp_path, capsys):
         assert set(trained["painted"]) == {
             f"{n} {half}" for n in (1, 2) for half in ("seen", "held_out")
         }
-    assert "| plain: AdamW, eager |" in capsys.readouterr().out
+    assert f"| {PLAIN} |" in capsys.readouterr().out
 
 
 def test_clips_choose_among_the_same_candidates(tmp_path, capsys):
