@@ -230,6 +230,19 @@ def test_the_commands_index_and_search(run, folder, tmp_path, capsys):
     assert first == str(folder / "moved.png")
 
 
+def test_json_stands_alone_where_an_index_is_left_out(run, clip, folder, tmp_path, capsys):
+    index_command.main([str(folder), "--run", str(run.path), "--device", "cpu"])
+    outdated = ImageIndex(collection(str(folder / "deep")), "run", "other weights")
+    outdated.save(run.path / "index" / "outdated.safetensors")
+    capsys.readouterr()
+    given = ["red", "--run", str(run.path), "--device", "cpu", "--out", str(tmp_path)]
+    search_command.main([*given, "--json"])
+    (run.path / "index" / "outdated.safetensors").unlink()
+    told = capsys.readouterr()
+    assert json.loads(told.out)["query"] == "red"
+    assert f"dalle index {folder / 'deep'}" in told.err
+
+
 def test_an_index_of_other_weights_is_not_searched(folder, tmp_path):
     run = colour_run(tmp_path / "run")
     options = ["--run", str(run.path), "--device", "cpu"]

@@ -1,5 +1,6 @@
 """`dalle search`: the indexed pictures that are closest to a text, a picture, or both."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from dalle_mini_impl.cli.pictures import print_json, show
-from dalle_mini_impl.cli.sample import open_picture, write_json
+from dalle_mini_impl.cli.sample import check_device, open_picture, write_json
 from dalle_mini_impl.config import ConfigError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ConfigError('say what to look for: dalle search "a red heart", or --picture PICTURE')
     if arguments.top < 1:
         raise ConfigError(f"--top {arguments.top}: ask for one picture or more")
+    check_device(arguments.device)
     find(arguments)
 
 
@@ -124,5 +126,7 @@ def usable(folder: Path, clip: str, key: str, run: Path) -> "list[ImageIndex]":
         raise ConfigError(f"{folder}: indexed with other CLIP weights than {run} has: {commands}")
     for index in named:
         if index.key != key:
-            print(f"left out, indexed with other weights: dalle index {index.source.path}{again}")
+            # Standard output is for the answer alone, which may be JSON.
+            left = f"left out, indexed with other weights: dalle index {index.source.path}{again}"
+            print(left, file=sys.stderr)
     return current
