@@ -223,6 +223,12 @@ def test_the_command_says_it_in_tables_and_in_json(config, capsys):
     assert plan["stages"][1]["seconds"] is None
 
 
+def test_the_yaml_may_follow_an_option(config, capsys):
+    given = ["plan", "--json", "--no-measure", "--data.shapes.train-examples", "30", config]
+    assert main(given) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["pictures"]["train"] == 30
+
+
 def test_the_command_advises_for_a_smaller_machine(tmp_path, capsys):
     settings = tiny().model_dump(mode="json")
     settings["transformer"]["training"]["batch_size"] = 512

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dalle_mini_impl.cli.pictures import print_json
-from dalle_mini_impl.cli.train import before_options
+from dalle_mini_impl.cli.train import before_options, config_first
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment, explain
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
             print(__doc__)
             return
         raise ConfigError("CONFIG is missing: name a YAML, such as configs/shapes.yaml")
-    command = _parse(argv, config)
+    command = _parse(config_first(argv, config), config)
     if command.memory is not None and command.memory <= 0:
         raise ConfigError(f"--memory {command.memory:g}: give the GiB of a machine, above 0")
 

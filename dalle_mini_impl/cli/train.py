@@ -41,6 +41,8 @@ INPUTS = {
 }
 # Fields that change how fast or how visibly a stage trains, not what it learns.
 HARMLESS = {"workers", "max_unreadable", "checkpoint_minutes", "previews", "log_every", "compile"}
+# A VQGAN's discriminator is judged, and may back off, at each preview.
+BACK_OFF = "image_tokenizer.training.previews"
 EXTENDABLE = {"steps", "minutes"}
 
 
@@ -66,6 +68,7 @@ def main(argv: Sequence[str]) -> None:
     """Train as the arguments say."""
     launch_missing_processes()
     config, run_path = _config_and_run(argv)
+    argv = config_first(argv, config)
     if config is None and run_path is None:
         if {"-h", "--help"} & set(argv):
             print(__doc__)
@@ -94,6 +97,7 @@ def open_run(path: Path, experiment: Experiment, anew: str | None = None) -> Run
         return RunFolder.create(path, experiment)
     run = RunFolder.open(path)
     changed = sorted(_changes(run.experiment.model_dump(), experiment.model_dump()))
+    vqgan = experiment.image_tokenizer.type == "vqgan"
     outdated = []
     for stage, sections in INPUTS.items():
         state = _state(run, stage)
@@ -101,7 +105,8 @@ def open_run(path: Path, experiment: Experiment, anew: str | None = None) -> Run
         binding = [
             change
             for name, change in changed
-            if name.split(".")[0] in sections and name.split(".")[-1] not in accepted
+            if name.split(".")[0] in sections
+            and (name.split(".")[-1] not in accepted or (vqgan and name == BACK_OFF))
         ]
         if state and binding and anew in (stage, "all"):
             outdated.append(stage)
@@ -149,6 +154,11 @@ def _config_and_run(argv: Sequence[str]) -> tuple[str | None, str | None]:
         elif config is None and argument.endswith((".yaml", ".yml")):
             config = argument
     return config, run
+
+
+def config_first(argv: Sequence[str], config: str | None) -> list[str]:
+    """The arguments with CONFIG before all options, whose value it would else be taken for."""
+    return [*([config] if config else []), *(argument for argument in argv if argument != config)]
 
 
 def _parse(argv: Sequence[str], source: str, config: str | None, run: str | None) -> Command:
