@@ -33,7 +33,7 @@ class Result:
     image: Image.Image
     caption: str
     seed: int
-    """The picture's own seed: the same caption and seed paint it again, in any batch."""
+    """The picture's own seed: the same caption and seed paint it again, in fp32 in any batch."""
     clip_score: float | None
     """Cosine similarity of picture and caption in [-1, 1]; None where the run has no CLIP."""
     log_likelihood: float

@@ -119,6 +119,23 @@ def test_a_run_is_continued_without_naming_its_yaml(place):
     assert RunFolder.open("runs/other").experiment.clip.training.steps == 5
 
 
+@pytest.mark.parametrize(
+    ("options", "field", "value"),
+    [
+        (["--transformer.depth", "3"], "transformer.depth", 3),
+        (["--data.path", "pics"], "data.path", "pics"),
+        (["--data.held-out-captions", "red", "blue"], "data.held_out_captions", ("red", "blue")),
+    ],
+)
+def test_the_yaml_may_follow_an_option(place, options, field, value):
+    assert main(["train", *options, "tiny.yaml"]) == 0
+    found = place[0][0].experiment
+    for part in field.split("."):
+        found = getattr(found, part)
+    assert found == value
+    assert str(place[0][0].path) == "runs/tiny"
+
+
 def test_another_image_tokenizer_may_be_asked_for(place):
     Path("other.yaml").write_text(
         "image_tokenizer: {type: fsq, levels: [5, 5], training: {batch_size: 5}}\n"
@@ -212,6 +229,18 @@ def test_no_resume_lets_every_setting_change_and_removes_what_it_outdates(place)
     assert place[1][1:3] == (None, False)
 
 
+@pytest.mark.parametrize(("kind", "status"), [("fsq", 0), ("vqgan", 2)])
+def test_previews_may_change_where_nothing_is_learnt_from_them(place, capsys, kind, status):
+    options = ["tiny.yaml", "--image-tokenizer.type", kind]
+    main(["train", *options])
+    (place[0][0].checkpoints("image_tokenizer") / "state").touch()
+    (place[0][0].checkpoints("transformer") / "state").touch()
+    assert main(["train", *options, "--transformer.training.previews", "9"]) == 0
+    changed = ["--transformer.training.previews", "9", "--image-tokenizer.training.previews", "9"]
+    assert main(["train", *options, *changed]) == status
+    assert ("previews was 4, now 9" in capsys.readouterr().err) == (status == 2)
+
+
 def test_a_stage_that_was_begun_may_only_be_prolonged(place, capsys):
     main(["train", "tiny.yaml"])
     (place[0][0].checkpoints("transformer") / "state").touch()
@@ -256,6 +285,38 @@ def test_sample_refuses_what_it_cannot_do_in_one_line(
     message = capsys.readouterr().err
     assert complaint in message
     assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "classify whole.png --labels a b",
+        "rerank a whole.png",
+        "index .",
+        "search a",
+        "optimize a",
+        "evaluate",
+        "caption whole.png",
+    ],
+)
+def test_every_command_refuses_a_device_that_is_not_there(pictures, monkeypatch, capsys, command):
+    monkeypatch.chdir(pictures)
+    assert main([*command.split(), "--run", "run", "--device", "gpu"]) == 2
+    assert "--device gpu: not available here; use cpu" in capsys.readouterr().err
+
+
+def test_sample_paints_in_the_precision_asked_for(pictures, monkeypatch, tmp_path):
+    asked = []
+
+    def choose(wanted, _):
+        asked.append(wanted)
+        return "fp32"
+
+    monkeypatch.setattr("dalle_mini_impl.decoding.choose_precision", choose)
+    monkeypatch.chdir(pictures)
+    given = ["sample", "a red star", "--run", "run", "--device", "cpu", "--out", str(tmp_path)]
+    assert main([*given, "--precision", "bf16"]) == 0
+    assert set(asked) == {"bf16"}
 
 
 def test_sample_paints_what_it_can(pictures, monkeypatch, tmp_path):

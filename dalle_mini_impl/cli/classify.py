@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from dalle_mini_impl.cli.pictures import open_pictures, print_json, show
+from dalle_mini_impl.cli.sample import check_device
 from dalle_mini_impl.config import ConfigError
 
 TEMPLATE = "a picture of a {}"
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(ClassifyArguments, args=argv, prog="dalle classify")
     if arguments.top < 1:
         raise ConfigError(f"--top {arguments.top}: show one label or more")
+    check_device(arguments.device)
     images = open_pictures(arguments.pictures)
 
     from dalle_mini_impl.ranking import open_clip

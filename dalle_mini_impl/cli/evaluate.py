@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from dalle_mini_impl.cli.sample import check_device
 from dalle_mini_impl.config import ConfigError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse `argv` and evaluate."""
     arguments = tyro.cli(EvaluateArguments, args=argv, prog="dalle evaluate")
     check(arguments)
+    check_device(arguments.device)
     from dalle_mini_impl.run import RunFolder, newest
 
     run = RunFolder.open(arguments.run) if arguments.run else newest(weights="image_tokenizer")

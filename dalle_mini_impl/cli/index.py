@@ -7,6 +7,8 @@ from typing import Annotated
 
 import tyro
 
+from dalle_mini_impl.cli.sample import check_device
+
 
 @dataclass(frozen=True)
 class IndexArguments:
@@ -29,6 +31,7 @@ class IndexArguments:
 def main(argv: Sequence[str] | None = None) -> None:
     """Index as the arguments say."""
     arguments = tyro.cli(IndexArguments, args=argv, prog="dalle index")
+    check_device(arguments.device)
 
     from dalle_mini_impl.indexing import collection, index_path, refresh
     from dalle_mini_impl.ranking import open_clip

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import Field
 
+from dalle_mini_impl.cli.sample import check_device
 from dalle_mini_impl.config import Config, ConfigError
 from dalle_mini_impl.optimisation.code_prior import CodePriorConfig
 from dalle_mini_impl.optimisation.config import OptimisationConfig
@@ -100,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     default = REFINING if "--refine" in given else OptimizeArguments()
     arguments = tyro.cli(OptimizeArguments, args=given, prog="dalle optimize", default=default)
     check(arguments)
+    check_device(arguments.device)
 
     from dalle_mini_impl.cli.painting import paint
 

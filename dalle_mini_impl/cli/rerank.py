@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from dalle_mini_impl.cli.pictures import open_pictures, print_json, show
+from dalle_mini_impl.cli.sample import check_device
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class RerankArguments:
 def main(argv: Sequence[str] | None = None) -> None:
     """Rank as the arguments say."""
     arguments = tyro.cli(RerankArguments, args=argv, prog="dalle rerank")
+    check_device(arguments.device)
     images = open_pictures(arguments.pictures)
 
     from dalle_mini_impl.images import contact_sheet, fit, save_png

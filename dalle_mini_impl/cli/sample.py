@@ -40,8 +40,10 @@ class SampleArguments:
     """Which score orders the candidates."""
     batch_size: int | None = None
     """Candidates decoded at a time, to bound memory."""
+    precision: Literal["auto", "fp32", "bf16"] | None = None
+    """In fp32 a seed gives the same picture in batches of any size; bf16 may round otherwise."""
     seed: int = 0
-    """Seed of the first candidate; candidate i has seed + i, and that alone decides it."""
+    """Seed of the first candidate; candidate i has seed + i, which decides it up to rounding."""
     out: Path = Path("outputs")
     """Folder for the pictures, sheet.png and samples.json."""
     complete: Path | None = None
@@ -64,7 +66,7 @@ class SampleArguments:
 
 SETTINGS = (
     "num_images", "candidates", "guidance", "temperature", "top_k", "top_p", "rank_by",
-    "batch_size",
+    "batch_size", "precision",
 )  # fmt: skip
 
 
