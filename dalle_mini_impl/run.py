@@ -5,6 +5,8 @@
     NAME.safetensors             weights of image_tokenizer, dalle and clip (the averaged ones);
                                  perceptual, where a VQGAN's loss needed a network of its own
     metrics.jsonl  previews/  report.html
+    evaluation/  index/          figures of `dalle evaluate`; what `dalle index` embedded
+    tensorboard/                 the metrics once more, where asked for
     checkpoints/STAGE/           state to resume from; sampling never reads it
     cache/                       decoded pictures and codes; may be deleted
 
