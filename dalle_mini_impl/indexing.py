@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dalle_mini_impl.data.detect import detect
+from dalle_mini_impl.data.detect import DataError, detect
 from dalle_mini_impl.data.shapes import Split
 from dalle_mini_impl.data.sources import DRAWN, DataConfig, Drawing, Example, open_source
 from dalle_mini_impl.images import fit
@@ -50,13 +50,33 @@ def collection(path: str, trained_on: DataConfig | None = None) -> DataConfig:
     """All pictures behind a path, without splits.
 
     trained_on: a run's data section, whose columns and settings hold where it is the same path.
+    Of other tables whose captions cannot be told, the pictures alone are taken.
     """
-    same = trained_on is not None and path == trained_on.path
-    config = trained_on if trained_on is not None and same else DataConfig(path=path)
+    where = _resolved(path)
+    whole = {
+        "path": where,
+        "held_out": 0.0,
+        "held_out_captions": (),
+        "held_out_path": None,
+        "limit": None,
+    }
+    if trained_on is not None and where == _resolved(trained_on.path):
+        return trained_on.model_copy(update=whole)
+    config = DataConfig(path=path).model_copy(update=whole)
+    if where in DRAWN or detect(where).kind == "pictures":
+        return config
+    try:
+        open_source(config, "train")
+    except DataError:
+        # What is wrong with anything but the captions is said when the pictures are read.
+        return config.model_copy(update={"caption_column": ""})
+    return config
+
+
+def _resolved(path: str) -> str:
+    """One spelling for each local path; other names stay as they are."""
     local = Path(path).expanduser()
-    where = str(local.resolve()) if local.exists() else path
-    whole = {"path": where, "held_out": 0.0, "held_out_captions": (), "held_out_path": None}
-    return config.model_copy(update=whole)
+    return str(local.resolve()) if path not in DRAWN and local.exists() else path
 
 
 def pictures_of(source: DataConfig) -> Iterator[Picture]:

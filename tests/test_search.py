@@ -2,7 +2,10 @@
 
 import json
 import os
+import tarfile
+from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from PIL import Image
@@ -11,7 +14,8 @@ from dalle_mini_impl import indexing, search
 from dalle_mini_impl.cli import index as index_command
 from dalle_mini_impl.cli import search as search_command
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.indexing import collection, open_named, refresh
+from dalle_mini_impl.data.sources import DataConfig
+from dalle_mini_impl.indexing import collection, open_named, pictures_of, refresh
 from dalle_mini_impl.ranking import RunClip
 from dalle_mini_impl.search import ImageIndex, nearest, search_all
 from tests.colour_run import COLOURS, colour_run, patch
@@ -157,8 +161,6 @@ def test_drawn_and_embedded_collections_are_indexed(run, clip, tmp_path):
     assert hit.score > 0.99
     assert len(opened.captions) > 1
 
-    import datasets
-
     table = {
         "image": [patch(name) for name in COLOURS],
         "text": list(COLOURS),
@@ -171,6 +173,40 @@ def test_drawn_and_embedded_collections_are_indexed(run, clip, tmp_path):
     assert changes.added == 4
     assert len(open_named(index.source, index.names)) == 4
     assert refresh(index, clip)[1].kept == 4
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_tables_without_captions_are_indexed(clip, tmp_path, kind):
+    files = {}
+    for name in COLOURS:
+        patch(name).save(tmp_path / f"{name}.png")
+        files[name] = (tmp_path / f"{name}.png").read_bytes()
+    path = tmp_path / f"pictures.{kind}"
+    if kind == "parquet":
+        table = {"image": [{"bytes": data, "path": None} for data in files.values()]}
+        rows = datasets.Dataset.from_dict(table).cast_column("image", datasets.Image())
+        rows.to_parquet(str(path))
+    else:
+        with tarfile.open(path, "w") as archive:
+            for name in files:
+                archive.add(tmp_path / f"{name}.png", f"{name}.png")
+    index, changes = refresh(empty(path, clip), clip)
+    assert changes.added == 4
+    opened = open_named(index.source, index.names)
+    assert {picture.captions for picture in opened.values()} == {()}
+
+
+def test_a_path_of_the_run_keeps_its_columns_and_no_limit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in COLOURS:
+        patch(name).save(f"{name}.png")
+    rows = [f"{name}.png,{name},{name}" for name in COLOURS]
+    Path("rows.csv").write_text("\n".join(["path,caption,said", *rows]))
+    trained_on = DataConfig(path="rows.csv", caption_column="said", limit=2, held_out=0.5)
+    for spelling in ("rows.csv", "./rows.csv", str(tmp_path / "rows.csv")):
+        source = collection(spelling, trained_on)
+        assert (source.caption_column, source.limit) == ("said", None)
+        assert len(list(pictures_of(source))) == 4
 
 
 def test_pictures_without_a_file_are_shown_by_their_captions(run, tmp_path, capsys):
