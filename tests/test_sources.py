@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -471,6 +472,26 @@ def test_a_picture_with_a_row_for_each_caption_stays_on_one_side(tmp_path, strea
     assert train
     assert validation
     assert not train & validation
+
+
+def test_a_split_by_content_is_told_from_one_by_keys(tmp_path):
+    """A store that was split by row keys must not be taken for one split by content."""
+
+    def differs(path: object, **settings) -> bool:
+        source = open_source(DataConfig(path=str(path), **settings), "train")
+        now = source.fingerprint()
+        source.parts = [replace(part, inside=False) for part in source.parts]
+        return source.fingerprint() != now
+
+    inside = parquet(tmp_path / "inside.parquet")
+    assert differs(inside)
+    assert differs(parquet(tmp_path / "untyped.parquet", typed=False), stream=True)
+    assert not differs(inside, held_out_path=str(parquet(tmp_path / "other.parquet", COLORS[:2])))
+    assert not differs(shard(tmp_path / "shard.tar"), caption_column="txt")
+    files = [file.name for file in pictures(tmp_path)]
+    table = datasets.Dataset.from_dict({"path": files, "caption": list(COLORS)})
+    table.to_parquet(tmp_path / "paths.parquet")
+    assert not differs(tmp_path / "paths.parquet")
 
 
 def both(path: Path, elsewhere: Path, **settings) -> tuple[set[str], set[str]]:

@@ -24,6 +24,8 @@ class Part:
     base: Path | None
     length: int | None
     """Number of rows; none where it is streamed."""
+    inside: bool = False
+    """Whether rows hold pictures rather than their paths."""
 
 
 def open_files(config: DataConfig, found: Collection, path: str) -> list[Part]:
@@ -131,7 +133,8 @@ def _part(config: DataConfig, data: Any, path: str, base: Path | None, lines: bo
         raise DataError(
             f"{where}: column {columns.image} holds no pictures or paths: {cause(error)}"
         ) from error
-    return Part(data, columns, base, None if config.stream else len(data))
+    paths = getattr(features.get(columns.image), "dtype", "") in ("string", "large_string")
+    return Part(data, columns, base, None if config.stream else len(data), inside=not paths)
 
 
 def rows_of(data: Any, path: str) -> Iterator[dict[str, Any]]:

@@ -81,9 +81,14 @@ class TableSource(Source):
 
     def _identity(self, example: Example) -> str:
         """What names the picture: a table with pictures inside may have a row for each caption."""
-        if isinstance(example.image, bytes) and self.collection.kind != "webdataset":
+        if isinstance(example.image, bytes) and self._content_decides:
             return _digest(example.image).hex()
         return example.key
+
+    @property
+    def _content_decides(self) -> bool:
+        """Whether the split goes by the pictures' bytes; WebDataset's keys name pictures."""
+        return self.collection.kind != "webdataset" and any(part.inside for part in self.parts)
 
     def _matches(self, example: Example) -> bool:
         return any(m.search(text) for m in self.matchers for text in example.captions)
@@ -139,6 +144,8 @@ class TableSource(Source):
         root = real(str(self.collection.root)) if self.collection.root else None
         excluded = sorted(os.path.relpath(file, root) if root else file for file in self.excluded)
         digest = hashlib.sha256(repr((self.by_hash, excluded)).encode("utf-8", "surrogatepass"))
+        if self.by_hash and self._content_decides:
+            digest.update(b"split by content")  # stores of a split by row keys would overlap
         files = list(self.collection.files)
         for part in self.parts:
             own = getattr(part.data, "_fingerprint", "") if self.collection.root is None else ""
