@@ -123,6 +123,13 @@ def test_what_was_written_can_be_painted(run, capsys, tmp_path):
         (["sample", "--continue-text", "a", "--num", "0"], "--num 0: write at least one"),
         (["sample", "--continue-text", "a " * 40], "more tokens than the 24"),
         (["caption", "PICTURE", "--draw", "0"], "--draw 0: draw at least one"),
+        (["caption", "PICTURE", "--top", "-1"], "--top -1: show one caption or more, or 0"),
+        (["caption", "PICTURE", "--captions", "a", "--draw", "9"], "--draw is for candidates"),
+        (["caption", "PICTURE", "--captions", "a", "--begin", "a"], "give it, or --captions"),
+        (
+            ["caption", "PICTURE", "--captions", "a", "--source", "training"],
+            "--source is for candidates",
+        ),
         (["caption", "PICTURE", "--source", "training"], "training captions are not in"),
         (["caption", "PICTURE", "--begin", "a " * 40], "--begin: the prompt"),
     ],
@@ -173,3 +180,20 @@ def test_of_training_captions_those_are_judged_that_clip_finds_closest(run, mode
     (answer,) = json.loads(capsys.readouterr().out)["pictures"]
     expected = {known[row] for row in cosines.topk(3).indices.tolist()}
     assert {caption["caption"] for caption in answer["captions"]} == expected
+
+
+def test_training_captions_are_embedded_once_for_all_pictures(run, picture, capsys, monkeypatch):
+    prepare(run.experiment.data, "train", run.cache / "pictures", lambda _: None)
+    embedded = []
+    original = RunClip.encode_texts
+
+    def counting(self, texts):
+        embedded.append(len(texts))
+        return original(self, texts)
+
+    monkeypatch.setattr(RunClip, "encode_texts", counting)
+    Image.new("RGB", (40, 40), "red").save(picture.with_name("red.png"))
+    command = ["caption", str(picture.parent), "--run", str(run.path), "--json", "--draw", "3"]
+    assert main([*command, "--source", "training"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["pictures"]) == 2
+    assert len(embedded) == 1

@@ -55,8 +55,7 @@ class CaptionArguments:
 def main(argv: Sequence[str] | None = None) -> None:
     """Order as the arguments say."""
     arguments = tyro.cli(CaptionArguments, args=argv, prog="dalle caption")
-    if arguments.draw < 1:
-        raise ConfigError(f"--draw {arguments.draw}: draw at least one candidate")
+    check(arguments)
     images = open_pictures(arguments.pictures)
 
     from dalle_mini_impl.cli.sample import check_device
@@ -72,9 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"with `python train.py --run {run.path} --stage clip`"
         )
     captions = arguments.captions or candidates(arguments, run, model)
+    choose = None if arguments.captions else Closest(captions, arguments.draw, model)
     answers = []
     for name, image in images.items():
-        chosen = captions if arguments.captions else closest(captions, image, arguments.draw, model)
+        chosen = captions if choose is None else choose(image)
         ranked = model.rank_captions(image, chosen, arguments.rank_by)
         shown = ranked[: arguments.top or None]
         answers.append({"picture": name, "captions": [asdict(caption) for caption in shown]})
@@ -82,6 +82,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             show([_row(asdict(caption)) for caption in shown], name)
     if arguments.json:
         print_json({"run": str(run.path), "pictures": answers})
+
+
+def check(arguments: CaptionArguments) -> None:
+    """Refuse impossible options and those that do not go together, before anything is loaded."""
+    if arguments.draw < 1:
+        raise ConfigError(f"--draw {arguments.draw}: draw at least one candidate")
+    if arguments.top < 0:
+        raise ConfigError(f"--top {arguments.top}: show one caption or more, or 0 for all")
+    for option in ("source", "begin", "draw"):
+        unused = getattr(arguments, option) != getattr(CaptionArguments, option)
+        if arguments.captions and unused:
+            raise ConfigError(f"--{option} is for candidates: give it, or --captions")
 
 
 def candidates(
@@ -112,17 +124,25 @@ def candidates(
     return tuple(fitting[:POOL])
 
 
-def closest(
-    captions: tuple[str, ...], image: Image.Image, count: int, model: "TextToImage"
-) -> tuple[str, ...]:
+class Closest:
     """`count` of the captions: those CLIP finds closest, or the first where there is no CLIP."""
-    if model.clip is None or len(captions) <= count:
-        return captions[:count]
-    from dalle_mini_impl.ranking import RunClip
 
-    clip = RunClip(model.clip, model.captions, device=model.device)
-    cosines = clip.encode_texts(captions) @ clip.encode_images([image])[0]
-    return tuple(captions[row] for row in cosines.topk(count).indices.tolist())
+    def __init__(self, captions: tuple[str, ...], count: int, model: "TextToImage"):
+        from dalle_mini_impl.ranking import RunClip
+
+        self.captions, self.count = captions, count
+        self.clip = None
+        if model.clip is not None and len(captions) > count:
+            self.clip = RunClip(model.clip, model.captions, device=model.device)
+            # Once for all pictures: there may be thousands of captions.
+            self.vectors = self.clip.encode_texts(captions)
+
+    def __call__(self, image: Image.Image) -> tuple[str, ...]:
+        """The captions for one picture."""
+        if self.clip is None:
+            return self.captions[: self.count]
+        cosines = self.vectors @ self.clip.encode_images([image])[0]
+        return tuple(self.captions[row] for row in cosines.topk(self.count).indices.tolist())
 
 
 def _row(caption: dict[str, object]) -> dict[str, object]:
