@@ -166,18 +166,25 @@ def retrieve(arguments: Retrieve) -> list[Part]:
     wrong = [dict(zip(found, captions, strict=True)) for found, captions in made]
     vectors = [clip.encode_texts([own[row] for row in rows]) for own in wrong]
     parts.append(measure_hard_negatives(images[rows], texts[rows], vectors[0]))
-    return [*parts, among_wrong(images[rows], texts[rows], vectors)]
+    distinct = [len({own[row] for own in wrong}) for row in rows]
+    return [*parts, among_wrong(images[rows], texts[rows], vectors, distinct)]
 
 
-def among_wrong(images: Tensor, texts: Tensor, wrong: Sequence[Tensor]) -> Part:
-    """How often the true caption is first among all the wrong ones of its picture."""
+def among_wrong(
+    images: Tensor, texts: Tensor, wrong: Sequence[Tensor], distinct: Sequence[int]
+) -> Part:
+    """How often the true caption is first among all the wrong ones of its picture.
+
+    distinct: how many different wrong captions each picture has; they are drawn independently.
+    """
     best = torch.stack([(images * own).sum(1) for own in wrong]).amax(0)
     hits, n = int(((images * texts).sum(1) > best).sum()), len(images)
     low, high = interval(hits, n)
-    figures = {"pictures": n, "wrong": len(wrong), "accuracy": hits / n, "low": low, "high": high}
-    chance = share(1 / (1 + len(wrong)))
-    rows = [[f"{n:,}", str(len(wrong)), share(hits / n, (low, high)), chance]]
-    columns = ["pictures", "wrong captions each", "true one first", "by chance"]
+    each, chance = float(np.mean(distinct)), float(np.mean([1 / (1 + own) for own in distinct]))
+    figures = {"pictures": n, "wrong": each, "accuracy": hits / n, "low": low, "high": high}
+    figures["by_chance"] = chance
+    rows = [[f"{n:,}", f"{each:.1f}", share(hits / n, (low, high)), share(chance)]]
+    columns = ["pictures", "different wrong captions each", "true one first", "by chance"]
     return Part("CLIP: the caption among wrong ones", figures, [Table("", columns, rows)])
 
 

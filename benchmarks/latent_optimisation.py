@@ -35,6 +35,7 @@ from dalle_mini_impl.ranking import JointEncoder, RunClip
 from dalle_mini_impl.run import RunFolder
 
 SHOWN = 8
+POOLED = "all attributes"
 
 
 @dataclass(frozen=True)
@@ -128,16 +129,20 @@ def claims_held(pixels: Float[Tensor, "b 3 h w"], prompts: Sequence[Prompt]) -> 
 
 
 def shares(truths: Sequence[dict[str, bool]]) -> dict[str, Any]:
-    """Successes, trials, share and Wilson's 95 % interval by kind, of all claims, of pictures."""
+    """Successes, trials and share by kind, of all claims and of whole pictures.
+
+    With Wilson's 95 % interval where each picture is one trial: several claims of one picture stand
+    or fall together, so an interval of all claims would be too narrow.
+    """
     held = {kind: [truth[kind] for truth in truths if kind in truth] for kind in KINDS}
-    held["all attributes"] = [value for truth in truths for value in truth.values()]
+    held[POOLED] = [value for truth in truths for value in truth.values()]
     held["whole pictures"] = [all(truth.values()) for truth in truths]
     return {
         name: {
             "right": sum(values),
             "of": len(values),
             "share": sum(values) / len(values),
-            "interval": interval(sum(values), len(values)),
+            **({} if name == POOLED else {"interval": interval(sum(values), len(values))}),
         }
         for name, values in held.items()
         if values
@@ -169,15 +174,18 @@ def table(result: dict[str, Any]) -> str:
     """Markdown of all measured pictures: one line for each score."""
     names = list(result)
     lines = ["| |" + "|".join(f" {name} " for name in names) + "|", "|---|" + "---|" * len(names)]
-    for kind in ("all attributes", *KINDS, "whole pictures"):
+    for kind in (POOLED, *KINDS, "whole pictures"):
         cells = []
         for name in names:
             cell = result[name]["rule"].get(kind)
-            low, high = cell["interval"] if cell else (0, 1)
-            cells.append(f"{cell['share']:.0%} ({low:.0%} to {high:.0%})" if cell else "")
+            text = f"{cell['share']:.0%}" if cell else ""
+            if cell and "interval" in cell:
+                low, high = cell["interval"]
+                text += f" ({low:.0%} to {high:.0%})"
+            cells.append(text)
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
-    chance = [result[name]["by_chance"]["all attributes"]["share"] for name in names]
-    lines.append("| all attributes, next prompt | " + " | ".join(f"{c:.0%}" for c in chance) + " |")
+    chance = [result[name]["by_chance"][POOLED]["share"] for name in names]
+    lines.append(f"| {POOLED}, next prompt | " + " | ".join(f"{c:.0%}" for c in chance) + " |")
     for name in ("own_clip", "independent_clip"):
         cells = [f"{result[n][name]['mean']:.3f} ± {result[n][name]['error']:.3f}" for n in names]
         lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")

@@ -73,9 +73,10 @@ def test_probe_learns_what_vectors_tell_and_nothing_else():
 def test_the_caption_must_beat_every_wrong_one():
     images = torch.eye(4)
     wrong = [torch.zeros(4, 4), 2 * torch.eye(4)[[0, 0, 0, 0]]]
-    part = among_wrong(images, torch.eye(4), wrong)
+    part = among_wrong(images, torch.eye(4), wrong, [1, 2, 2, 2])
     assert part.figures["accuracy"] == 0.75  # the second set wins for the first picture alone
-    assert part.figures["wrong"] == 2
+    assert part.figures["wrong"] == 1.75
+    assert part.figures["by_chance"] == pytest.approx((1 / 2 + 3 * 1 / 3) / 4)
 
 
 def test_classes_are_named_from_the_captions_of_a_run(tmp_path):

@@ -8,8 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.latent_optimisation import shares, table
 from dalle_mini_impl.cli import optimize as command
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.evaluation.prompts import interval
 from dalle_mini_impl.models.code_head import split_code
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.models.image_tokenizer import (
@@ -614,3 +616,15 @@ def test_without_a_transformer_the_prior_is_left_out(run, tmp_path, capsys):
 def test_impossible_wishes_are_refused(options, complaint):
     with pytest.raises(ConfigError, match=complaint):
         command.main(options)
+
+
+def test_only_independent_trials_have_an_interval():
+    found = shares([{"object": True, "color": False}, {"object": True}])
+    assert found["all attributes"] == {"right": 2, "of": 3, "share": 2 / 3}
+    assert found["whole pictures"]["share"] == 0.5
+    assert found["object"]["interval"] == interval(2, 2)
+    scores = {"mean": 0.5, "error": 0.1}
+    clips = {"own_clip": scores, "independent_clip": scores}
+    lines = table({"random": {"rule": found, "by_chance": found, **clips}}).splitlines()
+    assert "| all attributes | 67% |" in lines
+    assert "| object | 100% (34% to 100%) |" in lines
