@@ -56,6 +56,11 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Products in fp32 within a step's autocast: of logits, and where the nearest is chosen."""
+    return torch.autocast(device.type, enabled=False)
+
+
 def allow_tf32(device: torch.device) -> None:
     """Let fp32 matrix products and convolutions on a GPU use TF32."""
     if device.type == "cuda":

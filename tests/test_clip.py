@@ -135,3 +135,23 @@ def test_a_share_of_the_pictures_is_shown_as_decoded():
     objective = ClipObjective(model, model.config, autoencode=torch.zeros_like)
     shown = objective.shown(torch.ones(8, 3, SIZE, SIZE))
     assert shown.flatten(1).amax(1).tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("loss", ["infonce", "siglip"])
+def test_logits_are_fp32_under_autocast(loss, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    images, texts, wrong = torch.nn.functional.normalize(
+        torch.randn(3, 4, 16, generator=generator), dim=-1
+    )
+    model = build(loss=loss)
+    monkeypatch.setattr(model, "encode_image", lambda pictures: images)
+    monkeypatch.setattr(model, "encode_text", lambda ids: wrong if ids[0, 0] == 9 else texts)
+    captions = torch.arange(1, 5)[:, None].expand(4, 8).clone()
+    batch = PictureBatch(torch.zeros(4, 3, 32, 32), captions, torch.full((4, 1, 8), 9))
+    objective = ClipObjective(model, model.config)
+    whole = objective.losses(model, batch, 0.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        lowered = objective.losses(model, batch, 0.0)
+    assert whole["hard"] > 0
+    for name, value in whole.items():
+        assert torch.equal(value, lowered[name]), name

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from dalle_mini_impl.models.quantizers import nearest_rows
 from dalle_mini_impl.models.vector_quantizer import (
     EmaVectorQuantizer,
     VectorQuantizer,
+    assign,
     draw,
     kmeans,
     rotate,
@@ -123,3 +125,16 @@ def test_few_points_are_drawn_again():
     points = torch.arange(6.0).reshape(3, 2)
     assert draw(points, 7).shape == (7, 2)
     assert len({tuple(row.tolist()) for row in draw(points, 3)}) == 3
+
+
+def test_the_nearest_row_is_found_in_fp32_under_autocast():
+    """In bf16 rows this near to each other tie, and the first would be taken."""
+    generator = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(4096, 8, generator=generator), dim=1)
+    latents = rows.T[None, :, :, None] + 1e-3
+    points = latents[0, :, :, 0].T
+    with torch.autocast("cpu", torch.bfloat16):
+        codes = nearest_rows(latents, rows)
+        counts, _ = assign(points, rows)
+    assert torch.equal(codes, nearest_rows(latents, rows))
+    assert torch.equal(counts, assign(points, rows)[0])

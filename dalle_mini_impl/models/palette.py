@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle_mini_impl.config import Config
+from dalle_mini_impl.precision import full_precision
 from dalle_mini_impl.settings import TrainingConfig
 
 
@@ -100,7 +101,8 @@ class PaletteEncoder(nn.Module):
         mixed = patches
         if self.training:
             mixing = F.normalize(torch.randn(*patches.shape[:3], 3, 3, device=images.device), dim=4)
-            mixed = mixing @ patches
+            with full_precision(images.device):
+                mixed = mixing @ patches
         # Without its mean and contrast little is left of a patch's colours but their direction.
         mixed = mixed - mixed.mean(dim=4, keepdim=True)
         contrast = mixed.square().mean(dim=(3, 4), keepdim=True).add(1e-3).sqrt()
@@ -127,5 +129,6 @@ class PaletteDecoder(nn.Module):
             self.shares(pattern).float(), "b h w (k p) -> b h w k p", k=self.colors
         ).softmax(dim=3)
         colors = torch.stack([self.color(color).float().tanh() for color in palette], dim=4)
-        patches = colors @ shares
+        with full_precision(latents.device):
+            patches = colors @ shares
         return rearrange(patches, "b h w c (p q) -> b c (h p) (w q)", p=self.side, q=self.side)

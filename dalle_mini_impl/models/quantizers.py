@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dalle_mini_impl.precision import full_precision
+
 
 class Quantized(NamedTuple):
     """What a quantizer gives while training: latents for the decoder and the hard codes."""
@@ -211,7 +213,7 @@ def nearest_rows(
     latents: Float[Tensor, "b d h w"], rows: Float[Tensor, "k d"]
 ) -> Int[Tensor, "b h w"]:
     """Index of the row with the smallest Euclidean distance to each latent."""
-    with torch.no_grad():
+    with torch.no_grad(), full_precision(latents.device):
         points = latents.movedim(1, -1)
         # |p|² is the same for every row.
         distances = rows.square().sum(dim=1) - 2 * points @ rows.T

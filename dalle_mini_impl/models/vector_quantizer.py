@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle_mini_impl.models.quantizers import Quantized, nearest_rows, straight_through
+from dalle_mini_impl.precision import full_precision
 
 Gradients = Literal["straight-through", "rotation"]
 Initialization = Literal["kmeans", "data", "random"]
@@ -178,7 +179,8 @@ def assign(
     points: Float[Tensor, "n d"], rows: Float[Tensor, "k d"]
 ) -> tuple[Float[Tensor, "k"], Float[Tensor, "k d"]]:
     """How many points chose each row and their sums, over all processes."""
-    chosen = (points @ rows.T).argmax(dim=1)
+    with full_precision(points.device):
+        chosen = (points @ rows.T).argmax(dim=1)
     counts = torch.bincount(chosen, minlength=len(rows)).to(points.dtype)
     sums = torch.zeros_like(rows).index_add_(0, chosen, points)
     if dist.is_available() and dist.is_initialized():

@@ -12,6 +12,7 @@ from torch.distributed.nn.functional import all_gather
 
 from dalle_mini_impl.data.batches import PictureBatch
 from dalle_mini_impl.models.clip import Clip, ClipConfig
+from dalle_mini_impl.precision import full_precision
 
 
 def gathered(x: Tensor) -> Tensor:
@@ -77,6 +78,23 @@ class ClipObjective:
         """`loss`, `contrastive`, `hard`, and `accuracy` (own caption first in the batch)."""
         images = model.encode_image(self.shown(batch.images))
         texts = model.encode_text(batch.captions)
+        wrong = None
+        if batch.negatives is not None:
+            wrong = model.encode_text(rearrange(batch.negatives, "b m t -> (b m) t"))
+            wrong = rearrange(wrong, "(b m) e -> b m e", b=len(images))
+        # In bf16, logits of up to 100 would stand half a nat apart.
+        with full_precision(images.device):
+            return self.compared(model, batch, images, texts, wrong)
+
+    def compared(
+        self,
+        model: Clip,
+        batch: PictureBatch,
+        images: Float[Tensor, "b e"],
+        texts: Float[Tensor, "b e"],
+        wrong: Float[Tensor, "b m e"] | None,
+    ) -> dict[str, Tensor]:
+        """The losses of pictures, their captions and the wrong ones, as unit vectors."""
         scale = model.logit_scale
         all_images, all_texts = gathered(images), gathered(texts)
         same = equal_captions(batch.captions, gathered(batch.captions))
@@ -95,9 +113,7 @@ class ClipObjective:
             "contrastive": contrastive.detach(),
             "accuracy": (to_text.argmax(1) == own).float().mean(),
         }
-        if batch.negatives is not None:
-            wrong = model.encode_text(rearrange(batch.negatives, "b m t -> (b m) t"))
-            wrong = rearrange(wrong, "(b m) e -> b m e", b=len(images))
+        if wrong is not None and batch.negatives is not None:
             similarity = scale * torch.einsum("b e, b m e -> b m", images, wrong)
             real = (batch.negatives != 0).any(dim=-1)
             hard = own_first(scale * (images * texts).sum(1), similarity, real)
