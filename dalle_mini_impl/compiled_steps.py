@@ -79,7 +79,8 @@ class CompiledSteps:
             raise RuntimeError("no C++ compiler (g++) was found")
         with torch._dynamo.config.patch(recompile_limit=KINDS):
             if places.device.type == "cuda":
-                yield from graphed_steps(step, buffers, places, reaches)
+                with torch.cuda.device(places.device):
+                    yield from graphed_steps(step, buffers, places, reaches)
                 return
             step(buffers, open_window(places, reaches[0]))
             yield
@@ -90,7 +91,10 @@ class CompiledSteps:
 
 
 def graphed_steps(step: Step, buffers: Any, places: Tensor, reaches: range) -> Iterator[None]:
-    """Steps on a GPU: a few windows, each recorded as a CUDA graph and replayed."""
+    """Steps on a GPU: a few windows, each recorded as a CUDA graph and replayed.
+
+    That GPU must be the current one (`torch.cuda.device`): streams and graphs are its own.
+    """
     graph, window, recorded = None, places, 0
     side, main = torch.cuda.Stream(), torch.cuda.current_stream()
     for reach in reaches:

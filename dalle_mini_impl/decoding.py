@@ -78,19 +78,19 @@ class CodeSampler:
     ) -> Int[Tensor, "b n"]:
         """Codes of b / c pictures for each of c captions, grouped by caption.
 
-        seeds: one for each picture; a picture depends on its caption and seed, not on its
+        seeds: one for each picture; in fp32 a picture depends on its caption and seed, not on its
         neighbours. given: codes that every picture keeps (completion, inpainting), -1 where free.
         Raises ValueError where the captions do not divide the pictures.
         """
         pictures = len(seeds)
         if pictures == 0 or pictures % len(captions):
             raise ValueError(f"{pictures} seeds for {len(captions)} captions: give each as many")
-        model, steps = self.engine(choose_precision(config.precision, captions.device))
         rows = padded_rows(pictures)
         kind = (rows, config.guidance != 1, config.temperature == 0, config.top_k, config.top_p < 1)
-        compiled = steps.pays(kind, config.compile)
         started = time.perf_counter()
         with torch.inference_mode(False), torch.no_grad():
+            model, steps = self.engine(choose_precision(config.precision, captions.device))
+            compiled = steps.pays(kind, config.compile)
             padding = rows - pictures if compiled else 0
             streams, hidden = begin(model, captions, seeds, config, given, padding)
             draw_next(model, streams, hidden, streams.position)
@@ -102,7 +102,7 @@ class CodeSampler:
         return codes
 
     def engine(self, precision: Precision) -> Engine:
-        """The model in that precision, as its weights are now, with its steps."""
+        """The model in that precision, as its weights are now, with its steps; under no_grad."""
         if precision == "fp32":
             return self.full
         weights = list(self.model.parameters())
@@ -111,9 +111,8 @@ class CodeSampler:
             self.lowered = Engine.of(copy.deepcopy(self.model))
             lower_products(self.lowered.model)
         elif now != self.copied:
-            with torch.no_grad():
-                for own, weight in zip(self.lowered.model.parameters(), weights, strict=True):
-                    own.copy_(weight)
+            for own, weight in zip(self.lowered.model.parameters(), weights, strict=True):
+                own.copy_(weight)
         self.copied = now
         return self.lowered
 

@@ -29,18 +29,18 @@ class SamplingConfig(Config):
     guidance_until: float = Field(1.0, ge=0, le=1)
     """Share of a picture's codes, from the first, that guidance acts on."""
     temperature: float = Field(1.0, ge=0)
-    """Divides the logits; 0 always takes the likeliest code."""
+    """Divides the logits; 0 always takes the likeliest code (of several factors, each in turn)."""
     top_k: int = Field(0, ge=0)
-    """Draw from the k likeliest codes only; 0 keeps all."""
+    """Draw from the k likeliest codes only (of several factors, of each); 0 keeps all."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """Draw from the likeliest codes that together reach this probability."""
+    """Draw from the likeliest codes (factors) that together reach this probability."""
     rank_by: Literal["clip", "likelihood", "ratio", "both", "none"] = "clip"
     """Order of the candidates: by CLIP, ln p(codes | caption), its ratio to the null caption's, or
     both of the first two, each standardised over the candidates."""
     batch_size: int = Field(64, gt=0)
     """Candidates decoded at a time, to bound memory."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the decoding step; auto does once that pays. The same codes come faster."""
+    """Compile the decoding step; auto does once that pays. In fp32 the same codes come faster."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the blocks' products: auto is bf16 where the hardware multiplies it. In fp32 a seed gives
     the same picture in batches of any size; in bf16 rounding may now and then draw another code."""

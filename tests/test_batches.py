@@ -96,6 +96,13 @@ def test_bpe_dropout_encodes_each_draw():
     assert letters.encoded[1] == (["b", "a", "b"], True)
 
 
+def test_equal_captions_have_one_number():
+    table = CaptionTable([("a", "b"), ("b",), ("c",)], Letters())
+    numbers = table.texts(np.array([0, 0, 1, 2]), np.array([0, 1, 0, 0]))
+    assert numbers[1] == numbers[2]
+    assert len(set(numbers.tolist())) == 3
+
+
 def test_plain_picture_batches_are_the_stored_pictures():
     batches = picture_batches(Settings())
     batch = batches(4)

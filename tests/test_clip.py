@@ -89,6 +89,17 @@ def test_pictures_of_one_label_are_not_negatives():
     assert float(objective.losses(model, apart, 0.0)["loss"]) > 0
 
 
+def test_a_caption_cut_differently_by_bpe_dropout_is_no_negative():
+    model = build()
+    objective = ClipObjective(model, model.config)
+    batch = colored_batch(0, rows=2)
+    captions = torch.tensor([[1, 2, 0, 0, 0, 0], [3, 4, 2, 0, 0, 0]])
+    alike = PictureBatch(batch.images, captions, texts=torch.tensor([7, 7]))
+    assert float(objective.losses(model, alike, 0.0)["loss"]) == 0
+    apart = PictureBatch(batch.images, captions, texts=torch.tensor([7, 8]))
+    assert float(objective.losses(model, apart, 0.0)["loss"]) > 0
+
+
 def test_siglip_wants_equal_captions_up_and_others_down():
     same = torch.eye(3, dtype=torch.bool)
     good = torch.where(same, 10.0, -10.0)

@@ -30,6 +30,8 @@ class PictureBatch:
     """Captions that are wrong by one attribute; the null caption where none can be made."""
     groups: Int[Tensor, "b"] | None = None
     """Equal for pictures that have the same captions to draw from, such as those of one label."""
+    texts: Int[Tensor, "b"] | None = None
+    """Equal for equal captions, however BPE-dropout cut them into tokens."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,18 @@ class CaptionTable:
         rng: np.random.Generator,
     ) -> Int[Tensor, "b t"]:
         """Ids (int64) of caption `numbers[i]` of picture `indices[i]`."""
-        chosen = self._flat[self._starts[indices] + numbers]
+        chosen = self.texts(indices, numbers)
         if self._dropout:
             ids = self._tokenizer.encode([self._texts[i] for i in chosen], rng)
         else:
             ids = self._ids[chosen]
         return torch.from_numpy(ids.astype(np.int64))
+
+    def texts(
+        self, indices: Int64[np.ndarray, "b"], numbers: Int64[np.ndarray, "b"]
+    ) -> Int64[np.ndarray, "b"]:
+        """A number for caption `numbers[i]` of picture `indices[i]`, shared by equal captions."""
+        return self._flat[self._starts[indices] + numbers]
 
     def groups(self, indices: Int64[np.ndarray, "b"]) -> Int[Tensor, "b"]:
         """A number for each picture, shared by those with the same captions."""
@@ -216,7 +224,8 @@ class PictureBatches:
         if self.negative is not None and self.negatives:
             wrong = self.table.negatives(indices, numbers, self.negative, self.negatives, rng)
         captions, groups = self.table.ids(indices, numbers, rng), self.table.groups(indices)
-        return PictureBatch(images, captions, wrong, groups)
+        texts = torch.from_numpy(self.table.texts(indices, numbers))
+        return PictureBatch(images, captions, wrong, groups, texts)
 
 
 def pictures(

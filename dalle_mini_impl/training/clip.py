@@ -98,8 +98,9 @@ class ClipObjective:
         scale = model.logit_scale
         all_images, all_texts = gathered(images), gathered(texts)
         same = equal_captions(batch.captions, gathered(batch.captions))
-        if batch.groups is not None:
-            same |= batch.groups[:, None] == gathered(batch.groups)[None]
+        for numbers in (batch.groups, batch.texts):
+            if numbers is not None:
+                same |= numbers[:, None] == gathered(numbers)[None]
         rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
         own = torch.arange(len(images), device=images.device) + rank * len(images)
         to_text = scale * images @ all_texts.T + model.bias

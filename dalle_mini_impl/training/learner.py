@@ -41,8 +41,6 @@ class Learner:
             self.phases.append(LossModule(adversary, _second_phase(objective)))
         for part in self.parts.values():
             part.to(self.device).train()
-        if getattr(objective, "channels_last", False):
-            objective.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
         self.average = AveragedModel(objective.model, multi_avg_fn=self._average)
         self.average.eval().requires_grad_(False)

@@ -1,8 +1,9 @@
 """The training loop of every stage, on accelerate; it knows no model.
 
 Everything random is derived from (seed, step, rank), and batches are functions of the step: an
-interrupted and resumed run ends in the same weights as an uninterrupted one, bit for bit on CPU.
-A time budget (`minutes`) ties the schedules to the clock, which no resumption can repeat.
+interrupted and resumed run ends in the same weights as an uninterrupted one, bit for bit on CPU
+where both compile or neither does. A time budget (`minutes`) ties the schedules to the clock, which
+no resumption can repeat.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from torch import nn
 
 from dalle_mini_impl.data.batches import prefetch
@@ -92,12 +93,8 @@ class Loop:
         self.batches, self.config, self.preview = batches, config, preview
         self.run, self.stage, self.folder = run, stage, run.checkpoints(stage)
         self.made_from = dict(made_from or {})
-        unused = getattr(objective, "find_unused_parameters", False)
-        handlers = [DistributedDataParallelKwargs(find_unused_parameters=unused)]
         # Precision has a policy of its own, so accelerate's stays out of the way.
-        self.accelerator = Accelerator(
-            cpu=cpu_only(), mixed_precision="no", kwargs_handlers=handlers
-        )
+        self.accelerator = Accelerator(cpu=cpu_only(), mixed_precision="no")
         self.device = self.accelerator.device
         self.learner = Learner(objective, config, self.accelerator)
         self.reporter = Reporter(run, stage, config.steps, self.accelerator.is_main_process)

@@ -23,11 +23,9 @@ class Objective(Protocol):
       a second phase after each `losses`, with its own optimiser. Empty losses mean that it has
       not begun. `losses` may use `self.adversary`, whose parameters are frozen meanwhile.
     - `to(device)` moves frozen helpers.
-    - `channels_last = True` lays out the model's convolutions for images.
     - `compile_models = True` where `losses` computes with `progress` in Python: compiled code would
       hold it as a constant, so the models' forward is compiled in place of the losses.
     - `runs_eagerly`: why it cannot be compiled at all.
-    - `find_unused_parameters = True` where a step may leave parameters without gradient.
     """
 
     @property

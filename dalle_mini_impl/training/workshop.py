@@ -1,5 +1,6 @@
 """What the stages of a run share: its pictures, captions, vocabulary and processes."""
 
+from datetime import timedelta
 from functools import cached_property
 
 from accelerate import PartialState
@@ -19,7 +20,8 @@ class Workshop:
 
     def __init__(self, run: RunFolder, resume: bool = True) -> None:
         self.run, self.resume, self.experiment = run, resume, run.experiment
-        self.processes = PartialState(cpu=cpu_only())
+        # The others wait while one decodes or encodes a whole collection.
+        self.processes = PartialState(cpu=cpu_only(), timeout=timedelta(hours=12))
         self.device = self.processes.device
 
     def say(self, message: str) -> None:
