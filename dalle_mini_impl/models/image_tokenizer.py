@@ -93,8 +93,8 @@ class VqganConfig(AutoencoderConfig):
     """Weight that keeps features near their codes: ‖z - sg[e]‖²."""
     pixel_loss: Literal["l1", "l2", "charbonnier"] = "l1"
     """Distance between picture and reconstruction; charbonnier is a smooth L1."""
-    perceptual: float = Field(1.0, ge=0)
-    """Weight of the distance between features; 0 does without."""
+    perceptual: float = Field(0.1, ge=0)
+    """Weight of the distance between features, some ten times a pixel loss; 0 does without."""
     features: str = "trained"
     """Of a small network trained first, "clip" (the run's own), or MODULE:FUNCTION (LPIPS, …)."""
     feature_network: PerceptualConfig = PerceptualConfig()
