@@ -8,7 +8,6 @@ counts is the share of the distance between no ranking and the oracle that its c
 `--beside` adds the results of earlier calls to the table.
 """
 
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -20,7 +19,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from benchmarks.leave_one_out import mean, spread
+from benchmarks.leave_one_out import check_names, earlier, mean, spread
 from dalle_mini_impl.cli.sample import write_json
 from dalle_mini_impl.data.batches import pictures
 from dalle_mini_impl.data.negatives import hard_negatives
@@ -216,20 +215,14 @@ def main(
         threads: threads to compute with; 0 uses all cores.
         out: where the figures are written as JSON.
     """
-    unknown = [name for name in variants if name not in VARIANTS]
-    if unknown:
-        raise SystemExit(f"--variants {unknown}: choose from {', '.join(map(repr, VARIANTS))}")
+    check_names(variants, VARIANTS)
     if threads:
         torch.set_num_threads(threads)
     folder = RunFolder.open(run)
     shop = Workshop(folder)
-    trained: dict[str, list[Trained]] = {}
-    for path in beside:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        if earlier["minutes"] != minutes:
-            raise SystemExit(f"{path}: trained for {earlier['minutes']:g} min, these {minutes:g}")
-        for name, runs in earlier["trained"].items():
-            trained.setdefault(name, []).extend(Trained(**own) for own in runs)
+    trained: dict[str, list[Trained]] = earlier(
+        beside, "minutes", minutes, lambda own: Trained(**own)
+    )
     painted = paint(TextToImage.from_pretrained(folder, "cpu"), folder, prompts, candidates)
     for seed in seeds:
         for name in variants:

@@ -11,7 +11,7 @@ the end, one picture each, and judged by rule. `--beside` adds the results of ea
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median, stdev
@@ -109,21 +109,13 @@ def main(
         threads: threads to compute with; 0 uses all cores.
         out: where the curves are written as JSON.
     """
-    unknown = [name for name in variants if name not in VARIANTS]
-    if unknown:
-        raise SystemExit(f"--variants {unknown}: choose from {', '.join(map(repr, VARIANTS))}")
+    check_names(variants, VARIANTS)
     if threads:
         torch.set_num_threads(threads)
     folder = RunFolder.open(run)
     lesson = prepare(folder, held_out, prompts)
     base = folder.experiment.transformer
-    trained: dict[str, list[Trained]] = {}
-    for path in beside:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        if earlier["seconds"] != seconds:
-            raise SystemExit(f"{path}: trained for {earlier['seconds']:g} s, these {seconds:g}")
-        for name, runs in earlier["trained"].items():
-            trained.setdefault(name, []).extend(read(own) for own in runs)
+    trained: dict[str, list[Trained]] = earlier(beside, "seconds", seconds, read)
     # Seeds outside: a machine that slows down slows all variants.
     for seed in seeds:
         for name in variants:
@@ -137,6 +129,27 @@ def main(
                 record = {key: [asdict(each) for each in runs] for key, runs in trained.items()}
                 write_json(out, settings | {"trained": record})
     print("\n".join(table(trained, seconds)))
+
+
+def check_names(names: Sequence[str], known: Collection[str]) -> None:
+    """SystemExit where a name is not among the known variants."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SystemExit(f"--variants {unknown}: choose from {', '.join(map(repr, known))}")
+
+
+def earlier(
+    paths: Sequence[Path], unit: str, length: float, read: Callable[[dict[str, Any]], Any]
+) -> dict[str, list[Any]]:
+    """Trainings by variant that earlier calls wrote; SystemExit where they took another time."""
+    trained: dict[str, list[Any]] = {}
+    for path in paths:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record[unit] != length:
+            raise SystemExit(f"{path}: trained for {record[unit]:g} {unit}, these {length:g}")
+        for name, runs in record["trained"].items():
+            trained.setdefault(name, []).extend(read(own) for own in runs)
+    return trained
 
 
 def read(record: dict[str, Any]) -> Trained:
