@@ -131,8 +131,8 @@ def test_the_nearest_row_is_found_in_fp32_under_autocast():
     """In bf16 rows this near to each other tie, and the first would be taken."""
     generator = torch.Generator().manual_seed(0)
     rows = F.normalize(torch.randn(4096, 8, generator=generator), dim=1)
-    latents = rows.T[None, :, :, None] + 1e-3
-    points = latents[0, :, :, 0].T
+    points = F.normalize(torch.randn(2000, 8, generator=generator), dim=1)
+    latents = points.T[None, :, :, None]
     with torch.autocast("cpu", torch.bfloat16):
         codes = nearest_rows(latents, rows)
         counts, _ = assign(points, rows)
