@@ -8,6 +8,7 @@ caption and seed (`compiled_steps`), and nothing goes to the host before the end
 import copy
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -52,9 +53,9 @@ class Engine(NamedTuple):
     steps: CompiledSteps
 
     @classmethod
-    def of(cls, model: Dalle) -> "Engine":
-        """With steps that have run nothing yet."""
-        return cls(model, CompiledSteps(lambda streams, window: advance(model, streams, window)))
+    def of(cls, model: Dalle, frozen: bool = False) -> "Engine":
+        """With steps that have run nothing yet; `frozen` where the weights stay as they are."""
+        return cls(model, CompiledSteps(partial(advance, model), frozen))
 
 
 class CodeSampler:
@@ -107,13 +108,11 @@ class CodeSampler:
             return self.full
         weights = list(self.model.parameters())
         now = [(weight.data_ptr(), weight._version) for weight in weights]
-        if self.lowered is None or self.lowered.model.start.device != self.model.start.device:
-            self.lowered = Engine.of(copy.deepcopy(self.model))
-            lower_products(self.lowered.model)
-        elif now != self.copied:
-            for own, weight in zip(self.lowered.model.parameters(), weights, strict=True):
-                own.copy_(weight)
-        self.copied = now
+        if self.lowered is None or now != self.copied:
+            model = copy.deepcopy(self.model)
+            lower_products(model)
+            # A copy is not trained on, so that compiling may keep its weights packed.
+            self.lowered, self.copied = Engine.of(model, frozen=True), now
         return self.lowered
 
 

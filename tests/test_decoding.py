@@ -179,7 +179,7 @@ def test_compiling_waits_until_it_pays():
 
 COMPILED = """
 import os, torch
-from dalle_mini_impl.decoding import CodeSampler
+from dalle_mini_impl.decoding import CodeSampler, Engine
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.sampling import SamplingConfig
 
@@ -205,6 +205,9 @@ assert sampler.full.steps.works
 from torch._dynamo.utils import counters
 assert counters["stats"]["unique_graphs"] == 1, counters["stats"]
 assert os.listdir(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+sampler.full = Engine.of(model, frozen=True)
+assert torch.equal(sampler(captions, range(count), config), sampler(captions, range(count), eager))
+assert sampler.full.steps.works
 """
 
 
