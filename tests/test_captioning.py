@@ -120,6 +120,7 @@ def test_what_was_written_can_be_painted(run, capsys, tmp_path):
     [
         (["sample", "a", "--continue-text", "a"], "give it, or captions"),
         (["sample", "a", "--paint"], "--paint needs --continue-text"),
+        (["sample", "--continue-text", "a", "--top-p", "0.5"], "--top-p would do nothing; add"),
         (["sample", "--continue-text", "a", "--num", "0"], "--num 0: write at least one"),
         (["sample", "--continue-text", "a " * 40], "more tokens than the 24"),
         (["caption", "PICTURE", "--draw", "0"], "--draw 0: draw at least one"),

@@ -1,5 +1,6 @@
 """The stages as one road: from data to a run that samples, each naming the next command."""
 
+import dataclasses
 import shutil
 import signal
 
@@ -12,6 +13,7 @@ from dalle_mini_impl.pipeline import TextToImage, load_clip
 from dalle_mini_impl.run import RunError, RunFolder
 from dalle_mini_impl.training.interruption import StopRequests
 from dalle_mini_impl.training.stages import missing_stages, next_command, run_stages
+from dalle_mini_impl.training.workshop import Workshop
 
 TRAINING = {"steps": 2, "batch_size": 4, "compile": "off", "previews": 1, "log_every": 1}
 TINY = {
@@ -48,6 +50,15 @@ def run(finished, tmp_path):
     """A finished run of one's own."""
     shutil.copytree(finished.path, tmp_path / "run")
     return RunFolder.open(tmp_path / "run")
+
+
+def test_clip_stops_at_once_where_all_captions_are_alike(run, monkeypatch, capsys):
+    store = Workshop(run).store
+    uncaptioned = dataclasses.replace(store, captions=[("",)] * len(store))
+    monkeypatch.setattr(Workshop, "store", uncaptioned)
+    run_stages(run, "clip", resume=False)
+    assert "CLIP has nothing to tell apart" in capsys.readouterr().out
+    assert [record["step"] for record in run.metrics() if record["stage"] == "clip"][-1] == 1
 
 
 def stages_done(said):

@@ -93,6 +93,12 @@ def check(arguments: SampleArguments) -> None:
         raise ConfigError("--continue-text writes the captions itself: give it, or captions")
     if arguments.paint and not writes:
         raise ConfigError("--paint needs --continue-text: captions given are painted anyway")
+    painting = ("num_images", "candidates", "guidance", "top_p", "rank_by", "batch_size",
+                "complete", "inpaint")  # fmt: skip
+    idle = [name for name in painting if getattr(arguments, name) is not None]
+    if writes and not arguments.paint and idle:
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise ConfigError(f"--continue-text only writes: {options} would do nothing; add --paint")
     if arguments.num < 1:
         raise ConfigError(f"--num {arguments.num}: write at least one caption")
     if arguments.complete and arguments.inpaint:

@@ -191,9 +191,17 @@ def train_clip(shop: Workshop) -> None:
     config, run = shop.experiment.clip, shop.run
     judges = config.reconstructions > 0
     made_from = {"image_tokenizer": run.weights_hash("image_tokenizer")} if judges else {}
+    training = config.training
+    alike = len(set(shop.store.captions)) == 1
+    if alike:
+        shop.say(
+            f"WARNING: every picture has the caption {shop.store.captions[0][0]!r}: CLIP has "
+            "nothing to tell apart and stops after one step; its ranking is worth nothing"
+        )
+        training = training.model_copy(update={"steps": 1})
     negative = hard_negatives(shop.store.captions, shop.store.attributes)
     batches = shop.picture_batches(
-        config.training, dropout=True, negative=negative, negatives=config.hard_negatives
+        training, dropout=True, negative=negative, negatives=config.hard_negatives
     )
     torch.manual_seed(config.training.seed)
     model = Clip(
@@ -205,13 +213,14 @@ def train_clip(shop: Workshop) -> None:
     train(
         ClipObjective(model, config, _autoencoder(shop) if judges else None),
         batches,
-        config.training,
+        training,
         run,
         "clip",
         shop.resume,
         made_from=made_from,
     )
-    _warn_if_clip_learned_nothing(shop, config.training.batch_size)
+    if not alike:
+        _warn_if_clip_learned_nothing(shop, training.batch_size)
 
 
 def _autoencoder(shop: Workshop) -> Callable[[Tensor], Tensor]:
