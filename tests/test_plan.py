@@ -14,6 +14,7 @@ from dalle_mini_impl.data.codes import CodeCache, CodeKey
 from dalle_mini_impl.data.store import prepare
 from dalle_mini_impl.experiment import Experiment, load_experiment
 from dalle_mini_impl.planning.advice import advise
+from dalle_mini_impl.models.perceptual import PerceptualNetwork
 from dalle_mini_impl.planning.counting import count_encoding, count_stage
 from dalle_mini_impl.planning.disk import count_data
 from dalle_mini_impl.planning.plan import make_plan
@@ -108,6 +109,20 @@ def test_the_transformer_takes_about_six_flops_per_parameter_and_token():
     heads = (experiment.captions.context * 413 + 16 * 16) * 96
     expected = 6 * (blocks * positions + heads) + 12 * 4 * 96 * positions**2
     assert cost.flops_per_sample == pytest.approx(expected, rel=0.1)
+
+
+def test_a_perceptual_loss_costs_what_it_looks_through():
+    def flops(weight: float) -> float:
+        settings = vqgan().model_dump()
+        settings["image_tokenizer"]["perceptual"] = weight
+        experiment = Experiment.model_validate(settings)
+        return count_stage(experiment, "image_tokenizer", 300).flops_per_sample
+
+    network = PerceptualNetwork(vqgan().image_tokenizer.feature_network)
+    with FlopCounterMode(display=False) as one, torch.no_grad():
+        network(torch.rand(1, 3, 32, 32))
+    # Both pictures' features forward, and back for the loss and for the adversary's balance.
+    assert flops(0.1) - flops(0.0) == pytest.approx(4 * one.get_total_flops())
 
 
 def test_memory_grows_with_the_examples_held_at_once():

@@ -21,6 +21,7 @@ from dalle_mini_impl.models.image_tokenizer import (
     build_image_tokenizer,
 )
 from dalle_mini_impl.models.palette import PaletteConfig
+from dalle_mini_impl.models.perceptual import PerceptualNetwork
 from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.clip import ClipObjective
 from dalle_mini_impl.training.dalle import DalleObjective
@@ -77,10 +78,12 @@ def rehearse(experiment: Experiment, stage: Stage, words: int) -> Rehearsal:
 
     if stage == "image_tokenizer":
         config = experiment.image_tokenizer
-        objective = _image_tokenizer_objective(tokenizer, config)
+        seen = _feature_network(config)
+        objective = _image_tokenizer_objective(tokenizer, config, seen)
         adversary = isinstance(config, VqganConfig) and config.adversarial > 0
         start = config.adversarial_start if adversary and isinstance(config, VqganConfig) else 1.0
-        return Rehearsal(objective, config.training, pictures, second_phase=start)
+        through = () if seen is None else (seen,)
+        return Rehearsal(objective, config.training, pictures, through, start)
     if stage == "transformer":
         shape = (words, context, tokenizer.code_count, tokenizer.grid)
         model = Dalle(experiment.transformer, *shape, tokenizer.factors)
@@ -99,8 +102,15 @@ def rehearse(experiment: Experiment, stage: Stage, words: int) -> Rehearsal:
     )
 
 
+def _feature_network(config: ImageTokenizerConfig) -> PerceptualNetwork | None:
+    """What a perceptual loss looks through; another network than the trained one is not known."""
+    if not isinstance(config, VqganConfig) or config.perceptual == 0:
+        return None
+    return PerceptualNetwork(config.feature_network).eval().requires_grad_(False)
+
+
 def _image_tokenizer_objective(
-    model: ImageTokenizer, config: ImageTokenizerConfig
+    model: ImageTokenizer, config: ImageTokenizerConfig, seen: PerceptualNetwork | None
 ) -> DvaeObjective | FsqObjective | VqganObjective | PaletteObjective:
     match config:
         case DvaeConfig():
@@ -110,4 +120,4 @@ def _image_tokenizer_objective(
         case PaletteConfig():
             return PaletteObjective(model, config)
         case VqganConfig():
-            return VqganObjective(model, config)
+            return VqganObjective(model, config, seen)
