@@ -13,8 +13,8 @@ from dalle_mini_impl.cli import main
 from dalle_mini_impl.data.codes import CodeCache, CodeKey
 from dalle_mini_impl.data.store import prepare
 from dalle_mini_impl.experiment import Experiment, load_experiment
-from dalle_mini_impl.planning.advice import advise
 from dalle_mini_impl.models.perceptual import PerceptualNetwork
+from dalle_mini_impl.planning.advice import advise
 from dalle_mini_impl.planning.counting import count_encoding, count_stage
 from dalle_mini_impl.planning.disk import count_data
 from dalle_mini_impl.planning.plan import make_plan
