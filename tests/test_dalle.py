@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from dalle_mini_impl.models.code_head import code_log_likelihood
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
+from dalle_mini_impl.models.transformer import RMSNorm
 from dalle_mini_impl.sampling import Drawing, SamplingConfig, draw
 from dalle_mini_impl.training.dalle import real_tokens
 
@@ -174,3 +175,25 @@ def test_checkpointed_blocks_keep_less_and_have_the_same_gradients(variant):
     assert spared < plain / 4
     for ours, theirs in zip(again, gradients, strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("eps", [None, 0.1])
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_the_written_norm_is_torchs_own_forward_and_back(kind, eps):
+    torch.manual_seed(0)
+    norm = RMSNorm(6, eps=eps).to(torch.promote_types(kind, torch.float32))
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(2, 3, 6).to(kind).requires_grad_()
+    upstream = torch.randn(2, 3, 6).to(kind)
+
+    def results(y):
+        return [y, *torch.autograd.grad(y, (x, norm.weight), upstream)]
+
+    written = results(norm(x))
+    wide = torch.promote_types(kind, torch.float32)
+    plain = torch.nn.functional.rms_norm(x.to(wide), (6,), norm.weight, eps)
+    close = 1e-9 if kind == torch.float64 else 0.02
+    for own, expected in zip(written, results(plain.to(kind)), strict=True):
+        assert torch.allclose(own.to(wide), expected.to(wide), rtol=close, atol=close)
+    with torch.no_grad():
+        assert torch.allclose(norm(x).to(wide), written[0].to(wide), rtol=close, atol=close)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 
@@ -118,10 +119,41 @@ def attend_once(
     return rearrange((weights[..., None] * value).sum(dim=2), "b h d -> b 1 (h d)")
 
 
+class WrittenRms(torch.autograd.Function):
+    """Root-mean-square normalisation with its gradient written out, in fp32 within.
+
+    torch has no kernel of its own on a CPU and differentiates six operations one by one: in eager
+    mode that takes 16 ms where this takes 6 (32 × 88 × 192 numbers, forward and back, one core).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float | None) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        eps = torch.finfo(wide.dtype).eps if eps is None else eps
+        mean = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        inverse = mean.add_(eps).rsqrt_()
+        ctx.save_for_backward(x, gain, inverse)
+        return (wide * inverse).mul_(gain).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, gain, inverse = ctx.saved_tensors
+        normal = x * inverse
+        upstream = gradients[0].to(normal.dtype)
+        along = upstream * normal
+        shared = (along * gain).mean(dim=-1, keepdim=True)
+        to_x = torch.addcmul(upstream * gain, normal, shared, value=-1).mul_(inverse)
+        return to_x.to(x.dtype), along.flatten(0, -2).sum(dim=0), None
+
+
 class RMSNorm(nn.RMSNorm):
     """Root-mean-square normalisation whose gain follows its input's type, as the fused one asks."""
 
     def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+        eager = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        if eager and torch.is_grad_enabled():
+            return WrittenRms.apply(x, self.weight, self.eps)
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
