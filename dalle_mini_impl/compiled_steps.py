@@ -9,7 +9,7 @@ import os
 import shutil
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -33,14 +33,14 @@ GRAPH_REACH = 64
 class CompiledSteps:
     """Runs steps of different kinds, eager or compiled, and remembers what each has cost."""
 
-    def __init__(self, step: Step, frozen: bool = False):
-        """frozen: what the step computes with, apart from its buffers, never changes.
+    def __init__(self, step: Step, rows: Callable[[Any], Iterable[Tensor]]):
+        """What the step computes with, apart from its buffers, must stay as it is.
 
-        Compiled for a CPU it then keeps its weights in the order that the products want: a fifth
-        faster at 1 and 16 rows, for ten seconds more of compiling.
+        Compiled for a CPU it then keeps its weights in the order that the products want. rows: the
+        buffers whose first size is the batch's.
         """
         self.eager = step
-        self.frozen = frozen
+        self.rows = rows
         self.compiled: Step | None = None
         self.spent: defaultdict[Hashable, float] = defaultdict(float)
         self.works = True
@@ -88,8 +88,11 @@ class CompiledSteps:
                 with torch.cuda.device(places.device):
                     yield from graphed_steps(step, buffers, places, reaches)
                 return
+            # inductor takes oneDNN's packed products in fp32 only where the batch is left open.
+            for buffer in self.rows(buffers):
+                torch._dynamo.maybe_mark_dynamic(buffer, 0)
             # Tracing asks for it, before any option of torch.compile is read.
-            with torch._inductor.config.patch(freezing=self.frozen):
+            with torch._inductor.config.patch(freezing=True):
                 step(buffers, open_window(places, reaches[0]))
             yield
             with unguarded():

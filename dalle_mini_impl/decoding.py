@@ -53,21 +53,20 @@ class Engine(NamedTuple):
     steps: CompiledSteps
 
     @classmethod
-    def of(cls, model: Dalle, frozen: bool = False) -> "Engine":
-        """With steps that have run nothing yet; `frozen` where the weights stay as they are."""
-        return cls(model, CompiledSteps(partial(advance, model), frozen))
+    def of(cls, model: Dalle) -> "Engine":
+        """With steps that have run nothing yet."""
+        return cls(model, CompiledSteps(partial(advance, model), rows_of))
 
 
 class CodeSampler:
     """Samples codes from one transformer, on the device of its weights.
 
-    What it compiles serves its later calls; weights may change in between.
+    What it compiles serves its later calls until weights change.
     """
 
     def __init__(self, model: Dalle):
         self.model = model
-        self.full = Engine.of(model)
-        self.lowered: Engine | None = None
+        self.engines: dict[Precision, Engine] = {}
         self.copied: list[tuple[int, int]] = []
 
     def __call__(
@@ -104,16 +103,16 @@ class CodeSampler:
 
     def engine(self, precision: Precision) -> Engine:
         """The model in that precision, as its weights are now, with its steps; under no_grad."""
-        if precision == "fp32":
-            return self.full
-        weights = list(self.model.parameters())
-        now = [(weight.data_ptr(), weight._version) for weight in weights]
-        if self.lowered is None or now != self.copied:
+        now = [(weight.data_ptr(), weight._version) for weight in self.model.parameters()]
+        if now != self.copied:
+            self.engines, self.copied = {}, now
+        if precision not in self.engines:
+            # A copy is not trained on, so that compiled steps may keep its weights packed.
             model = copy.deepcopy(self.model)
-            lower_products(model)
-            # A copy is not trained on, so that compiling may keep its weights packed.
-            self.lowered, self.copied = Engine.of(model, frozen=True), now
-        return self.lowered
+            if precision == "bf16":
+                lower_products(model)
+            self.engines[precision] = Engine.of(model)
+        return self.engines[precision]
 
 
 def begin(
@@ -155,6 +154,11 @@ def begin(
         guided,
     )
     return streams, hidden[rows]
+
+
+def rows_of(streams: Streams) -> list[Tensor]:
+    """The buffers with a row for each stream or picture."""
+    return [*streams.cache.keys, *streams.cache.values, streams.codes, streams.given, streams.noise]
 
 
 def advance(model: Dalle, streams: Streams, window: Int[Tensor, "r"]) -> None:
