@@ -1,8 +1,8 @@
 """torch.compile for the decoding step: when it pays, what it is compiled with, and eager otherwise.
 
 Knows no model: a step is a function of buffers that it writes in place and of a window, the cached
-positions 0 … r-1 that attention reads. The window's length is the one size that a compiled step
-leaves open, so that early codes do not pay for the whole cache.
+positions 0 … r-1 that attention reads. A compiled step leaves the window's length open, so that
+early codes do not pay for the whole cache, and on a CPU the number of rows.
 """
 
 import os

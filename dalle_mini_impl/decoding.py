@@ -67,7 +67,7 @@ class CodeSampler:
     def __init__(self, model: Dalle):
         self.model = model
         self.engines: dict[Precision, Engine] = {}
-        self.copied: list[tuple[int, int]] = []
+        self.weights: list[tuple[int, int]] = []
 
     def __call__(
         self,
@@ -104,10 +104,10 @@ class CodeSampler:
     def engine(self, precision: Precision) -> Engine:
         """The model in that precision, as its weights are now, with its steps; under no_grad."""
         now = [(weight.data_ptr(), weight._version) for weight in self.model.parameters()]
-        if now != self.copied:
-            self.engines, self.copied = {}, now
+        if now != self.weights:  # What was compiled holds the old ones.
+            self.engines, self.weights = {}, now
         if precision not in self.engines:
-            # A copy is not trained on, so that compiled steps may keep its weights packed.
+            # In fp32 a copy too: torch would take the same model for the one it compiled before.
             model = copy.deepcopy(self.model)
             if precision == "bf16":
                 lower_products(model)
