@@ -49,12 +49,15 @@ def test_order_of_patterns_is_the_papers():
 def test_attention_written_out_equals_the_fused_one(causal, pattern):
     if causal and pattern:
         pytest.skip("a pattern is causal already")
-    query, key, value = torch.randn(3, 2, 4, LENGTH, 8)
     mask = pattern_mask(pattern, TEXT, LENGTH, GRID) if pattern else None
-    torch.testing.assert_close(
-        attend_in_parts(query, key, value, mask, causal),
-        F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal),
-    )
+    inputs = torch.randn(3, 2, 4, LENGTH, 8, requires_grad=True)
+    upstream = torch.randn(2, 4, LENGTH, 8)
+    written = attend_in_parts(*inputs, mask, causal)
+    fused = F.scaled_dot_product_attention(*inputs, attn_mask=mask, is_causal=causal)
+    torch.testing.assert_close(written, fused)
+    (ours,) = torch.autograd.grad(written, inputs, upstream)
+    (theirs,) = torch.autograd.grad(fused, inputs, upstream)
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("pattern", ["full", "row", "column", "convolution"])

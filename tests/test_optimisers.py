@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from dalle_mini_impl.settings import TrainingConfig
+from dalle_mini_impl.training import optimisers
 from dalle_mini_impl.training.optimisers import (
     Muon,
     build_optimizer,
@@ -53,6 +54,34 @@ def test_orthogonalize_brings_singular_values_near_one_and_keeps_directions(shap
     in_their_basis = u.mT @ found @ v.mT
     off_diagonal = in_their_basis - torch.diag_embed(in_their_basis.diagonal(dim1=1, dim2=2))
     assert off_diagonal.abs().max() < 0.1
+
+
+@pytest.mark.parametrize(("low", "tolerance"), [(False, 1e-3), (True, 0.1)])
+@pytest.mark.parametrize("shape", [(2, 64, 64), (2, 192, 64), (2, 64, 160)])
+def test_orthogonalize_takes_five_steps_of_small_singular_values_too(
+    monkeypatch, shape, low, tolerance
+):
+    monkeypatch.setattr(optimisers, "native_bf16", lambda device: low)
+    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    singular = torch.logspace(0, -4, 64)
+    expected = singular / singular.norm()
+    for _ in range(5):
+        expected = 3.4445 * expected - 4.7750 * expected**3 + 2.0315 * expected**5
+    found = u.mT @ orthogonalize(u * singular @ v).float() @ v.mT
+    torch.testing.assert_close(
+        found, torch.diag(expected).expand(2, 64, 64), atol=tolerance, rtol=0
+    )
+
+
+@pytest.mark.parametrize("low", [False, True])
+def test_orthogonalize_bears_gradients_that_nearly_have_rank_one(monkeypatch, low):
+    monkeypatch.setattr(optimisers, "native_bf16", lambda device: low)
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(4000, n, 4, generator=generator) for n in (4, 8))
+    singular = 0.1 * torch.rand(4000, 1, 4, generator=generator)
+    singular[:, :, 0] = 1
+    matrices = torch.linalg.qr(left).Q * singular @ torch.linalg.qr(right).Q.mT
+    assert torch.linalg.svdvals(orthogonalize(matrices).float()).max() < 1.3
 
 
 def test_zero_gradient_changes_nothing():

@@ -1,5 +1,6 @@
 """Transformer blocks and the key-value cache they read: what DALL·E and CLIP's text tower share."""
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -11,6 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from dalle_mini_impl.precision import full_precision
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,19 @@ class KVCache:
 class Rotary:
     """Rotary positions (Su et al. 2021, arXiv 2104.09864) as cosine and sine tables."""
 
-    cosine: Float[Tensor, "s d"]
-    sine: Float[Tensor, "s d"]
+    cosine: Float[Tensor, "s half"]
+    sine: Float[Tensor, "s half"]
 
     def __call__(self, x: Float[Tensor, "b h s d"]) -> Float[Tensor, "b h s d"]:
         first, second = x.chunk(2, dim=-1)
-        turned = torch.cat((-second, first), dim=-1)
-        return x * self.cosine.to(x.dtype) + turned * self.sine.to(x.dtype)
+        cosine, sine = self.cosine.to(x.dtype), self.sine.to(x.dtype)
+        turned = (first * cosine - second * sine, second * cosine + first * sine)
+        return torch.cat(turned, dim=-1)
 
 
 def rotary_tables(
     coordinates: Float[Tensor, "s axes"], width: int, base: float = 100.0
-) -> tuple[Float[Tensor, "s d"], Float[Tensor, "s d"]]:
+) -> tuple[Float[Tensor, "s half"], Float[Tensor, "s half"]]:
     """Cosine and sine of positions with one or more axes, each axis turning a share of `width`.
 
     The base is far below a language model's 10,000: the streams here are tens to a few thousand
@@ -58,7 +62,6 @@ def rotary_tables(
     axes = coordinates.shape[1]
     frequencies = base ** -torch.linspace(0, 1, width // 2 // axes)
     angles = rearrange(coordinates[:, :, None] * frequencies, "s axes f -> s (axes f)")
-    angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 
 
@@ -97,12 +100,32 @@ def attend_in_parts(
     Training in bf16 on a CPU takes this road: the backward pass of torch's fused kernel took 30 ms
     there where these products take 6 (32 × 4 heads, 88 positions of 48 channels).
     """
-    scores = (query @ key.mT) * query.shape[-1] ** -0.5
+    scores = Scores.apply(query, key) * query.shape[-1] ** -0.5
     if causal:
-        mask = scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril()
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    return scores.softmax(dim=-1).to(value.dtype) @ value
+        scores = scores + scores.new_full(scores.shape[-2:], -math.inf).triu(diagonal=1)
+    elif mask is not None:
+        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -math.inf)
+    # Autocast would have the probabilities in fp32: computed alike, but twice as much to write.
+    with full_precision(query.device):
+        weights = scores.softmax(dim=-1)
+    return weights @ value
+
+
+class Scores(torch.autograd.Function):
+    """query · keyᵀ, whose gradient for the keys is as they lie: torch's own comes transposed."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Float[Tensor, "b h q d"], key: Float[Tensor, "b h k d"]
+    ) -> Float[Tensor, "b h q k"]:
+        ctx.save_for_backward(query, key)
+        return query @ key.mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Float[Tensor, "b h q k"]) -> tuple[Tensor, Tensor]:
+        query, key = ctx.saved_tensors
+        return gradients[0] @ key, gradients[0].mT @ query
 
 
 def attend_once(
@@ -115,7 +138,7 @@ def attend_once(
     if not torch.compiler.is_compiling():
         return attend(query, key, value, mask, causal=False)
     scores = (query * key).sum(dim=-1) * query.shape[-1] ** -0.5
-    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    weights = scores.masked_fill(~mask, -math.inf).softmax(dim=-1)
     return rearrange((weights[..., None] * value).sum(dim=2), "b h d -> b 1 (h d)")
 
 
@@ -198,8 +221,9 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "b s c"], positions: Rotary | None
     ) -> tuple[Float[Tensor, "b h s d"], Float[Tensor, "b h s d"], Float[Tensor, "b h s d"]]:
         """Queries, keys and values of `x`, turned to their positions."""
-        query, key, value = rearrange(
-            self.qkv(x), "b s (three h d) -> three b h s d", three=3, h=self.heads
+        query, key, value = (
+            rearrange(part, "b s (h d) -> b h s d", h=self.heads)
+            for part in self.qkv(x).chunk(3, dim=-1)
         )
         query, key = self.norm_query(query), self.norm_key(key)
         if positions is not None:
