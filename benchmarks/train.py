@@ -16,11 +16,13 @@ from dalle_mini_impl.data.batches import CodeBatch
 from dalle_mini_impl.precision import Precision, autocast
 from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.dalle import DalleObjective
+from dalle_mini_impl.training.memory import keep_freed_memory
 
 NOTES = [
     "A step is forward, backward and update of one batch of the same captions and codes. This "
     "project's step also checks the loss, clips the gradient, averages the weights and counts "
-    "the means it would log, as in its training loop.",
+    "the means it would log, as in its training loop. Freed memory stays with the process, as that "
+    "loop asks for: for every contender.",
     "Llama: AdamW (fused). DALLE-pytorch: Adam and gradients clipped at 0.5, as its train_dalle.py "
     "has it.",
     "bf16: the forward pass under autocast, weights in fp32, for every contender.",
@@ -41,6 +43,7 @@ class TrainOptions:
 
 def run(options: TrainOptions, session: Session) -> list[Table]:
     """The table of training steps."""
+    keep_freed_memory()
     shape, device = session.common.shape, session.device
     generator = torch.Generator().manual_seed(0)
     captions = torch.randint(

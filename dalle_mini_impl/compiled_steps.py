@@ -91,8 +91,9 @@ class CompiledSteps:
             # inductor takes oneDNN's packed products in fp32 only where the batch is left open.
             for buffer in self.rows(buffers):
                 torch._dynamo.maybe_mark_dynamic(buffer, 0)
-            # Tracing asks for it, before any option of torch.compile is read.
-            with torch._inductor.config.patch(freezing=True):
+            # Tracing asks for freezing, before any option of torch.compile is read. What calls the
+            # loops and products of a step is to be C++ too: Python takes a good part of its time.
+            with torch._inductor.config.patch(freezing=True, cpp_wrapper=True):
                 step(buffers, open_window(places, reaches[0]))
             yield
             with unguarded():

@@ -32,6 +32,7 @@ from dalle_mini_impl.training.compilation import compile_if_it_pays
 from dalle_mini_impl.training.guard import NonFiniteLoss
 from dalle_mini_impl.training.interruption import StopRequests
 from dalle_mini_impl.training.learner import Learner
+from dalle_mini_impl.training.memory import keep_freed_memory
 from dalle_mini_impl.training.objective import Objective, batch_length, to_device
 from dalle_mini_impl.training.reporting import Reporter
 from dalle_mini_impl.training.schedules import learning_rate
@@ -60,6 +61,7 @@ def train(
     Raises NonFiniteLoss where the loss or its gradient is not finite. After SIGINT or SIGTERM it
     saves a checkpoint and raises SystemExit with the usual code, 128 + signal.
     """
+    keep_freed_memory()
     loop = Loop(objective, batches, config, run, stage, preview, made_from)
     with StopRequests() as requests, loop.reporter:
         loop.begin(resume)
