@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from dalle_mini_impl.models.attention import block_mask, dalle_patterns, pattern_mask
-from dalle_mini_impl.models.transformer import attend, attend_in_parts
+from dalle_mini_impl.models.transformer import attend, attend_in_parts, attend_once
 
 TEXT, GRID = 3, 4
 LENGTH = TEXT + GRID * GRID
@@ -58,6 +58,17 @@ def test_attention_written_out_equals_the_fused_one(causal, pattern):
     (ours,) = torch.autograd.grad(written, inputs, upstream)
     (theirs,) = torch.autograd.grad(fused, inputs, upstream)
     torch.testing.assert_close(ours, theirs)
+
+
+def test_attention_of_one_query_in_bf16_equals_the_fused_one():
+    query, key, value = torch.randn(3, 2, 4, LENGTH, 8).bfloat16()
+    mask = torch.arange(LENGTH)[None] < LENGTH - 5
+    torch.testing.assert_close(
+        attend_once(query[:, :, :1], key, value, mask),
+        attend(query[:, :, :1], key, value, mask, causal=False),
+        atol=0.02,
+        rtol=0.02,
+    )
 
 
 @pytest.mark.parametrize("pattern", ["full", "row", "column", "convolution"])
