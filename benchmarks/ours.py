@@ -18,6 +18,7 @@ from dalle_mini_impl.sampling import SamplingConfig
 from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.compilation import compile_if_it_pays
 from dalle_mini_impl.training.learner import Learner
+from dalle_mini_impl.training.memory import keep_freed_memory
 from dalle_mini_impl.training.objective import Objective, to_device
 
 Decoder = Callable[[Tensor, int, float], Tensor]
@@ -103,7 +104,11 @@ class Trainer:
 def trainer(
     objective: Objective, config: TrainingConfig, batch: Any, device: torch.device
 ) -> Trainer:
-    """Everything that learns, on `device`. `config.compile` is "on" or "off"."""
+    """Everything that learns, on `device`. `config.compile` is "on" or "off".
+
+    From here on the process keeps freed memory, as under the training loop: peers in it gain too.
+    """
+    keep_freed_memory()
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
     learner = Learner(objective, config, accelerator)
     batch = to_device(batch, device)

@@ -16,7 +16,6 @@ from dalle_mini_impl.data.batches import CodeBatch
 from dalle_mini_impl.precision import Precision, autocast
 from dalle_mini_impl.settings import TrainingConfig
 from dalle_mini_impl.training.dalle import DalleObjective
-from dalle_mini_impl.training.memory import keep_freed_memory
 
 NOTES = [
     "A step is forward, backward and update of one batch of the same captions and codes. This "
@@ -43,7 +42,6 @@ class TrainOptions:
 
 def run(options: TrainOptions, session: Session) -> list[Table]:
     """The table of training steps."""
-    keep_freed_memory()
     shape, device = session.common.shape, session.device
     generator = torch.Generator().manual_seed(0)
     captions = torch.randint(

@@ -92,8 +92,10 @@ class CompiledSteps:
             for buffer in self.rows(buffers):
                 torch._dynamo.maybe_mark_dynamic(buffer, 0)
             # Tracing asks for freezing, before any option of torch.compile is read. What calls the
-            # loops and products of a step is to be C++ too: Python takes a good part of its time.
-            with torch._inductor.config.patch(freezing=True, cpp_wrapper=True):
+            # loops and products of a step is C++ too (not tried with an older torch): Python takes
+            # a good part of its time.
+            called_from_cpp = torch.__version__ >= "2.13"
+            with torch._inductor.config.patch(freezing=True, cpp_wrapper=called_from_cpp):
                 step(buffers, open_window(places, reaches[0]))
             yield
             with unguarded():

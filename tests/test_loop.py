@@ -22,6 +22,7 @@ from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.precision import choose_precision
 from dalle_mini_impl.run import RunFolder
 from dalle_mini_impl.settings import TrainingConfig
+from dalle_mini_impl.training import loop as training_loop
 from dalle_mini_impl.training.checkpoints import list_checkpoints
 from dalle_mini_impl.training.guard import NonFiniteLoss
 from dalle_mini_impl.training.interruption import StopRequests
@@ -151,6 +152,13 @@ def test_training_learns_and_saves_the_average(tmp_path):
     assert not torch.equal(saved["hidden.weight"], last["hidden.weight"])
     assert torch.allclose(saved["hidden.weight"], last["hidden.weight"], atol=0.1)
     assert {"waiting", "examples_per_second", "gradient_norm"} <= run.metrics()[0].keys()
+
+
+def test_training_asks_for_freed_memory_to_be_kept(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(training_loop, "keep_freed_memory", lambda: asked.append(True))
+    train(Regression(), points, settings(steps=1), folder(tmp_path / "run"), "toy")
+    assert asked
 
 
 def test_ema_zero_saves_the_last_weights(tmp_path):

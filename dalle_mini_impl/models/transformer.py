@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from dalle_mini_impl.precision import full_precision
+WRITTEN_OUT = 2**23
+"""Largest keys, in numbers, with which a query's attention in eager bf16 is written out."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,7 @@ def attend_in_parts(
         scores = scores + scores.new_full(scores.shape[-2:], -math.inf).triu(diagonal=1)
     elif mask is not None:
         scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -math.inf)
-    # Autocast would have the probabilities in fp32: computed alike, but twice as much to write.
-    with full_precision(query.device):
-        weights = scores.softmax(dim=-1)
-    return weights @ value
+    return scores.softmax(dim=-1).to(value.dtype) @ value
 
 
 class Scores(torch.autograd.Function):
@@ -136,10 +134,12 @@ def attend_once(
 ) -> Float[Tensor, "b 1 c"]:
     """Attention of a single query.
 
-    Compiled, it is written out so that it fuses into loops; several in bf16 on a CPU too, where
-    torch's kernel takes twice as long (16 to 64 of 4 heads, 40 to 90 positions of 64 channels).
+    Compiled, it is written out so that it fuses into loops; in bf16 on a CPU too, where torch's
+    kernel takes twice as long for several streams (2 to 64, to 1,090 positions), until what is
+    written out outgrows the processor's cache.
     """
-    slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and len(query) > 1
+    slow = query.device.type == "cpu" and query.dtype == torch.bfloat16
+    slow = slow and len(query) > 1 and key.numel() <= WRITTEN_OUT
     if not (torch.compiler.is_compiling() or slow):
         return attend(query, key, value, mask, causal=False)
     scores = (query * key).sum(dim=-1, dtype=torch.float32) * query.shape[-1] ** -0.5

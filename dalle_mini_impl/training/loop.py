@@ -59,7 +59,8 @@ def train(
     made_from: hashes of what the stage is trained on, noted in its weights and checkpoints; it
     begins anew where the checkpoints note others.
     Raises NonFiniteLoss where the loss or its gradient is not finite. After SIGINT or SIGTERM it
-    saves a checkpoint and raises SystemExit with the usual code, 128 + signal.
+    saves a checkpoint and raises SystemExit with the usual code, 128 + signal. Freed memory stays
+    with the process from here on (`keep_freed_memory`).
     """
     keep_freed_memory()
     loop = Loop(objective, batches, config, run, stage, preview, made_from)

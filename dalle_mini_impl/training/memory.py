@@ -1,4 +1,4 @@
-"""What a training step frees, the next one asks for again: it stays with the process."""
+"""What a training step frees, the next one asks for again: most of it stays with the process."""
 
 import ctypes
 
@@ -7,10 +7,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed; with another C library nothing changes.
+    """Have glibc keep freed blocks below 32 MiB for the rest of the process.
 
-    By itself it returns large blocks to the system, which clears their pages before it hands them
-    out again: up to 50,000 pages in a step of half a second.
+    By itself it returns large ones to the system, which clears their pages before it hands them
+    out again: up to 50,000 pages in a step of half a second. Elsewhere nothing changes.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

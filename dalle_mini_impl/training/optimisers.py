@@ -25,7 +25,8 @@ def orthogonalize(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n
     bf16 where the hardware multiplies it natively (twice as fast), else in fp32.
 
     A step multiplies by a polynomial of the Gram matrix of the shorter side, whose own next value
-    follows from the same polynomial: so several steps are one product of small matrices.
+    follows from the same polynomial: so several steps are one product of small matrices, which
+    pays from about one and a half times as long as wide and costs little below.
     """
     low = native_bf16(matrices.device)
     x = matrices.to(torch.bfloat16 if low else torch.float32)
