@@ -46,10 +46,13 @@ class Changes:
     """Names of pictures that could not be opened; they are tried again next time."""
 
 
-def collection(path: str, trained_on: DataConfig | None = None) -> DataConfig:
+def collection(
+    path: str, trained_on: DataConfig | None = None, image_column: str | None = None
+) -> DataConfig:
     """All pictures behind a path, without splits.
 
     trained_on: a run's data section, whose columns and settings hold where it is the same path.
+    image_column: the column of the pictures, None where its name or kind or the run tells.
     Of other tables whose captions cannot be told, the pictures alone are taken.
     """
     where = _resolved(path)
@@ -59,7 +62,7 @@ def collection(path: str, trained_on: DataConfig | None = None) -> DataConfig:
         "held_out_captions": (),
         "held_out_path": None,
         "limit": None,
-    }
+    } | ({} if image_column is None else {"image_column": image_column})
     if trained_on is not None and where == _resolved(trained_on.path):
         return trained_on.model_copy(update=whole)
     config = DataConfig(path=path).model_copy(update=whole)

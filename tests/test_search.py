@@ -14,7 +14,7 @@ from dalle_mini_impl import indexing, search
 from dalle_mini_impl.cli import index as index_command
 from dalle_mini_impl.cli import search as search_command
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.data.sources import DataConfig
+from dalle_mini_impl.data.sources import DataConfig, DataError
 from dalle_mini_impl.indexing import collection, open_named, pictures_of, refresh
 from dalle_mini_impl.ranking import RunClip
 from dalle_mini_impl.search import ImageIndex, nearest, search_all
@@ -207,6 +207,24 @@ def test_a_path_of_the_run_keeps_its_columns_and_no_limit(tmp_path, monkeypatch)
         source = collection(spelling, trained_on)
         assert (source.caption_column, source.limit) == ("said", None)
         assert len(list(pictures_of(source))) == 4
+
+
+def test_a_column_of_an_unknown_name_is_named_and_searched(run, tmp_path, capsys):
+    for name in COLOURS:
+        patch(name).save(tmp_path / f"{name}.png")
+    table = tmp_path / "rows.csv"
+    table.write_text("\n".join(["shot", *(f"{name}.png" for name in COLOURS)]))
+    options = ["--run", str(run.path), "--device", "cpu"]
+    with pytest.raises(DataError, match="--image-column"):
+        index_command.main([str(table), *options])
+    index_command.main([str(table), "--image-column", "shot", *options])
+    assert "4 added" in capsys.readouterr().out
+    out = tmp_path / "out"
+    search_command.main(["a picture of a blue", "--top", "1", "--out", str(out), *options])
+    (found,) = json.loads((out / "search.json").read_text())["pictures"]
+    assert "blue.png" in found["picture"]
+    for index in (run.path / "index").glob("rows-csv-*"):  # other tests count what is indexed
+        index.unlink()
 
 
 def test_pictures_without_a_file_are_shown_by_their_captions(run, tmp_path, capsys):

@@ -20,6 +20,8 @@ class IndexArguments:
 
     data: Annotated[str, tyro.conf.Positional]
     """A folder of pictures, or any collection: CSV, JSON, Parquet, tar, Hub name, shapes."""
+    image_column: str | None = None
+    """Column of the pictures or their paths, where no known name tells."""
     run: Path | None = None
     """Run folder; the newest run with a CLIP under runs/ if not given."""
     clip: str | None = None
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     weights = "clip" if arguments.clip is None else None
     run = RunFolder.open(arguments.run) if arguments.run else newest(weights=weights)
-    source = collection(arguments.data, run.experiment.data)
+    source = collection(arguments.data, run.experiment.data, arguments.image_column)
     name = arguments.clip or "run"
     path = index_path(run.path / "index", source, name)
     clip = open_clip(run.path, arguments.clip, arguments.device)

@@ -162,8 +162,9 @@ def _image(features: Mapping[str, Any], table: str) -> str:
     found = _one(typed or by_name, "image", table)
     if found is None:
         raise DataError(
-            f"{table}: none is a known name for pictures or their paths. Set data.image_column. "
-            "If these are no names at all, the first line or the separator is not what was expected"
+            f"{table}: none is a known name for pictures or their paths. Set data.image_column "
+            "(--image-column of `dalle index`). If these are no names at all, the first line or "
+            "the separator is not what was expected"
         )
     return found
 
