@@ -135,8 +135,8 @@ def attend_once(
     """Attention of a single query.
 
     Compiled, it is written out so that it fuses into loops; in bf16 on a CPU too, where torch's
-    kernel takes twice as long for several streams (2 to 64, to 1,090 positions), until what is
-    written out outgrows the processor's cache.
+    kernel takes up to twice as long for several streams (2 to 64, 40 to 1,090 positions); beyond
+    WRITTEN_OUT it is the faster one.
     """
     slow = query.device.type == "cpu" and query.dtype == torch.bfloat16
     slow = slow and len(query) > 1 and key.numel() <= WRITTEN_OUT

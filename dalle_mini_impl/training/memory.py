@@ -10,7 +10,7 @@ def keep_freed_memory() -> None:
     """Have glibc keep freed blocks below 32 MiB for the rest of the process.
 
     By itself it returns large ones to the system, which clears their pages before it hands them
-    out again: up to 50,000 pages in a step of half a second. Elsewhere nothing changes.
+    out again: up to 50,000 pages in a step of half a second. Other C libraries are left alone.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
