@@ -1,7 +1,5 @@
 """The palette tokenizer: what a patch shows and in which colours are coded apart."""
 
-import random
-
 import numpy as np
 import pytest
 import torch
@@ -74,7 +72,7 @@ def test_collages_hold_patches_of_the_batch_and_few_plain_ones():
 def test_colours_and_shapes_that_never_met_are_coded_as_well_as_those_that_did():
     torch.manual_seed(0)
     config = PaletteConfig(
-        width=64, blocks=1, patches=256, training=TrainingConfig(muon_learning_rate=0.02)
+        width=64, blocks=1, patches=256, training=TrainingConfig(muon_learning_rate=0.01)
     )
     model = build_image_tokenizer(config, 64).train()
     objective = PaletteObjective(model, config)
@@ -94,13 +92,15 @@ def test_colours_and_shapes_that_never_met_are_coded_as_well_as_those_that_did()
     assert seen["hard_psnr"] > 22
     assert new["hard_psnr"] > seen["hard_psnr"] - 1.5
     # The same shapes in other colours: what a patch shows keeps its code.
-    rng = random.Random(0)
-    order = rng.sample(range(3), 3)
     shown = scenes("validation", 100)
-    first = model.encode(shown) % model.factors[0]
-    second = model.encode(1 - shown[:, [order.index(c) for c in range(3)]]) % model.factors[0]
     edges = shown.unfold(2, 8, 8).unfold(3, 8, 8).flatten(4).var(dim=4).sum(dim=1).flatten(1) > 0.01
-    assert (first == second)[edges].float().mean() > 0.3  # of 256
+    first = model.encode(shown) % model.factors[0]
+    kept = [
+        (model.encode(1 - shown[:, order]) % model.factors[0] == first)[edges].float().mean()
+        for order in ([1, 2, 0], [2, 0, 1])
+    ]
+    # Of 256 codes: over seeds and machines 0.29 to 0.47, and at most 0.13 without mixed colours.
+    assert sum(kept) / 2 > 0.2
 
 
 def test_usage_is_counted_by_factor():
