@@ -8,7 +8,6 @@ caption and seed (`compiled_steps`), and nothing goes to the host before the end
 import copy
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -44,6 +43,8 @@ class Streams(NamedTuple):
     """Guidance scale of each code."""
     drawing: Drawing
     guided: bool
+    leaders: Int[Tensor, "rows"]
+    """For each row of the cache the first with its text."""
 
 
 class Engine(NamedTuple):
@@ -55,7 +56,7 @@ class Engine(NamedTuple):
     @classmethod
     def of(cls, model: Dalle) -> "Engine":
         """With steps that have run nothing yet."""
-        return cls(model, CompiledSteps(partial(advance, model), rows_of))
+        return cls(model, CompiledSteps(model, advance, rows_of))
 
 
 class CodeSampler:
@@ -85,19 +86,21 @@ class CodeSampler:
         pictures = len(seeds)
         if pictures == 0 or pictures % len(captions):
             raise ValueError(f"{pictures} seeds for {len(captions)} captions: give each as many")
-        rows = padded_rows(pictures)
-        kind = (rows, config.guidance != 1, config.temperature == 0, config.top_k, config.top_p < 1)
+        on_cpu = captions.device.type == "cpu"
+        rows = pictures if on_cpu else padded_rows(pictures)
+        filters = (config.temperature == 0, config.top_k, config.top_p < 1)
+        kind = (min(rows, 2) if on_cpu else rows, config.guidance != 1, *filters)
         started = time.perf_counter()
         with torch.inference_mode(False), torch.no_grad():
             model, steps = self.engine(choose_precision(config.precision, captions.device))
-            compiled = steps.pays(kind, config.compile)
+            compiled = kind if steps.pays(kind, config.compile) else None
             padding = rows - pictures if compiled else 0
             streams, hidden = begin(model, captions, seeds, config, given, padding)
             draw_next(model, streams, hidden, streams.position)
             places = torch.arange(model.length, device=captions.device)
             steps.run(streams, places, model.text_length + 1, compiled)
             codes = streams.codes[:pictures, model.grid :].cpu().to(captions.device)
-        if not compiled:
+        if compiled is None:
             steps.account(kind, time.perf_counter() - started)
         return codes
 
@@ -108,7 +111,7 @@ class CodeSampler:
             self.engines, self.weights = {}, now
         if precision not in self.engines:
             # In fp32 a copy too: torch would take the same model for the one it compiled before.
-            model = copy.deepcopy(self.model)
+            model = copy.deepcopy(self.model).requires_grad_(False)
             if precision == "bf16":
                 lower_products(model)
             self.engines[precision] = Engine.of(model)
@@ -140,6 +143,7 @@ def begin(
     # Longer than any window, which compiled code would take for a fixed size where they are equal.
     cache = model.empty_cache(len(rows), model.length + 1)
     cache.take(prefix, rows)
+    leaders = torch.searchsorted(rows, rows)
 
     noise = uniform_noise(seeds, length, model.image_head.draws).to(device)
     free = torch.full((length,), -1, device=device) if given is None else given.to(device)
@@ -152,13 +156,15 @@ def begin(
         guidance_scales(config, length).to(device),
         Drawing.of(config, device),
         guided,
+        leaders,
     )
     return streams, hidden[rows]
 
 
 def rows_of(streams: Streams) -> list[Tensor]:
     """The buffers with a row for each stream or picture."""
-    return [*streams.cache.keys, *streams.cache.values, streams.codes, streams.given, streams.noise]
+    alone = (streams.codes, streams.given, streams.noise, streams.leaders)
+    return [*streams.cache.keys, *streams.cache.values, *alone]
 
 
 def advance(model: Dalle, streams: Streams, window: Int[Tensor, "r"]) -> None:
@@ -168,7 +174,7 @@ def advance(model: Dalle, streams: Streams, window: Int[Tensor, "r"]) -> None:
     above = streams.codes.index_select(1, index + 1)[:, 0]
     if streams.guided:
         code, above = code.repeat(2), above.repeat(2)
-    hidden = model.step(code, above, index, streams.cache, window)
+    hidden = model.step(code, above, index, streams.cache, window, streams.leaders)
     draw_next(model, streams, hidden, index + 1)
     index.add_(1)
 

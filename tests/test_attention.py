@@ -7,7 +7,13 @@ from einops import rearrange
 
 from dalle_mini_impl.models import transformer
 from dalle_mini_impl.models.attention import block_mask, dalle_patterns, pattern_mask
-from dalle_mini_impl.models.transformer import attend, attend_in_parts, attend_once
+from dalle_mini_impl.models.transformer import (
+    Seen,
+    attend,
+    attend_by_text,
+    attend_in_parts,
+    attend_once,
+)
 
 ROUNDED = {"atol": 0.03, "rtol": 0.03}
 TEXT, GRID = 3, 4
@@ -67,12 +73,30 @@ def test_attention_of_one_query_in_bf16_is_written_out(monkeypatch):
     monkeypatch.setattr(transformer, "attend", None)
     query, key, value = torch.randn(3, 2, 4, LENGTH, 8).bfloat16()
     mask = torch.arange(LENGTH)[None] < LENGTH - 5
-    found = attend_once(query[:, :, :1], key, value, mask)
+    found = attend_once(query[:, :, :1], key, value, Seen(slice(0, LENGTH), mask, TEXT, None))
     fused = F.scaled_dot_product_attention(
         query[:, :, :1].float(), key.float(), value.float(), attn_mask=mask
     )
     expected = rearrange(fused, "b h 1 d -> b 1 (h d)")
     torch.testing.assert_close(found.float(), expected, **ROUNDED)
+
+
+@pytest.mark.parametrize("positions", ["window", "pattern"])
+def test_attention_by_text_reads_it_from_the_leaders(positions):
+    query, keys, values = torch.randn(3, 5, 4, LENGTH, 8)
+    leaders = torch.tensor([0, 0, 2, 2, 2])
+    keys[:, :, :TEXT], values[:, :, :TEXT] = keys[leaders, :, :TEXT], values[leaders, :, :TEXT]
+    if positions == "window":
+        mask = torch.arange(LENGTH - 2)[None] < LENGTH - 5
+        seen = Seen(slice(0, LENGTH - 2), mask, TEXT, leaders)
+    else:
+        places = torch.cat((torch.arange(TEXT), torch.tensor([TEXT + 1, TEXT + 4, TEXT])))
+        mask = torch.arange(TEXT + 3)[None] < TEXT + 2
+        seen = Seen(places, mask, TEXT, leaders)
+    expected = attend_once(query[:, :, :1], keys, values, seen)
+    followers = [1, 3, 4]
+    keys[followers, :, :TEXT], values[followers, :, :TEXT] = torch.nan, torch.nan
+    torch.testing.assert_close(attend_by_text(query[:, :, :1], keys, values, seen), expected)
 
 
 @pytest.mark.parametrize("pattern", ["full", "row", "column", "convolution"])

@@ -84,7 +84,7 @@ class FactorHead(nn.Module):
             digit = choose(output(F.relu(features[at]).square()), uniform[:, at])
             code, place = code + digit * place, place * count
             if at + 1 < self.draws:
-                rows = digit.repeat(len(hidden) // len(digit))
+                rows = digit.repeat(hidden.shape[0] // digit.shape[0])
                 self._condition(features, at, rows)
         return code
 

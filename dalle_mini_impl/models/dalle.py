@@ -32,6 +32,7 @@ from dalle_mini_impl.models.transformer import (
     KVCache,
     RMSNorm,
     Rotary,
+    Seen,
     build_block,
     rotary_tables,
 )
@@ -245,11 +246,13 @@ class Dalle(nn.Module):
         index: Int[Tensor, "1"],
         cache: KVCache,
         window: Int[Tensor, "r"],
+        leaders: Int[Tensor, "b"] | None = None,
     ) -> Float[Tensor, "b c"]:
         """Feed the code at `index` (0 … n-2); returns what the next is drawn from (`image_head`).
 
         above: the code over the next one, `code_count` in the first row. window: 0 … r-1, the
-        cached positions that full attention reads; r is at least text_length + index + 1.
+        cached positions that full attention reads; r is at least text_length + index + 1. leaders:
+        for each stream one that has the same text.
         """
         at = self.text_length + index
         x = self.code_embedding(code) + self.row_embedding(index // self.grid)
@@ -258,18 +261,19 @@ class Dalle(nn.Module):
             x = x + self.above_embedding(above)
         x = x[:, None]
         positions = self.positions(at)
-        full = (window <= at)[None]
+        text = self.text_length
+        full = Seen(slice(0, window.shape[0]), (window <= at)[None], text, leaders)
         for block, pattern, keys, values in zip(
             self.layers, self.patterns, cache.keys, cache.values, strict=True
         ):
-            seen: slice | Tensor = slice(0, len(window))
-            mask = full
+            seen = full
             if pattern != "full":
-                text = torch.arange(self.text_length, device=at.device)
                 allowed = self.get_buffer(f"{pattern}_allowed")[index]
-                seen = torch.cat((text, self.get_buffer(f"{pattern}_seen")[index][0]))
-                mask = torch.cat((allowed.new_ones(1, self.text_length), allowed), dim=1)
-            x = block.step(x, positions, keys, values, at, seen, mask)
+                near = self.get_buffer(f"{pattern}_seen")[index][0]
+                places = torch.cat((torch.arange(text, device=at.device), near))
+                mask = torch.cat((allowed.new_ones(1, text), allowed), dim=1)
+                seen = Seen(places, mask, text, leaders)
+            x = block.step(x, positions, keys, values, at, seen)
         return self.norm(x[:, 0])
 
     def embed_text(self, captions: Int[Tensor, "b t"]) -> Float[Tensor, "b s c"]:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,7 @@ WRITTEN_OUT = 2**23
 """Largest keys, in numbers, with which a query's attention in eager bf16 is written out."""
 
 
-@dataclass(frozen=True)
-class KVCache:
+class KVCache(NamedTuple):
     """Keys and values of every layer and position, allocated once and filled in place."""
 
     keys: tuple[Float[Tensor, "b h s d"], ...]
@@ -126,25 +125,71 @@ class Scores(torch.autograd.Function):
         return gradients[0] @ key, gradients[0].mT @ query
 
 
+class Seen(NamedTuple):
+    """What a single query reads of the cache."""
+
+    positions: slice | Int[Tensor, "k"]
+    """The text's first."""
+    mask: Bool[Tensor, "1 k"]
+    """Which of them it may see; all of the text."""
+    text: int
+    """How many are the text's."""
+    leaders: Int[Tensor, "b"] | None
+    """For each stream one that has the same text, if that is known."""
+
+
 def attend_once(
     query: Float[Tensor, "b h 1 d"],
-    key: Float[Tensor, "b h k d"],
-    value: Float[Tensor, "b h k d"],
-    mask: Bool[Tensor, "1 k"],
+    keys: Float[Tensor, "b h total d"],
+    values: Float[Tensor, "b h total d"],
+    seen: Seen,
 ) -> Float[Tensor, "b 1 c"]:
-    """Attention of a single query.
+    """Attention of a single query to cached keys and values.
 
     Compiled, it is written out so that it fuses into loops; in bf16 on a CPU too, where torch's
     kernel takes up to twice as long for several streams (2 to 64, 40 to 1,090 positions); beyond
     WRITTEN_OUT it is the faster one.
     """
-    slow = query.device.type == "cpu" and query.dtype == torch.bfloat16
-    slow = slow and len(query) > 1 and key.numel() <= WRITTEN_OUT
+    on_cpu, several = query.device.type == "cpu", query.shape[0] > 1
+    if torch.compiler.is_compiling() and on_cpu and several and seen.leaders is not None:
+        return attend_by_text(query, keys, values, seen)
+    key, value = keys[:, :, seen.positions], values[:, :, seen.positions]
+    slow = on_cpu and several and query.dtype == torch.bfloat16 and key.numel() <= WRITTEN_OUT
     if not (torch.compiler.is_compiling() or slow):
-        return attend(query, key, value, mask, causal=False)
+        return attend(query, key, value, seen.mask, causal=False)
     scores = (query * key).sum(dim=-1, dtype=torch.float32) * query.shape[-1] ** -0.5
-    weights = scores.masked_fill(~mask, -math.inf).softmax(dim=-1).to(value.dtype)
+    weights = scores.masked_fill(~seen.mask, -math.inf).softmax(dim=-1).to(value.dtype)
     return rearrange((weights[..., None] * value).sum(dim=2), "b h d -> b 1 (h d)")
+
+
+def attend_by_text(
+    query: Float[Tensor, "b h 1 d"],
+    keys: Float[Tensor, "b h total d"],
+    values: Float[Tensor, "b h total d"],
+    seen: Seen,
+) -> Float[Tensor, "b 1 c"]:
+    """The same, the text's keys and values read from the streams' leaders.
+
+    Many candidates then read one text, which stays in the nearest cache.
+    """
+    assert seen.leaders is not None
+    if isinstance(seen.positions, slice):
+        own: slice | Tensor = slice(seen.text, seen.positions.stop)
+    else:
+        own = seen.positions[seen.text :]
+    text_key, text_value = (x[:, :, : seen.text][seen.leaders] for x in (keys, values))
+    key, value = keys[:, :, own], values[:, :, own]
+    scale = query.shape[-1] ** -0.5
+    to_text = (query * text_key).sum(dim=-1, dtype=torch.float32) * scale
+    to_own = (query * key).sum(dim=-1, dtype=torch.float32) * scale
+    to_own = to_own.masked_fill(~seen.mask[:, seen.text :], -math.inf)
+    # One softmax over both parts.
+    most = torch.maximum(to_text.amax(dim=-1, keepdim=True), to_own.amax(dim=-1, keepdim=True))
+    to_text, to_own = (to_text - most).exp(), (to_own - most).exp()
+    total = to_text.sum(dim=-1, keepdim=True) + to_own.sum(dim=-1, keepdim=True)
+    to_text, to_own = ((part / total).to(value.dtype) for part in (to_text, to_own))
+    out = (to_text[..., None] * text_value).sum(dim=2) + (to_own[..., None] * value).sum(dim=2)
+    return rearrange(out, "b h d -> b 1 (h d)")
 
 
 class WrittenRms(torch.autograd.Function):
@@ -311,18 +356,13 @@ class Block(nn.Module):
         key_cache: Float[Tensor, "b h total d"],
         value_cache: Float[Tensor, "b h total d"],
         at: Int[Tensor, "1"],
-        seen: slice | Tensor,
-        mask: Bool[Tensor, "1 k"],
+        seen: Seen,
     ) -> Float[Tensor, "b 1 c"]:
-        """One position: written into the cache at `at`, attending to the cached positions `seen`.
-
-        seen: the positions that are read; mask: which of them this one may see.
-        """
+        """One position: written into the cache at `at`, attending to what is `seen` of it."""
         query, key, value = self.attention.project(self.norm_attention(x), positions)
         key_cache.index_copy_(2, at, key)
         value_cache.index_copy_(2, at, value)
-        keys, values = key_cache[:, :, seen], value_cache[:, :, seen]
-        x = x + self.attention.out(attend_once(query, keys, values, mask))
+        x = x + self.attention.out(attend_once(query, key_cache, value_cache, seen))
         return x + self.mlp(self.norm_mlp(x))
 
 
