@@ -61,6 +61,7 @@ class StepPackages:
     def run(self, kind: Hashable, buffers: Any, places: Tensor, reaches: range) -> Iterator[None]:
         """A step for each window `places[:reach]`, compiled or loaded first; yields after each."""
         if kind not in self.loaded:
+            keep_what_torch_compiles()
             self.loaded[kind] = self._load(kind) or self._compile(kind, buffers, places)
         # The loader's own call: that of the model around it takes the arguments' form apart.
         step = self.loaded[kind].loader.run
@@ -108,7 +109,6 @@ class StepPackages:
         return package
 
     def _compile(self, kind: Hashable, buffers: Any, window: Tensor) -> Any:
-        keep_what_torch_compiles()
         if not (shutil.which("g++") or shutil.which("clang++")):
             raise RuntimeError("no C++ compiler (g++) was found")
         made = compile_step(self.model, self.step, buffers, window, self.rows(buffers))
@@ -181,8 +181,15 @@ def machine() -> tuple[str, ...]:
 
 
 def keep_what_torch_compiles() -> None:
-    """Set before torch.compile, which would set it to a folder that all users share."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+    """Let torch's compiler use the user's own cache folder, if the user chose none.
+
+    By itself it takes one in /tmp, as soon as it is imported, in the same variable.
+    """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    if os.environ.get(name) in (None, os.path.abspath(default_cache_dir())):
+        os.environ[name] = str(cache_folder() / "inductor")
 
 
 def cache_folder() -> Path:

@@ -184,7 +184,8 @@ def test_compiling_waits_until_it_pays(monkeypatch):
 
 
 COMPILED = """
-import os, sys, torch, warnings
+import sys, torch, warnings
+import torch._dynamo  # which sets the folder for what it compiles, as others may do
 from dalle_mini_impl.decoding import CodeSampler
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.sampling import SamplingConfig
@@ -231,6 +232,7 @@ def test_one_compiled_step_draws_the_eager_codes_at_every_position_and_setting(t
         assert done.returncode == 0, done.stderr
         # For any number of pictures from two on, captions and numbers; and for one picture.
         assert len(list((tmp_path / "dalle_mini_impl" / "steps").iterdir())) == 2
+        assert (tmp_path / "dalle_mini_impl" / "inductor").exists()
 
 
 def test_a_compiled_step_is_known_by_what_it_was_made_of(monkeypatch):

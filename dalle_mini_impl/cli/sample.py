@@ -42,6 +42,8 @@ class SampleArguments:
     """Candidates decoded at a time, to bound memory."""
     precision: Literal["auto", "fp32", "bf16"] | None = None
     """In fp32 a seed gives the same picture in batches of any size; bf16 may round otherwise."""
+    compile: Literal["auto", "on", "off"] | None = None
+    """Compile the decoding step: half a minute at first; a CPU keeps it for the next process."""
     seed: int = 0
     """Seed of the first candidate; candidate i has seed + i, which decides it up to rounding."""
     out: Path = Path("outputs")
@@ -66,7 +68,7 @@ class SampleArguments:
 
 SETTINGS = (
     "num_images", "candidates", "guidance", "temperature", "top_k", "top_p", "rank_by",
-    "batch_size", "precision",
+    "batch_size", "precision", "compile",
 )  # fmt: skip
 
 
