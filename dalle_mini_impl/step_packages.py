@@ -86,8 +86,8 @@ class StepPackages:
 
     @cached_property
     def _made_of(self) -> Any:
-        """What all packages of the model depend on: weights, source, torch and the processor."""
-        digest = hashlib.sha256(repr(machine()).encode())
+        """What all packages of the model depend on: itself, source, torch and the processor."""
+        digest = hashlib.sha256(repr((machine(), self.model)).encode())
         for source in sorted(PROJECT.rglob("*.py")):
             digest.update(source.read_bytes())
         for name, tensor in sorted((*self.model.named_parameters(), *self.model.named_buffers())):
@@ -148,8 +148,21 @@ def compile_step(
 
 
 def load(path: Path) -> Any:
-    """A package, ready to run in one thread at a time."""
-    return torch._inductor.aoti_load_package(str(path), run_single_threaded=True)
+    """A package, ready to run in one thread at a time.
+
+    torch unpacks it into a temporary folder, which a process that is killed would leave behind:
+    here it is gone as soon as its code is mapped, where the system allows that.
+    """
+    chosen = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(dir=path.parent, ignore_cleanup_errors=True) as folder:
+        os.environ["TMPDIR"] = folder
+        try:
+            return torch._inductor.aoti_load_package(str(path), run_single_threaded=True)
+        finally:
+            if chosen is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = chosen
 
 
 def forget_oldest(folder: Path, limit: int) -> None:

@@ -219,6 +219,10 @@ class Dalle(nn.Module):
             self.block_masks = {}
         return self
 
+    def extra_repr(self) -> str:
+        patterns = "".join(name[0] for name in self.patterns)
+        return f"context={self.context}, grid={self.grid}, factors={self.factors}, {patterns=}"
+
     @property
     def layers(self) -> list[Block]:
         """The blocks, first to last."""

@@ -267,6 +267,9 @@ class Attention(nn.Module):
         self.norm_query = RMSNorm(head) if normalise else nn.Identity()
         self.norm_key = RMSNorm(head) if normalise else nn.Identity()
 
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}"
+
     def project(
         self, x: Float[Tensor, "b s c"], positions: Rotary | None
     ) -> tuple[Float[Tensor, "b h s d"], Float[Tensor, "b h s d"], Float[Tensor, "b h s d"]]:
