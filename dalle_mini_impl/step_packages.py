@@ -10,14 +10,17 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import tempfile
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -57,6 +60,7 @@ class StepPackages:
         """
         self.model, self.step, self.rows = model, step, rows
         self.loaded: dict[Hashable, Any] = {}
+        self.source = source_digest()
 
     def run(self, kind: Hashable, buffers: Any, places: Tensor, reaches: range) -> Iterator[None]:
         """A step for each window `places[:reach]`, compiled or loaded first; yields after each."""
@@ -76,20 +80,21 @@ class StepPackages:
         """Whether steps of this kind run on a CPU and need no compiling."""
         if any(weight.device.type != "cpu" for weight in self.model.parameters()):
             return False
-        return kind in self.loaded or self.path(kind).exists()
+        try:
+            return kind in self.loaded or is_own(self.path(kind))
+        except RuntimeError:  # the user has no home
+            return False
 
     def path(self, kind: Hashable) -> Path:
         """Where the package of such a step is, if there is one."""
-        digest = self._made_of.copy()
-        digest.update(repr(kind).encode())
+        digest = self._model_digest.copy()
+        digest.update(repr((kind, machine(), self.source)).encode())
         return cache_folder() / "steps" / f"{digest.hexdigest()[:32]}.pt2"
 
     @cached_property
-    def _made_of(self) -> Any:
-        """What all packages of the model depend on: itself, source, torch and the processor."""
-        digest = hashlib.sha256(repr((machine(), self.model)).encode())
-        for source in sorted(PROJECT.rglob("*.py")):
-            digest.update(source.read_bytes())
+    def _model_digest(self) -> Any:
+        """Of the model's structure and of all its numbers."""
+        digest = hashlib.sha256(repr(self.model).encode())
         for name, tensor in sorted((*self.model.named_parameters(), *self.model.named_buffers())):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -97,30 +102,38 @@ class StepPackages:
 
     def _load(self, kind: Hashable) -> Any:
         path = self.path(kind)
-        if not path.exists():
+        if not is_own(path):
             return None
         try:
             package = load(path)
-        except Exception as error:  # half a file, another system's, …: torch has no one error
+        except Exception as error:  # half a file, a full disk, …: torch has no one error
             warnings.warn(f"{path} cannot be loaded ({error}): compiled anew", stacklevel=2)
-            path.unlink(missing_ok=True)
             return None
-        os.utime(path)
+        with suppress(OSError):
+            os.utime(path)
         return package
 
-    def _compile(self, kind: Hashable, buffers: Any, window: Tensor) -> Any:
-        if not (shutil.which("g++") or shutil.which("clang++")):
-            raise RuntimeError("no C++ compiler (g++) was found")
-        made = compile_step(self.model, self.step, buffers, window, self.rows(buffers))
+    def _compile(self, kind: Hashable, buffers: Any, places: Tensor) -> Any:
         path = self.path(kind)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            shutil.move(made, Path(folder) / path.name)
-            os.replace(Path(folder) / path.name, path)
-        shutil.rmtree(made.parent, ignore_errors=True)
-        package = load(path)
-        forget_oldest(path.parent, KEPT_BYTES)
+        # One at a time: torch names its folder after the step's code, not its weights.
+        with FileLock(path.parent / "lock"):
+            package = self._load(kind)  # by a process that was before this one
+            if package is None:
+                made = compile_step(self.model, self.step, buffers, places, self.rows(buffers))
+                package = load(made)
+                keep(made, path)
+                shutil.rmtree(made.parent, ignore_errors=True)
+                forget_oldest(path.parent, KEPT_BYTES)
         return package
+
+
+def source_digest() -> str:
+    """Of this project's code as it lies on disk, which is to be asked soon after it is imported."""
+    digest = hashlib.sha256()
+    for source in sorted(PROJECT.rglob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
 
 
 def compile_step(
@@ -128,8 +141,11 @@ def compile_step(
 ) -> Path:
     """Compile a step for any window and, if it has several rows, any number of them.
 
-    Returns a package in a folder of torch's that holds nothing else.
+    Returns a package in a folder of torch's that holds nothing else. RuntimeError where there is
+    no compiler.
     """
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        raise RuntimeError("no C++ compiler (g++) was found")
     rows = list(rows)
     several = all(len(buffer) > 1 for buffer in rows)
     exported = ExportedStep(model, step, buffers)
@@ -148,16 +164,16 @@ def compile_step(
 
 
 def load(path: Path) -> Any:
-    """A package, ready to run in one thread at a time.
+    """A package, ready to run.
 
     torch unpacks it into a temporary folder, which a process that is killed would leave behind:
     here it is gone as soon as its code is mapped, where the system allows that.
     """
     chosen = os.environ.get("TMPDIR")
-    with tempfile.TemporaryDirectory(dir=path.parent, ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ["TMPDIR"] = folder
         try:
-            return torch._inductor.aoti_load_package(str(path), run_single_threaded=True)
+            return torch._inductor.aoti_load_package(str(path))
         finally:
             if chosen is None:
                 del os.environ["TMPDIR"]
@@ -165,12 +181,36 @@ def load(path: Path) -> Any:
                 os.environ["TMPDIR"] = chosen
 
 
+def keep(made: Path, path: Path) -> None:
+    """Move a package to where it is looked for, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        shutil.move(made, part)
+        part.chmod(0o600)
+        os.replace(part, path)
+
+
+def is_own(path: Path) -> bool:
+    """Whether there is such a package and nobody but the user can have written it: it is run."""
+    try:
+        found = [place.stat() for place in (path, path.parent)]
+    except OSError:
+        return False
+    if not hasattr(os, "getuid"):
+        return True
+    others = stat.S_IWGRP | stat.S_IWOTH
+    return all(each.st_uid == os.getuid() and not each.st_mode & others for each in found)
+
+
 def forget_oldest(folder: Path, limit: int) -> None:
     """Delete what was used longest ago until at most `limit` bytes are left, or one package."""
-    newest_first = sorted(folder.glob("*.pt2"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = []
+    for path in folder.glob("*.pt2"):
+        with suppress(OSError):  # another process deletes too
+            found.append((path.stat().st_mtime, path.stat().st_size, path))
     total = 0
-    for rank, path in enumerate(newest_first):
-        total += path.stat().st_size
+    for rank, (_, size, path) in enumerate(sorted(found, reverse=True)):
+        total += size
         if rank > 0 and total > limit:
             path.unlink(missing_ok=True)
 
@@ -179,7 +219,9 @@ def machine() -> tuple[str, ...]:
     """What compiled code depends on besides its source."""
     try:
         text = Path("/proc/cpuinfo").read_text()
-        flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+        flags = next(
+            (line for line in text.splitlines() if line.startswith(("flags", "Features"))), ""
+        )
     except OSError:
         flags = platform.processor()
     return (
@@ -207,5 +249,5 @@ def keep_what_torch_compiles() -> None:
 
 def cache_folder() -> Path:
     """Where compiled steps are kept between runs: the user's own, since it is code that is run."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "dalle_mini_impl"
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "dalle_mini_impl"
