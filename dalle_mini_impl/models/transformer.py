@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from dalle_mini_impl.models.linear import Linear
-
 WRITTEN_OUT = 2**23
 """Largest keys, in numbers, with which a query's attention in eager bf16 is written out."""
 
@@ -230,6 +228,31 @@ class RMSNorm(nn.RMSNorm):
         if eager and torch.is_grad_enabled():
             return WrittenRms.apply(x, self.weight, self.eps)
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
+class Linear(nn.Linear):
+    """A linear layer whose product is written out where compiled code has one row on a CPU.
+
+    One row is bound by reading the weights, which generated code does while it also does what
+    stands before and after the product; a library call does that alone. Weights in bf16 are
+    multiplied in bf16, whatever comes in.
+    """
+
+    def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b o"]:
+        if self.weight.dtype == torch.bfloat16:
+            x = x.to(torch.bfloat16)
+        one = x.device.type == "cpu" and x.numel() == self.in_features
+        if not (one and torch.compiler.is_compiling()):
+            return super().forward(x)
+        product = (x[..., None, :] * self.weight).sum(dim=-1)
+        return product if self.bias is None else product + self.bias
+
+
+def lower_products(model: nn.Module) -> None:
+    """Turn the weights of all blocks' products to bf16, for sampling; norms and heads stay."""
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.to(torch.bfloat16)
 
 
 class Attention(nn.Module):
