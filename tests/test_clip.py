@@ -60,7 +60,7 @@ def test_the_image_tower_keeps_places():
 
 def test_scale_starts_and_stops_where_the_paper_says():
     model = build()
-    assert float(model.logit_scale) == pytest.approx(1 / 0.07, rel=1e-5)
+    assert model.logit_scale.item() == pytest.approx(1 / 0.07, rel=1e-5)
     model.log_scale.data.fill_(20.0)
     assert float(model.logit_scale) == pytest.approx(100.0)
 
