@@ -62,7 +62,7 @@ def test_scale_starts_and_stops_where_the_paper_says():
     model = build()
     assert model.logit_scale.item() == pytest.approx(1 / 0.07, rel=1e-5)
     model.log_scale.data.fill_(20.0)
-    assert float(model.logit_scale) == pytest.approx(100.0)
+    assert model.logit_scale.item() == pytest.approx(100.0)
 
 
 def test_equal_captions_are_not_negatives():
