@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from filelock import FileLock
 from jaxtyping import Int
@@ -129,10 +130,16 @@ class StepPackages:
 
 
 def source_digest() -> str:
-    """Of this project's code as it lies on disk, which is to be asked soon after it is imported."""
+    """Of this project's source; of no other process's where it changed since this one began.
+
+    What runs here is then not what lies on disk, and must not be taken for it later.
+    """
     digest = hashlib.sha256()
+    began = psutil.Process().create_time()
     for source in sorted(PROJECT.rglob("*.py")):
         digest.update(source.read_bytes())
+        if source.stat().st_mtime > began:
+            digest.update(os.urandom(16))
     return digest.hexdigest()
 
 

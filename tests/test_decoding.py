@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 
+from dalle_mini_impl import step_packages
 from dalle_mini_impl.compiled_steps import LOADS_AFTER, PAYS_AFTER, CompiledSteps, padded_rows
 from dalle_mini_impl.decoding import CodeSampler
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
@@ -187,6 +188,7 @@ def test_compiling_waits_until_it_pays(monkeypatch):
 COMPILED = """
 import sys, torch, warnings
 import torch._dynamo  # which sets the folder for what it compiles, as others may do
+from dalle_mini_impl import step_packages
 from dalle_mini_impl.compiled_steps import LOADS_AFTER
 from dalle_mini_impl.decoding import CodeSampler
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
@@ -262,6 +264,20 @@ def test_a_compiled_step_is_known_by_what_it_was_made_of(monkeypatch):
     monkeypatch.undo()
     model.blocks[0].attention.out.weight[0, 0] += 1e-6
     assert path(model) != first
+
+
+def test_source_that_changed_under_a_process_names_no_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(step_packages, "PROJECT", tmp_path)
+    source = tmp_path / "code.py"
+    source.write_text("old = 1")
+    os.utime(source, (0, 0))
+    before = step_packages.source_digest()
+    assert step_packages.source_digest() == before
+    source.write_text("new = 2")
+    os.utime(source, (0, 0))
+    assert step_packages.source_digest() != before
+    os.utime(source)
+    assert step_packages.source_digest() != step_packages.source_digest()
 
 
 def test_a_damaged_package_is_replaced(tmp_path, monkeypatch):
