@@ -220,8 +220,8 @@ class Dalle(nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        patterns = "".join(name[0] for name in self.patterns)
-        return f"context={self.context}, grid={self.grid}, factors={self.factors}, {patterns=}"
+        attention = self.config.attention
+        return f"context={self.context}, grid={self.grid}, factors={self.factors}, {attention=}"
 
     @property
     def layers(self) -> list[Block]:
