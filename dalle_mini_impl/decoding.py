@@ -16,7 +16,8 @@ from torch import Tensor
 
 from dalle_mini_impl.compiled_steps import CompiledSteps, padded_rows
 from dalle_mini_impl.models.dalle import Dalle
-from dalle_mini_impl.models.transformer import KVCache, lower_products
+from dalle_mini_impl.models.linear import lower_products
+from dalle_mini_impl.models.transformer import KVCache
 from dalle_mini_impl.precision import Precision, choose_precision
 from dalle_mini_impl.sampling import (
     Drawing,

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from dalle_mini_impl.models import transformer
+from dalle_mini_impl.models import scaled_dot_product
 from dalle_mini_impl.models.attention import block_mask, dalle_patterns, pattern_mask
-from dalle_mini_impl.models.transformer import (
+from dalle_mini_impl.models.scaled_dot_product import (
     Seen,
     attend,
     attend_by_text,
@@ -54,8 +54,15 @@ def test_order_of_patterns_is_the_papers():
 
 
 @pytest.mark.parametrize(("kind", "near"), [(torch.float32, {}), (torch.bfloat16, ROUNDED)])
-@pytest.mark.parametrize(("causal", "pattern"), [(True, None), (False, None), (False, "row")])
-def test_attention_written_out_equals_the_fused_one(causal, pattern, kind, near):
+@pytest.mark.parametrize(
+    ("causal", "pattern", "strips"),
+    [(True, None, 1), (True, None, 2), (True, None, 4), (False, None, 4), (False, "row", 4)],
+)
+def test_attention_written_out_equals_the_fused_one(
+    causal, pattern, strips, kind, near, monkeypatch
+):
+    monkeypatch.setattr(scaled_dot_product, "LONG", LENGTH if strips > 1 else LENGTH + 1)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: strips == 4)
     mask = pattern_mask(pattern, TEXT, LENGTH, GRID) if pattern else None
     inputs = torch.randn(3, 2, 4, LENGTH, 8, requires_grad=True)
     upstream = torch.randn(2, 4, LENGTH, 8)
@@ -69,8 +76,26 @@ def test_attention_written_out_equals_the_fused_one(causal, pattern, kind, near)
     torch.testing.assert_close(ours, theirs, **near)
 
 
+@pytest.mark.parametrize(
+    ("kind", "compiling", "written"),
+    [
+        (torch.bfloat16, False, True),
+        (torch.float32, False, False),
+        (torch.float32, True, True),
+    ],
+)
+def test_training_writes_attention_out_where_that_is_faster(kind, compiling, written, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    monkeypatch.setattr(scaled_dot_product, "attend_in_parts", lambda query, *_: query * 0)
+    inputs = torch.randn(3, 2, 4, LENGTH, 8, dtype=kind, requires_grad=True)
+    assert attend(*inputs, None, causal=True).any() != written
+    assert attend(*inputs.detach(), None, causal=True).any()
+    monkeypatch.setattr(scaled_dot_product, "LARGEST_SCORES", 2 * 4 * LENGTH**2 - 1)
+    assert attend(*inputs, None, causal=True).any()
+
+
 def test_attention_of_one_query_in_bf16_is_written_out(monkeypatch):
-    monkeypatch.setattr(transformer, "attend", None)
+    monkeypatch.setattr(scaled_dot_product, "attend", None)
     query, key, value = torch.randn(3, 2, 4, LENGTH, 8).bfloat16()
     mask = torch.arange(LENGTH)[None] < LENGTH - 5
     found = attend_once(query[:, :, :1], key, value, Seen(slice(0, LENGTH), mask, TEXT, None))

@@ -26,13 +26,13 @@ from dalle_mini_impl.models.code_head import (
     build_code_head,
     code_log_likelihood,
 )
+from dalle_mini_impl.models.scaled_dot_product import Seen
 from dalle_mini_impl.models.transformer import (
     Block,
     BlockKind,
     KVCache,
     RMSNorm,
     Rotary,
-    Seen,
     build_block,
     rotary_tables,
 )
