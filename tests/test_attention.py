@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from torch.utils.flop_counter import FlopCounterMode
 
 from dalle_mini_impl.models import scaled_dot_product
 from dalle_mini_impl.models.attention import block_mask, dalle_patterns, pattern_mask
@@ -77,21 +78,38 @@ def test_attention_written_out_equals_the_fused_one(
 
 
 @pytest.mark.parametrize(
-    ("kind", "compiling", "written"),
+    ("length", "compiling", "share"),
+    [(64, False, 1), (64, True, 3 / 4), (256, False, 3 / 4), (256, True, 5 / 8)],
+)
+def test_causal_strips_leave_out_most_of_what_is_masked(length, compiling, share, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    inputs = torch.randn(3, 1, 2, length, 4, requires_grad=True)
+    with FlopCounterMode(display=False) as flops:
+        attend_in_parts(*inputs, None, True).sum().backward()
+    assert flops.get_total_flops() == share * 6 * 2 * 2 * length**2 * 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "compiling", "causal", "width", "written"),
     [
-        (torch.bfloat16, False, True),
-        (torch.float32, False, False),
-        (torch.float32, True, True),
+        (torch.bfloat16, False, True, 8, True),
+        (torch.bfloat16, False, False, 8, True),
+        (torch.float32, True, True, 48, True),
+        (torch.float32, False, True, 48, False),
+        (torch.float32, True, False, 48, False),
+        (torch.float32, True, True, 32, False),
     ],
 )
-def test_training_writes_attention_out_where_that_is_faster(kind, compiling, written, monkeypatch):
+def test_training_writes_attention_out_where_that_is_faster(
+    kind, compiling, causal, width, written, monkeypatch
+):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
     monkeypatch.setattr(scaled_dot_product, "attend_in_parts", lambda query, *_: query * 0)
-    inputs = torch.randn(3, 2, 4, LENGTH, 8, dtype=kind, requires_grad=True)
-    assert attend(*inputs, None, causal=True).any() != written
-    assert attend(*inputs.detach(), None, causal=True).any()
+    inputs = torch.randn(3, 2, 4, LENGTH, width, dtype=kind, requires_grad=True)
+    assert attend(*inputs, None, causal).any() != written
+    assert attend(*inputs.detach(), None, causal).any()
     monkeypatch.setattr(scaled_dot_product, "LARGEST_SCORES", 2 * 4 * LENGTH**2 - 1)
-    assert attend(*inputs, None, causal=True).any()
+    assert attend(*inputs, None, causal).any() == (kind == torch.float32)
 
 
 def test_attention_of_one_query_in_bf16_is_written_out(monkeypatch):

@@ -1,6 +1,8 @@
 """Linear layers: which library, or generated code, does their products."""
 
 import math
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +17,8 @@ class Linear(nn.Linear):
 
     One row, in compiled code, is written out: it is bound by reading the weights, which generated
     code does while it also does what stands before and after the product; a library call does that
-    alone. Training in fp32 with AVX-512 takes oneDNN (`Product`). Weights in bf16 are multiplied in
-    bf16, whatever comes in.
+    alone. Training in fp32 takes oneDNN where that is faster (`Product`). Weights in bf16 are
+    multiplied in bf16, whatever comes in.
     """
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True):
@@ -37,24 +39,38 @@ class Linear(nn.Linear):
 
     def _trains_in_fp32(self, x: Tensor) -> bool:
         trains = torch.is_grad_enabled() and self.weight.requires_grad
-        return trains and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        plain = x.dtype == torch.float32 and x.dim() > 1
+        return trains and plain and not torch.is_autocast_enabled("cpu")
 
 
 def onednn_is_faster() -> bool:
-    """Whether oneDNN's fp32 products are faster than those that torch takes.
+    """Whether oneDNN's fp32 products are faster here than MKL's, which torch takes.
 
-    With AVX-512, where MKL's took 1.1 to 1.4 times as long on an AMD EPYC (3,072 rows, 256 to 1,376
-    columns). torch keeps the operator private, so it may be gone.
+    On an AMD EPYC with AVX-512 MKL's took 1.1 to 1.4 times as long (3,072 rows, 256 to 1,376
+    columns); for Intel's processors MKL is made, and none was measured. torch keeps the operator
+    private, so it may be gone.
     """
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return wide and there
+    usable = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+    there = usable and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return wide and there and processor_vendor() == "AuthenticAMD"
+
+
+@cache
+def processor_vendor() -> str:
+    """Who made the processor, as Linux names it; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id"))
+    return next(named, "")
 
 
 class Product(torch.autograd.Function):
     """x · Wᵀ in fp32, which oneDNN does for the output and for the gradient of x.
 
-    torch itself takes MKL on an x86 CPU; for the gradient of W that was the faster one of the two.
+    For the gradient of W MKL was the faster one. Gradients cannot be differentiated again.
     """
 
     @staticmethod
@@ -66,10 +82,11 @@ class Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Float[Tensor, "*b o"]) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Float[Tensor, "*b o"]) -> tuple[Tensor | None, Tensor]:
         x, weight = ctx.saved_tensors
         upstream = gradients[0]
-        return multiply(upstream, weight.mT), upstream.flatten(0, -2).mT @ x.flatten(0, -2)
+        to_x = multiply(upstream, weight.mT) if ctx.needs_input_grad[0] else None
+        return to_x, upstream.flatten(0, -2).mT @ x.flatten(0, -2)
 
 
 @torch.library.custom_op("dalle_mini_impl::multiply", mutates_args=())

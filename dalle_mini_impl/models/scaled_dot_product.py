@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-LARGEST_SCORES = 2**25
-"""Scores of all heads and streams up to which training writes them out: 128 MiB in fp32."""
+LARGEST_SCORES = 2**23
+"""Scores up to which a layer in fp32 writes them out and keeps them: at most 32 MiB a layer."""
+NARROW = 48
+"""Channels of a head below which it does not."""
 LONG = 256
 """Positions from which causal attention is cut into twice as many strips."""
 WRITTEN_OUT = 2**23
@@ -31,7 +33,7 @@ def attend(
     """Scaled dot-product attention with its heads joined again; a `BlockMask` is causal itself."""
     if isinstance(mask, BlockMask):
         out = attend_in_blocks(query.device.type)(query, key, value, block_mask=mask)
-    elif query.requires_grad and written_out_pays(query, key):
+    elif query.requires_grad and written_out_pays(query, key, causal):
         out = attend_in_parts(query, key, value, mask, causal)
     else:
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
@@ -44,15 +46,20 @@ def attend_in_blocks(device: str) -> Any:
     return flex_attention if device == "cpu" else torch.compile(flex_attention, dynamic=False)
 
 
-def written_out_pays(query: Float[Tensor, "b h q d"], key: Float[Tensor, "b h k d"]) -> bool:
-    """Whether `attend_in_parts` trains faster than torch's fused kernel, where both fit.
+def written_out_pays(
+    query: Float[Tensor, "b h q d"], key: Float[Tensor, "b h k d"], causal: bool
+) -> bool:
+    """Whether `attend_in_parts` trains faster than torch's fused kernel.
 
-    On a CPU: in bf16, whose fused backward pass took 30 ms where these products take 6 (32 × 4
-    heads, 88 positions of 48 channels), and in compiled fp32 (14 → 11 ms, 32 × 4 heads, 96 of 64).
+    On a CPU it does in bf16, whose fused backward pass took 30 ms where these products take 6 (32 ×
+    4 heads, 88 positions of 48 channels), and in fp32 where it is compiled and causal (14 → 11 ms,
+    32 × 4 heads, 96 positions of 64 channels), as long as the scores that it keeps are few.
     """
-    faster = query.dtype == torch.bfloat16 or torch.compiler.is_compiling()
-    fits = query.shape[:-1].numel() * key.shape[2] <= LARGEST_SCORES
-    return query.device.type == "cpu" and faster and fits
+    if query.device.type != "cpu" or query.dtype == torch.bfloat16:
+        return query.device.type == "cpu"
+    in_loops = torch.compiler.is_compiling() and query.dtype == torch.float32
+    few = query.shape[:-1].numel() * key.shape[2] <= LARGEST_SCORES
+    return in_loops and causal and few and query.shape[-1] >= NARROW
 
 
 def attend_in_parts(
@@ -77,7 +84,7 @@ def attend_in_parts(
             hidden = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -math.inf)
             scores = scores + hidden
         out.append(scores.softmax(dim=-1).to(value.dtype) @ value[:, :, :seen])
-    return torch.cat(out, dim=2)
+    return out[0] if len(out) == 1 else torch.cat(out, dim=2)
 
 
 class Scores(torch.autograd.Function):
