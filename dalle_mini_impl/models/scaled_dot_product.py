@@ -55,11 +55,10 @@ def written_out_pays(
     4 heads, 88 positions of 48 channels), and in fp32 where it is compiled and causal (14 → 11 ms,
     32 × 4 heads, 96 positions of 64 channels), as long as the scores that it keeps are few.
     """
-    if query.device.type != "cpu" or query.dtype == torch.bfloat16:
-        return query.device.type == "cpu"
-    in_loops = torch.compiler.is_compiling() and query.dtype == torch.float32
     few = query.shape[:-1].numel() * key.shape[2] <= LARGEST_SCORES
-    return in_loops and causal and few and query.shape[-1] >= NARROW
+    in_fp32 = torch.compiler.is_compiling() and causal and few and query.shape[-1] >= NARROW
+    pays = {torch.bfloat16: True, torch.float32: in_fp32}
+    return query.device.type == "cpu" and pays.get(query.dtype, False)
 
 
 def attend_in_parts(
