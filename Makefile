@@ -22,7 +22,7 @@ demo: install
 		"a large yellow heart above a small blue ring" \
 		"a red cross to the left of a green triangle" \
 		--run $(RUN) --num-images 4 --out $(RUN)/demo
-	@echo "Pictures: $(RUN)/demo/sheet.png"
+	@echo "Images: $(RUN)/demo/sheet.png"
 	@echo "Report:   $(RUN)/report.html"
 
 lint: install

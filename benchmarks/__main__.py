@@ -27,7 +27,7 @@ from benchmarks.train import TrainOptions
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes)
 @dataclass(frozen=True)
 class Decode:
-    """Draw codes: one picture, many, guided, and how the cost grows."""
+    """Draw codes: one image, many, guided, and how the cost grows."""
 
     common: Common = field(default_factory=Common)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
@@ -54,7 +54,7 @@ class Tokenizer:
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes)
 @dataclass(frozen=True)
 class Data:
-    """Prepare pictures, make batches, and time how long training waits for them."""
+    """Prepare images, make batches, and time how long training waits for them."""
 
     common: Common = field(default_factory=Common)
     data: DataOptions = field(default_factory=DataOptions)

@@ -1,14 +1,14 @@
-"""An independent judge of CIFAR-10 pictures: a small convolutional classifier of real ones.
+"""An independent judge of CIFAR-10 images: a small convolutional classifier of real ones.
 
     python -m benchmarks.cifar_classifier train DATA --out classifier.safetensors
     python -m benchmarks.cifar_classifier judge RUN --classifier classifier.safetensors
     CIFAR_CLASSIFIER=classifier.safetensors \
         dalle evaluate --run RUN --features benchmarks.cifar_classifier:embed
 
-`train` sees the real training pictures only and prints its accuracy on the real test pictures.
-`judge` paints every class from the run's first caption template and prints the share of pictures
+`train` sees the real training images only and prints its accuracy on the real test images.
+`judge` paints every class from the run's first caption template and prints the share of images
 that the classifier assigns to the class that was asked for. `embed` gives its features to
-whatever compares sets of pictures.
+whatever compares sets of images.
 """
 
 import os
@@ -25,14 +25,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from benchmarks.cifar import CLASSES, augmented, read
-from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.config import ConfigError, TrainingConfig
 from dalle_mini_impl.precision import autocast, choose_precision
-from dalle_mini_impl.settings import TrainingConfig
-from dalle_mini_impl.training.optimisers import build_optimizer, set_learning_rate
+from dalle_mini_impl.training.optimizers import build_optimizer, set_learning_rate
 
 
 class Stage(nn.Module):
-    """Two 3×3 convolutions with batch norm, the picture halved between them."""
+    """Two 3×3 convolutions with batch norm, the image halved between them."""
 
     def __init__(self, before: int, width: int):
         super().__init__()
@@ -72,7 +71,7 @@ class Classifier(nn.Module):
         return model.eval()
 
     def features(self, images: Tensor) -> Tensor:
-        """One vector for each of the pictures `b 3 32 32` in [0, 1]."""
+        """One vector for each of the images `b 3 32 32` in [0, 1]."""
         x = F.gelu(self.whiten((images * 4 - 2).to(memory_format=torch.channels_last)))
         for stage in self.stages:
             x = stage(x)
@@ -98,7 +97,7 @@ def named_classifier(path: str) -> Classifier:
 
 
 def embed(images: Tensor) -> Tensor:
-    """Features of pictures in [0, 1] by the classifier that CIFAR_CLASSIFIER names.
+    """Features of images in [0, 1] by the classifier that CIFAR_CLASSIFIER names.
 
     Raises ConfigError where the environment names none.
     """
@@ -114,7 +113,7 @@ def embed(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Train:
-    """Train the classifier on real pictures."""
+    """Train the classifier on real images."""
 
     data: Annotated[Path, tyro.conf.Positional]
     """Folder with CIFAR-10's Parquet files."""
@@ -135,23 +134,23 @@ class Judge:
     run: Annotated[Path, tyro.conf.Positional]
     classifier: Path = Path("cifar_classifier.safetensors")
     per_class: int = 50
-    """Pictures kept for each class."""
+    """Images kept for each class."""
     candidates: int = 4
-    """Pictures drawn for each that is kept; 1 is unranked."""
+    """Images drawn for each that is kept; 1 is unranked."""
     guidance: float | None = None
     seed: int = 0
 
 
 @torch.inference_mode()
 def judged(model: Classifier, images: Tensor) -> Tensor:
-    """The class of each picture in [0, 1], by six views of it: moved by a pixel and mirrored."""
+    """The class of each image in [0, 1], by six views of it: moved by a pixel and mirrored."""
     side, padded = images.shape[-1], F.pad(images, (1, 1, 1, 1), mode="reflect")
     moved = [padded[..., at : at + side, at : at + side] for at in range(3)]
     return torch.stack([model(v) + model(v.flip(-1)) for v in moved]).sum(dim=0).argmax(dim=1)
 
 
 def accuracy(model: Classifier, images: Tensor, labels: Tensor) -> float:
-    """Share of pictures in 0 … 255 that are judged to be of their own class."""
+    """Share of images in 0 … 255 that are judged to be of their own class."""
     model.eval()
     parts = zip(images.split(500), labels.split(500), strict=True)
     right = sum(int((judged(model, part.float() / 255) == own).sum()) for part, own in parts)
@@ -197,7 +196,7 @@ def train(arguments: Train) -> None:
             minutes, busy = (time.monotonic() - began) / 60, (time.process_time() - used) / 60
             print(
                 f"epoch {(step + 1) / per_epoch:.1f}: loss {float(loss):.3f}, {score:.3f} of 1,000 "
-                f"test pictures, {minutes:.1f} min, {busy:.1f} of them on the processor",
+                f"test images, {minutes:.1f} min, {busy:.1f} of them on the processor",
                 flush=True,
             )
     print(f"test accuracy {accuracy(model, test_images, test_labels):.4f} of 10,000")
@@ -208,9 +207,9 @@ def train(arguments: Train) -> None:
 def judge(arguments: Judge) -> None:
     """Paint every class and print the share assigned to the class that was asked for."""
     from dalle_mini_impl import TextToImage
-    from dalle_mini_impl.evaluation.prompts import interval
+    from dalle_mini_impl.evaluation.suites.prompts import interval
     from dalle_mini_impl.images import to_tensor
-    from dalle_mini_impl.run import RunFolder
+    from dalle_mini_impl.runs.folder import RunFolder
 
     model = TextToImage.from_pretrained(arguments.run)
     classifier = Classifier.load(arguments.classifier)
@@ -226,8 +225,8 @@ def judge(arguments: Judge) -> None:
             candidates=drawn,
             **settings,
         )
-        pictures = to_tensor([result.image for result in results], 32)
-        hits = int((judged(classifier, pictures) == number).sum())
+        images = to_tensor([result.image for result in results], 32)
+        hits = int((judged(classifier, images) == number).sum())
         right += hits
         print(f"{name:12s} {hits / len(results):.2f}")
     total = arguments.per_class * len(CLASSES)

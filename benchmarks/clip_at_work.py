@@ -1,11 +1,11 @@
-"""What a run's CLIP is good for: naming photographs, and finding pictures and captions.
+"""What a run's CLIP is good for: naming photographs, and finding images and captions.
 
     python -m benchmarks.clip_at_work classify RUN --out zero_shot.json
     python -m benchmarks.clip_at_work retrieve RUN --split held_out --out retrieval.json
 
-`classify` names the unseen pictures of a run whose captions are templates with labels (such as
+`classify` names the unseen images of a run whose captions are templates with labels (such as
 CIFAR-10's) by prompts alone, and beside it with a linear probe on the same vectors. `retrieve`
-ranks a run's unseen pictures and captions, and each caption among wrong ones with an attribute
+ranks a run's unseen images and captions, and each caption among wrong ones with an attribute
 exchanged.
 Shares stand with Wilson's 95 % intervals.
 """
@@ -22,21 +22,21 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from dalle_mini_impl.data.batches import pictures
+from dalle_mini_impl.data.batches import load_images
+from dalle_mini_impl.data.collections.sources import DataConfig
 from dalle_mini_impl.data.negatives import hard_negatives
-from dalle_mini_impl.data.sources import DataConfig
 from dalle_mini_impl.data.store import Store, prepare
-from dalle_mini_impl.evaluation.agreement import (
+from dalle_mini_impl.evaluation.measures.agreement import (
     measure_hard_negatives,
     measure_retrieval,
     wrong_captions,
 )
-from dalle_mini_impl.evaluation.collection import CollectionSettings, HeldOut
-from dalle_mini_impl.evaluation.page import Part, Table, share
-from dalle_mini_impl.evaluation.prompts import interval
-from dalle_mini_impl.ranking import RunClip
-from dalle_mini_impl.run import RunFolder
-from dalle_mini_impl.zero_shot import ZeroShotClassifier
+from dalle_mini_impl.evaluation.measures.collection import CollectionSettings, HeldOut
+from dalle_mini_impl.evaluation.report.page import Part, Table, share
+from dalle_mini_impl.evaluation.suites.prompts import interval
+from dalle_mini_impl.retrieval.encoder import RunClip
+from dalle_mini_impl.retrieval.zero_shot import ZeroShotClassifier
+from dalle_mini_impl.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Classify:
     run: Annotated[Path, tyro.conf.Positional]
     """A run whose CLIP was trained on labels with data.templates."""
     train_examples: int = 50_000
-    """Training pictures that the probe learns from."""
+    """Training images that the probe learns from."""
     test_examples: int = 10_000
     decay: float = 1e-4
     """Weight of the probe's squared weights, whose inputs have unit variance."""
@@ -56,7 +56,7 @@ class Classify:
 
 @dataclass(frozen=True)
 class Retrieve:
-    """Unseen pictures and captions of the run's own collection."""
+    """Unseen images and captions of the run's own collection."""
 
     run: Annotated[Path, tyro.conf.Positional]
     split: Literal["validation", "held_out"] = "validation"
@@ -71,7 +71,7 @@ class Retrieve:
 def probe_accuracy(
     train: Tensor, labels: Tensor, test: Tensor, truth: Tensor, decay: float
 ) -> tuple[float, int]:
-    """Accuracy of multinomial logistic regression on standardised vectors, and the hits."""
+    """Accuracy of multinomial logistic regression on standardized vectors, and the hits."""
     mean, deviation = train.mean(0), train.std(0).clamp_min(1e-6)
     train, test = (train - mean) / deviation, (test - mean) / deviation
     model = nn.Linear(train.shape[1], int(labels.max()) + 1)
@@ -91,24 +91,22 @@ def probe_accuracy(
 
 
 def labels_of(store: Store, template: str) -> list[str]:
-    """Each picture's label, from the caption that the first template made of it."""
+    """Each image's label, from the caption that the first template made of it."""
     before, after = template.split("{label}", 1)
     return [own[0].removeprefix(before).removesuffix(after) for own in store.captions]
 
 
 def vectors_of(clip: RunClip, store: Store, rows: np.ndarray, data: DataConfig) -> Tensor:
-    """Unit vectors of pictures as the CLIP saw them in training, without augmentation."""
+    """Unit vectors of images as the CLIP saw them in training, without augmentation."""
     parts = np.array_split(rows, max(1, len(rows) // 500))
-    return torch.cat([clip.encode_images(pictures(store, part, data, None)) for part in parts])
+    return torch.cat([clip.encode_images(load_images(store, part, data, None)) for part in parts])
 
 
 def classify(arguments: Classify) -> list[Part]:
     """Zero-shot accuracy with all templates and with each, and the linear probe's."""
     run = RunFolder.open(arguments.run)
     clip, data = RunClip.from_run(run), run.experiment.data
-    train, test = (
-        prepare(data, split, run.cache / "pictures") for split in ("train", "validation")
-    )
+    train, test = (prepare(data, split, run.cache / "images") for split in ("train", "validation"))
     known, truth = labels_of(train, data.templates[0]), labels_of(test, data.templates[0])
     names = sorted(set(known))
     rng = np.random.default_rng(0)
@@ -139,7 +137,7 @@ def classify(arguments: Classify) -> list[Part]:
     learned = vectors_of(clip, train, chosen, data)
     _, hits = probe_accuracy(learned, labels, vectors, goal, arguments.decay)
     add("linear probe", hits)
-    note = f"{n:,} unseen pictures; the probe saw {len(chosen):,} training pictures with labels."
+    note = f"{n:,} unseen images; the probe saw {len(chosen):,} training images with labels."
     return [Part("CLIP: classification", figures, [Table("", ["", "accuracy"], lines, note)])]
 
 
@@ -173,18 +171,18 @@ def retrieve(arguments: Retrieve) -> list[Part]:
 def among_wrong(
     images: Tensor, texts: Tensor, wrong: Sequence[Tensor], distinct: Sequence[int]
 ) -> Part:
-    """How often the true caption is first among all the wrong ones of its picture.
+    """How often the true caption is first among all the wrong ones of its image.
 
-    distinct: how many different wrong captions each picture has; they are drawn independently.
+    distinct: how many different wrong captions each image has; they are drawn independently.
     """
     best = torch.stack([(images * own).sum(1) for own in wrong]).amax(0)
     hits, n = int(((images * texts).sum(1) > best).sum()), len(images)
     low, high = interval(hits, n)
     each, chance = float(np.mean(distinct)), float(np.mean([1 / (1 + own) for own in distinct]))
-    figures = {"pictures": n, "wrong": each, "accuracy": hits / n, "low": low, "high": high}
+    figures = {"images": n, "wrong": each, "accuracy": hits / n, "low": low, "high": high}
     figures["by_chance"] = chance
     rows = [[f"{n:,}", f"{each:.1f}", share(hits / n, (low, high)), share(chance)]]
-    columns = ["pictures", "different wrong captions each", "true one first", "by chance"]
+    columns = ["images", "different wrong captions each", "true one first", "by chance"]
     return Part("CLIP: the caption among wrong ones", figures, [Table("", columns, rows)])
 
 

@@ -21,18 +21,19 @@ from torch import Tensor, nn
 
 from benchmarks.leave_one_out import check_names, earlier, mean, spread
 from dalle_mini_impl.cli.sample import write_json
-from dalle_mini_impl.data.batches import pictures
+from dalle_mini_impl.data.batches import load_images
 from dalle_mini_impl.data.negatives import hard_negatives
-from dalle_mini_impl.evaluation.agreement import wrong_captions
-from dalle_mini_impl.evaluation.prompts import HALVES, Prompt, judge, scene_prompts
+from dalle_mini_impl.evaluation.measures.agreement import wrong_captions
+from dalle_mini_impl.evaluation.suites.prompts import HALVES, Prompt, judge, scene_prompts
 from dalle_mini_impl.images import to_images
 from dalle_mini_impl.models.clip import Clip
-from dalle_mini_impl.pipeline import TextToImage, load_image_tokenizer
-from dalle_mini_impl.ranking import RunClip
-from dalle_mini_impl.run import RunFolder
-from dalle_mini_impl.training.clip import ClipObjective
+from dalle_mini_impl.pipeline import TextToImage
+from dalle_mini_impl.retrieval.encoder import RunClip
+from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.runs.loading import load_image_tokenizer
+from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.loop import train
-from dalle_mini_impl.training.workshop import Workshop
+from dalle_mini_impl.training.objectives.clip import ClipObjective
 
 
 class Nowhere(nn.Module):
@@ -81,7 +82,7 @@ class Trained:
     seed: int
     steps: int
     hard: float
-    """Unseen pictures whose caption beats one with an attribute exchanged."""
+    """Unseen images whose caption beats one with an attribute exchanged."""
     chosen: dict[str, float]
     """All claims right by half: no ranking, CLIP's choice, the oracle's."""
 
@@ -107,14 +108,14 @@ def paint(model: TextToImage, run: RunFolder, each: int, count: int) -> Candidat
     return Candidates(prompts, pixels, right)
 
 
-def train_clip(shop: Workshop, variant: Variant, seed: int, minutes: float) -> tuple[Clip, int]:
+def train_clip(shop: StageContext, variant: Variant, seed: int, minutes: float) -> tuple[Clip, int]:
     """One variant after `minutes`, and its steps."""
     own = shop.experiment.clip
     fresh = {"seed": seed, "minutes": minutes, "steps": 10**6, "compile": "off"}
     training = own.training.model_copy(update=fresh)
     config = own.model_copy(update={**variant.config, "training": training})
     tokenizer = load_image_tokenizer(shop.run).to(shop.device).eval().requires_grad_(False)
-    batches = shop.picture_batches(
+    batches = shop.image_batches(
         training,
         dropout=True,
         negative=hard_negatives(shop.store.captions, shop.store.attributes),
@@ -136,13 +137,13 @@ def train_clip(shop: Workshop, variant: Variant, seed: int, minutes: float) -> t
     return model.eval().requires_grad_(False), steps
 
 
-def hard_accuracy(shop: Workshop, clip: RunClip, count: int) -> float:
-    """Share of unseen pictures whose own caption beats one with an attribute exchanged."""
+def hard_accuracy(shop: StageContext, clip: RunClip, count: int) -> float:
+    """Share of unseen images whose own caption beats one with an attribute exchanged."""
     store = shop.split("validation")
     rows = np.arange(min(count, len(store)), dtype=np.int64)
     negative = hard_negatives(store.captions, store.attributes)
     found, wrong = wrong_captions(negative, [0] * len(rows), rows.tolist(), 0)
-    images = clip.encode_images(pictures(store, rows[found], shop.experiment.data, None))
+    images = clip.encode_images(load_images(store, rows[found], shop.experiment.data, None))
     own = clip.encode_texts([store.captions[rows[at]][0] for at in found])
     return float(
         ((images * own).sum(1) > (images * clip.encode_texts(wrong)).sum(1)).float().mean()
@@ -195,7 +196,7 @@ def main(
     seeds: tuple[int, ...] = (0,),
     prompts: int = 40,
     candidates: int = 16,
-    pictures: int = 1000,
+    images: int = 1000,
     variants: tuple[str, ...] = tuple(VARIANTS),
     beside: tuple[Path, ...] = (),
     threads: int = 0,
@@ -208,8 +209,8 @@ def main(
         minutes: of each training.
         seeds: one training of every variant for each.
         prompts: captions for each number of objects and half.
-        candidates: pictures to choose from for each caption.
-        pictures: unseen pictures to tell near misses on.
+        candidates: images to choose from for each caption.
+        images: unseen images to tell near misses on.
         variants: some of the variants.
         beside: results of earlier calls, equally long, to add to the table.
         threads: threads to compute with; 0 uses all cores.
@@ -219,7 +220,7 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     folder = RunFolder.open(run)
-    shop = Workshop(folder)
+    shop = StageContext(folder)
     trained: dict[str, list[Trained]] = earlier(
         beside, "minutes", minutes, lambda own: Trained(**own)
     )
@@ -228,9 +229,7 @@ def main(
         for name in variants:
             model, steps = train_clip(shop, VARIANTS[name], seed, minutes)
             clip = RunClip(model, shop.vocabulary)
-            result = Trained(
-                seed, steps, hard_accuracy(shop, clip, pictures), choose(clip, painted)
-            )
+            result = Trained(seed, steps, hard_accuracy(shop, clip, images), choose(clip, painted))
             trained.setdefault(name, []).append(result)
             print(f"seed {seed}: {name}: {asdict(result)}", flush=True)
             if out is not None:

@@ -1,10 +1,10 @@
-"""How much of a run's codes its transformer must predict without any picture needing it.
+"""How much of a run's codes its transformer must predict without any image needing it.
 
-    python -m benchmarks.code_entropy RUN [--pictures 10000]
+    python -m benchmarks.code_entropy RUN [--images 10000]
 
-Prints, in nats per code over the training pictures: H(code), H(patch), the entropy of a code given
-the pixels of its own patch (what neighbours add), and of a patch given its code (what the decoder
-must make up from the neighbours). Needs the run's cache and pictures in which patches recur.
+Prints, in nats per code over the training images: H(code), H(patch), the entropy of a code given
+the pixels of its own patch (what neighbors add), and of a patch given its code (what the decoder
+must make up from the neighbors). Needs the run's cache and images in which patches recur.
 """
 
 from collections import Counter
@@ -17,8 +17,8 @@ import tyro
 from einops import rearrange
 
 from dalle_mini_impl.data.store import Store
-from dalle_mini_impl.pipeline import load_image_tokenizer
-from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.runs.loading import load_image_tokenizer
 
 
 def entropy(values: Iterable[Hashable]) -> float:
@@ -28,21 +28,21 @@ def entropy(values: Iterable[Hashable]) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def main(run: Annotated[Path, tyro.conf.Positional], pictures: int = 10000) -> None:
+def main(run: Annotated[Path, tyro.conf.Positional], images: int = 10000) -> None:
     """Print the entropies of a run's codes.
 
     Args:
         run: the run folder, with its cache.
-        pictures: training pictures to count over.
+        images: training images to count over.
     """
     folder = RunFolder.open(run)
     tokenizer = load_image_tokenizer(folder)
-    store = Store.open(folder.cache / "pictures" / "train")
+    store = Store.open(folder.cache / "images" / "train")
     cached = np.load(folder.cache / "codes" / "codes.npy", mmap_mode="r", allow_pickle=False)
-    codes = cached[0, :pictures].reshape(-1).tolist()
+    codes = cached[0, :images].reshape(-1).tolist()
     f = tokenizer.downsampling
     patches = rearrange(
-        store.images[:pictures], "n (y a) (x b) c -> (n y x) (a b c)", a=f, b=f
+        store.images[:images], "n (y a) (x b) c -> (n y x) (a b c)", a=f, b=f
     ).copy()
     keys = [patch.tobytes() for patch in patches]
     joint = entropy(zip(codes, keys, strict=True))

@@ -111,7 +111,7 @@ def train(
     loss_of: Callable[[Any, int], Tensor],
     minutes: float,
     rate: float,
-    clip_norm: float | None = None,
+    max_grad_norm: float | None = None,
     decay: float = 1.0,
 ) -> Trained:
     """Adam for `minutes`; `decay` multiplies the learning rate every 100 steps."""
@@ -128,8 +128,8 @@ def train(
             loss = loss_of(batch, step)
         optimizer.zero_grad()
         loss.backward()
-        if clip_norm is not None:
-            nn.utils.clip_grad_norm_(learned, clip_norm)
+        if max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(learned, max_grad_norm)
         optimizer.step()
         losses.append(loss.item())
         if step % 100 == 0:
@@ -148,7 +148,7 @@ def vae_temperature(start: float, step: int) -> float:
 
 @torch.inference_mode()
 def paint(dalle: Any, captions: Tensor, seed: int, top: float) -> Tensor:
-    """A picture in [0, 1] for each row of captions, with its cache, at guidance 1.
+    """An image in [0, 1] for each row of captions, with its cache, at guidance 1.
 
     top: its `filter_thres`. At guidance 1 its `forward_with_cond_scale` drops the cache that
     `generate_images` makes; it is passed on here, which changes its speed and nothing else.
@@ -161,15 +161,15 @@ def paint(dalle: Any, captions: Tensor, seed: int, top: float) -> Tensor:
     dalle.forward_with_cond_scale = cached
     torch.manual_seed(seed)
     try:
-        pictures = dalle.generate_images(captions, filter_thres=top, use_cache=True)
+        images = dalle.generate_images(captions, filter_thres=top, use_cache=True)
     finally:
         dalle.forward_with_cond_scale = own
-    return unnormalised(pictures)
+    return unnormalized(images)
 
 
-def unnormalised(pictures: Tensor) -> Tensor:
+def unnormalized(images: Tensor) -> Tensor:
     """Its decoder's values, in which 0.5 has become 0, as pixels in [0, 1]."""
-    return (0.5 + 0.5 * pictures.float()).clamp(0, 1)
+    return (0.5 + 0.5 * images.float()).clamp(0, 1)
 
 
 def _endless(batches: Callable[[int], Any]) -> Iterator[Any]:

@@ -4,8 +4,8 @@
     python -m benchmarks.dalle_pytorch_shapes --out dalle_pytorch
 
 Trains its dVAE, transformer and CLIP as large as those of the configuration and for the minutes of
-its stages, on the same pictures and caption ids; paints captions of unseen scenes, seen and held
-out; judges every picture by rule and prints the suite's tables. Writes figures.json and sheet.png.
+its stages, on the same images and caption ids; paints captions of unseen scenes, seen and held
+out; judges every image by rule and prints the suite's tables. Writes figures.json and sheet.png.
 """
 
 import json
@@ -22,22 +22,22 @@ from torch import Tensor, nn
 
 from benchmarks import dalle_pytorch_peer as peer
 from dalle_mini_impl.captions import CaptionTokenizer
-from dalle_mini_impl.data.batches import CaptionTable, PictureBatches, batch_indices, step_rng
+from dalle_mini_impl.data.batches import CaptionTable, ImageBatches, batch_indices, step_rng
 from dalle_mini_impl.data.store import Store, prepare
-from dalle_mini_impl.evaluation.judged_reconstructions import judge_reconstructions
-from dalle_mini_impl.evaluation.prompts import HALVES, Prompt, scene_prompts
-from dalle_mini_impl.evaluation.suite import Outcome, count_cells, judged
-from dalle_mini_impl.evaluation.suite_page import (
+from dalle_mini_impl.evaluation.measures.judged_reconstructions import judge_reconstructions
+from dalle_mini_impl.evaluation.report.shapes_page import (
     Scores,
     kinds_table,
     reconstruction_table,
     scenes_table,
 )
+from dalle_mini_impl.evaluation.suites.prompts import HALVES, Prompt, scene_prompts
+from dalle_mini_impl.evaluation.suites.shapes import Outcome, count_cells, judged
 from dalle_mini_impl.experiment import Experiment, load_experiment
 from dalle_mini_impl.images import contact_sheet, save_png, to_images
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
-from dalle_mini_impl.models.image_tokenizer import build_image_tokenizer
+from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
 from dalle_mini_impl.pipeline import Result
 
 GUIDANCE = 1.0
@@ -50,7 +50,7 @@ class Arguments:
     config: Path = Path("configs/shapes.yaml")
     """What it is compared with: data, captions, sizes, minutes and batch sizes."""
     out: Path = Path("dalle_pytorch")
-    """Folder for the pictures' cache, figures.json and sheet.png."""
+    """Folder for the images' cache, figures.json and sheet.png."""
     minutes: tuple[float, float, float] | None = None
     """Of dVAE, transformer and CLIP; the configuration's own if not given."""
     prompts: int = 100
@@ -59,11 +59,11 @@ class Arguments:
     codes: int = 512
     """Entries of its codebook, where this project's codes have factors and many combinations."""
     candidates: int = 16
-    """Pictures for each caption, among which its CLIP chooses."""
+    """Images for each caption, among which its CLIP chooses."""
     top: float = 0.9
     """Its `filter_thres`: the share of logits that is cut away; 0.9 in its generate.py."""
     batch_size: int = 128
-    """Pictures painted at a time."""
+    """Images painted at a time."""
     threads: int = 0
     """Threads to compute with; 0 uses all cores."""
     seed: int = 0
@@ -81,7 +81,7 @@ class PeerTokenizer:
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
-        return peer.unnormalised(self.vae.decode(codes))
+        return peer.unnormalized(self.vae.decode(codes))
 
 
 class Comparison:
@@ -111,11 +111,11 @@ class Comparison:
             "clip": Clip(experiment.clip, *text, size),
         }
 
-    def pictures(self, stage: str) -> PictureBatches:
+    def images(self, stage: str) -> ImageBatches:
         """The batches that the stage of this project sees."""
         training = getattr(self.experiment, stage).training
         data = self.experiment.data
-        return PictureBatches(self.store, self.table, data, training.batch_size, training.seed)
+        return ImageBatches(self.store, self.table, data, training.batch_size, training.seed)
 
     def codes(self, codes: Tensor) -> Callable[[int], tuple[Tensor, Tensor]]:
         """Caption ids and codes of a step."""
@@ -150,12 +150,12 @@ def train_all(
         temperature = peer.vae_temperature(temperature, step)
         return loss
 
-    batches = side.pictures("image_tokenizer")
+    batches = side.images("image_tokenizer")
     trained["image_tokenizer"] = peer.train(
         vae, batches, vae_loss, minutes[0], peer.VAE_RATE, decay=0.98
     )
 
-    encoded = torch.cat([PeerTokenizer(vae).encode(part) for part in plain_pictures(side.store)])
+    encoded = torch.cat([PeerTokenizer(vae).encode(part) for part in plain_images(side.store)])
     transformer = experiment.transformer
     shape = (words.vocabulary_size, words.context, transformer.depth, transformer.heads)
     dalle = peer.build_dalle(sizes["transformer"], vae, *shape)
@@ -166,7 +166,7 @@ def train_all(
         lambda batch, step: dalle(batch[0], batch[1], return_loss=True),
         minutes[1],
         peer.DALLE_RATE,
-        clip_norm=0.5,
+        max_grad_norm=0.5,
     )
 
     depth = experiment.clip.text_depth
@@ -177,12 +177,12 @@ def train_all(
         ids = batch.captions
         return clip(ids, batch.images, text_mask=ids != 0, return_loss=True)
 
-    trained["clip"] = peer.train(clip, side.pictures("clip"), clip_loss, minutes[2], peer.CLIP_RATE)
+    trained["clip"] = peer.train(clip, side.images("clip"), clip_loss, minutes[2], peer.CLIP_RATE)
     return dalle, clip, trained
 
 
-def plain_pictures(store: Store) -> Iterator[Tensor]:
-    """All pictures in [0, 1], a few at a time."""
+def plain_images(store: Store) -> Iterator[Tensor]:
+    """All images in [0, 1], a few at a time."""
     for start in range(0, len(store), 256):
         rows = torch.from_numpy(np.array(store.images[start : start + 256]))
         yield rows.permute(0, 3, 1, 2).float() / 255
@@ -191,7 +191,7 @@ def plain_pictures(store: Store) -> Iterator[Tensor]:
 def outcomes_of(
     dalle: Any, clip: Any, words: CaptionTokenizer, prompts: list[Prompt], arguments: Arguments
 ) -> tuple[list[Outcome], list[Result]]:
-    """Every prompt painted and judged, and the pictures that its CLIP chose first."""
+    """Every prompt painted and judged, and the images that its CLIP chose first."""
     count = arguments.candidates
     together = max(1, arguments.batch_size // count)
     outcomes, chosen = [], []
@@ -222,7 +222,7 @@ def main(arguments: Arguments) -> None:
         torch.set_num_threads(arguments.threads)
     experiment = load_experiment(arguments.config)
     data = experiment.data
-    side = Comparison(experiment, prepare(data, "train", arguments.out / "pictures"))
+    side = Comparison(experiment, prepare(data, "train", arguments.out / "images"))
     stages = (experiment.image_tokenizer, experiment.transformer, experiment.clip)
     minutes = arguments.minutes or tuple(stage.training.minutes or 1.0 for stage in stages)
     dalle, clip, trained = train_all(side, minutes, arguments.codes, arguments.seed)

@@ -1,4 +1,4 @@
-"""The data path: pictures prepared, batches made, and how long training waits for them."""
+"""The data path: images prepared, batches made, and how long training waits for them."""
 
 import tempfile
 import time
@@ -16,20 +16,20 @@ from benchmarks.options import Session, Table, say
 from benchmarks.shape import Shape
 from benchmarks.timing import Contender, Row
 from dalle_mini_impl.captions import CaptionsConfig, CaptionTokenizer
-from dalle_mini_impl.data.batches import CaptionTable, CodeBatches, PictureBatches, prefetch
+from dalle_mini_impl.config import TrainingConfig
+from dalle_mini_impl.data.batches import CaptionTable, CodeBatches, ImageBatches, prefetch
 from dalle_mini_impl.data.codes import CodeCache, CodeKey
-from dalle_mini_impl.data.sources import DataConfig
+from dalle_mini_impl.data.collections.sources import DataConfig
 from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
-from dalle_mini_impl.models.image_tokenizer import FsqConfig, build_image_tokenizer
-from dalle_mini_impl.settings import TrainingConfig
-from dalle_mini_impl.training.dalle import DalleObjective
-from dalle_mini_impl.training.image_tokenizer import FsqObjective
+from dalle_mini_impl.models.tokenizers.image_tokenizer import FsqConfig, build_image_tokenizer
+from dalle_mini_impl.training.objectives.dalle import DalleObjective
+from dalle_mini_impl.training.objectives.image_tokenizer import FsqObjective
 
 NOTES = [
-    "Preparing draws or decodes every picture, resizes it and writes the store; several processes "
-    "are used from 2,000 pictures on.",
-    "Files: smooth random pictures, PNG and JPEG (quality 90).",
+    "Preparing draws or decodes every image, resizes it and writes the store; several processes "
+    "are used from 2,000 images on.",
+    "Files: smooth random images, PNG and JPEG (quality 90).",
     "Waiting: the share of a training loop's time in which it has no batch, with batches made "
     "ahead in a thread.",
 ]
@@ -39,14 +39,14 @@ NOTES = [
 class DataOptions:
     """The data path."""
 
-    pictures: int = 4096
-    """Pictures to prepare; several processes are used from 2,000 on."""
+    images: int = 4096
+    """Images to prepare; several processes are used from 2,000 on."""
     image_size: int = 64
     """Side in pixels that they are prepared at."""
     file_size: int = 256
     """Side in pixels of the PNG and JPEG files."""
     batch: int = 32
-    """Pictures in a batch."""
+    """Images in a batch."""
     steps: int = 40
     """Training steps over which waiting is measured."""
     workers: tuple[int, ...] = ()
@@ -59,27 +59,27 @@ def run(options: DataOptions, session: Session) -> list[Table]:
         folder = Path(name)
         prepared = preparing(options, session, folder)
         shapes = DataConfig(
-            path="shapes", image_size=options.image_size, limit=options.pictures, workers=1
+            path="shapes", image_size=options.image_size, limit=options.images, workers=1
         )
         store = prepare(shapes, "train", folder / "shapes", report=_silent)
         tokenizer = CaptionTokenizer.from_config(CaptionsConfig(vocabulary="shapes"))
         table = CaptionTable(store.captions, tokenizer)
-        pictures = PictureBatches(store, table, shapes, options.batch)
+        images = ImageBatches(store, table, shapes, options.batch)
         codes = CodeBatches(code_cache(store, session.common.shape, folder), table, options.batch)
-        batches = batch_rates(pictures, codes, options, session)
-        waits = waiting(pictures, codes, tokenizer, options, session)
+        batches = batch_rates(images, codes, options, session)
+        waits = waiting(images, codes, tokenizer, options, session)
     return [
-        Table("data-prepare", f"Preparing {options.pictures:,} pictures", prepared, NOTES[:2]),
+        Table("data-prepare", f"Preparing {options.images:,} images", prepared, NOTES[:2]),
         Table("data-batches", f"Making batches of {options.batch}", batches),
         Table("data-waiting", "Share of a training loop's time spent waiting", waits, NOTES[2:]),
     ]
 
 
 def preparing(options: DataOptions, session: Session, folder: Path) -> list[Row]:
-    """Pictures per second of `prepare`, by source and number of processes."""
+    """Images per second of `prepare`, by source and number of processes."""
     sources = {"shapes": "shapes"}
     for kind in ("png", "jpeg"):
-        sources[kind.upper()] = str(write_pictures(folder / kind, kind, options))
+        sources[kind.upper()] = str(write_images(folder / kind, kind, options))
     rows: list[Row] = []
     for label, path in sources.items():
         found = []
@@ -87,29 +87,29 @@ def preparing(options: DataOptions, session: Session, folder: Path) -> list[Row]
             config = DataConfig(
                 path=path,
                 image_size=options.image_size,
-                limit=options.pictures,
+                limit=options.images,
                 held_out=0,
                 workers=workers,
             )
             name = f"{label}, {workers} process{'' if workers == 1 else 'es'}"
             found.append(Contender(name, _preparation(config, folder), ours=True))
-        rows += session.measure(label, "uint8", found, options.pictures, "pictures/s")
+        rows += session.measure(label, "uint8", found, options.images, "images/s")
     return rows
 
 
 def batch_rates(
-    pictures: PictureBatches, codes: CodeBatches, options: DataOptions, session: Session
+    images: ImageBatches, codes: CodeBatches, options: DataOptions, session: Session
 ) -> list[Row]:
     """Batches per second, made one after the other in this thread."""
     contenders = [
-        Contender("PictureBatches", _in_turn(pictures), ours=True),
+        Contender("ImageBatches", _in_turn(images), ours=True),
         Contender("CodeBatches", _in_turn(codes), ours=True),
     ]
     return session.measure(f"batches of {options.batch}", "-", contenders, 1, "batches/s")
 
 
 def waiting(
-    pictures: PictureBatches,
+    images: ImageBatches,
     codes: CodeBatches,
     tokenizer: CaptionTokenizer,
     options: DataOptions,
@@ -120,14 +120,14 @@ def waiting(
     training = TrainingConfig(compile="off", batch_size=options.batch)
     fsq = FsqConfig()
     dalle = TransformerConfig(
-        depth=shape.depth, width=shape.width, heads=shape.heads, hidden=shape.hidden
+        depth=shape.depth, width=shape.width, heads=shape.heads, ffn_width=shape.ffn_width
     )
     model = Dalle(dalle, tokenizer.vocabulary_size, tokenizer.context, shape.codes, shape.grid)
     loops: list[tuple[str, Any, Any]] = [
         (
             "image tokenizer (fsq)",
             FsqObjective(build_image_tokenizer(fsq, options.image_size), fsq),
-            pictures,
+            images,
         ),
         ("transformer", DalleObjective(model, dalle), codes),
     ]
@@ -163,21 +163,21 @@ def waiting(
     return rows
 
 
-def write_pictures(folder: Path, kind: str, options: DataOptions) -> Path:
-    """A folder of `options.pictures` smooth random pictures with a caption each."""
+def write_images(folder: Path, kind: str, options: DataOptions) -> Path:
+    """A folder of `options.images` smooth random images with a caption each."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     size = (options.file_size, options.file_size)
-    for number in range(options.pictures):
+    for number in range(options.images):
         noise = rng.integers(256, size=(16, 16, 3), dtype=np.uint8)
-        picture = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
-        picture.save(folder / f"{number:06d}.{kind}", quality=90)
-        (folder / f"{number:06d}.txt").write_text(f"picture {number}", encoding="utf-8")
+        image = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+        image.save(folder / f"{number:06d}.{kind}", quality=90)
+        (folder / f"{number:06d}.txt").write_text(f"image {number}", encoding="utf-8")
     return folder
 
 
 def code_cache(store: Store, shape: Shape, folder: Path) -> CodeCache:
-    """Random codes for every picture of the store."""
+    """Random codes for every image of the store."""
     rng = np.random.default_rng(0)
     key = CodeKey("random", store.fingerprint, 1, len(store))
     codes = rng.integers(shape.codes, size=(len(store), shape.image))

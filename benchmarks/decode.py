@@ -1,4 +1,4 @@
-"""Decoding: from a caption to all codes of one picture or many, and how its cost grows."""
+"""Decoding: from a caption to all codes of one image or many, and how its cost grows."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,9 +15,9 @@ from benchmarks.timing import Contender, Row
 from dalle_mini_impl.precision import Precision
 
 NOTES = [
-    "Every contender draws all codes of the given number of pictures, without decoding them to "
-    "pixels. All pictures are of one caption unless the case says otherwise: this project runs it "
-    "once, the peers once for each picture.",
+    "Every contender draws all codes of the given number of images, without decoding them to "
+    "pixels. All images are of one caption unless the case says otherwise: this project runs it "
+    "once, the peers once for each image.",
     "DALLE-pytorch keeps the better half of the logits (its default); the others draw from all.",
     "DALLE-pytorch 1.6.6 never passes its cache on at guidance 1; 'cache repaired' does.",
     "Llama's guidance is transformers' own: a second, unconditional call for each code.",
@@ -30,12 +30,12 @@ NOTES = [
 class DecodeOptions:
     """Decoding."""
 
-    pictures: tuple[int, ...] = (1, 16, 32)
-    """Pictures of one caption, at guidance 1."""
+    images: tuple[int, ...] = (1, 16, 32)
+    """Images of one caption, at guidance 1."""
     guided: tuple[int, ...] = (32,)
-    """Pictures of one caption, guided."""
+    """Images of one caption, guided."""
     captions: tuple[int, ...] = (16,)
-    """Pictures, each of a caption of its own."""
+    """Images, each of a caption of its own."""
     guidance: float = 3.0
     """Scale of the guided cases."""
     precisions: tuple[Precision, ...] = ("fp32",)
@@ -46,14 +46,14 @@ class DecodeOptions:
 
 @dataclass(frozen=True)
 class Case:
-    """Pictures asked for."""
+    """Images asked for."""
 
-    pictures: int
+    images: int
     captions: int = 1
     guidance: float = 1.0
 
     def __str__(self) -> str:
-        text = f"{self.pictures} picture{'' if self.pictures == 1 else 's'}"
+        text = f"{self.images} image{'' if self.images == 1 else 's'}"
         if self.captions > 1:
             text += f" of {self.captions} captions"
         return text + (" guided" if self.guidance != 1 else "")
@@ -78,7 +78,7 @@ class Drawer:
 def run(options: DecodeOptions, session: Session) -> list[Table]:
     """The table of cases and, where asked for, of how cost grows."""
     shape = session.common.shape
-    cases = [Case(n) for n in options.pictures]
+    cases = [Case(n) for n in options.images]
     cases += [Case(n, captions=n) for n in options.captions if n > 1]
     cases += [Case(n, guidance=options.guidance) for n in options.guided]
     rows: list[Row] = []
@@ -135,17 +135,17 @@ def time_case(
     precision: str,
 ) -> list[Row]:
     """One case of all drawers that can do it."""
-    generator = torch.Generator().manual_seed(case.pictures)
+    generator = torch.Generator().manual_seed(case.images)
     captions = torch.randint(
         1, shape.text_vocabulary, (case.captions, shape.text), generator=generator
     ).to(session.device)
     guided = case.guidance != 1
-    prompts, rows = case.captions + guided, case.pictures * (1 + guided)
+    prompts, rows = case.captions + guided, case.images * (1 + guided)
 
     def draw_all(drawer: Drawer) -> None:
         # A peer may write into the captions it is given.
-        codes = drawer.draw(captions.clone(), case.pictures, case.guidance)
-        if codes.shape != (case.pictures, shape.image):
+        codes = drawer.draw(captions.clone(), case.images, case.guidance)
+        if codes.shape != (case.images, shape.image):
             raise ValueError(f"{drawer.name} drew {tuple(codes.shape)} codes")
 
     return session.measure(
@@ -165,7 +165,7 @@ def time_case(
             for drawer in drawers
             if (drawer.guided or not guided) and (drawer.sweeps or case.captions == 1)
         ],
-        case.pictures * shape.image,
+        case.images * shape.image,
         "codes/s",
     )
 
@@ -181,13 +181,13 @@ def sweep(session: Session, precision: str) -> Table:
 
 def growth(shape: Shape) -> Iterator[tuple[str, Shape, Case]]:
     """Shapes and cases around `shape`."""
-    for pictures in (1, 4, 16, 64, 256):
-        yield f"batch {pictures}", shape, Case(pictures)
+    for images in (1, 4, 16, 64, 256):
+        yield f"batch {images}", shape, Case(images)
     for grid in (8, 16, 24, 32):
         yield f"grid {grid}×{grid}", replace(shape, grid=grid), Case(1)
     for depth in (3, 6, 12, 24):
         yield f"depth {depth}", replace(shape, depth=depth), Case(1)
     for width in (128, 256, 512, 1024):
         hidden = 16 * round(width * 8 / 3 / 16)
-        changed = replace(shape, width=width, heads=max(1, width // 64), hidden=hidden)
+        changed = replace(shape, width=width, heads=max(1, width // 64), ffn_width=hidden)
         yield f"width {width}", changed, Case(1)

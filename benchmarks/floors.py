@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from benchmarks.shape import Shape
 from benchmarks.timing import synchronize
-from dalle_mini_impl.models.linear import multiply, onednn_is_faster
+from dalle_mini_impl.kernels.linear import multiply, onednn_is_faster
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SQUARES = (1024, 2048)
@@ -67,7 +67,7 @@ class Floors:
 
     def survey(self, shape: Shape, batch: int, precisions: tuple[str, ...]) -> dict[str, float]:
         """Rates by name: GFLOP/s of products, GB/s of streams, in and out of cache."""
-        width, hidden = shape.width, shape.hidden
+        width, hidden = shape.width, shape.ffn_width
         tokens = batch * shape.tokens
         found: dict[str, float] = {}
         for precision in precisions:

@@ -3,10 +3,10 @@
     python -m benchmarks.leave_one_out RUN [--seconds 170] [--seeds 0 1 2] [--out result.json]
 
 RUN holds an image tokenizer, its codes and a vocabulary. Every variant trains the run's transformer
-for the same wall time on the same batches; its image loss on held-out pictures is taken along the
+for the same wall time on the same batches; its image loss on held-out images is taken along the
 way, off the clock. The yardstick is what the plain variant (AdamW) ends at. All are eager but
 "compiled", which pays for compiling anew. Where the run is of drawn scenes, captions are painted at
-the end, one picture each, and judged by rule. `--beside` adds the results of earlier calls.
+the end, one image each, and judged by rule. `--beside` adds the results of earlier calls.
 """
 
 import json
@@ -22,7 +22,7 @@ import tyro
 
 from benchmarks.lesson import Point, Trained, Variant, prepare, train_variant
 from dalle_mini_impl.cli.sample import write_json
-from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.runs.folder import RunFolder
 
 PLAIN = "AdamW instead of Muon"
 FULL = "full"
@@ -34,7 +34,7 @@ VARIANTS = {
     "fp32": Variant({"precision": "fp32"}),
     "no EMA": Variant({"ema": 0.0}),
     "the paper's block": Variant(model={"block": "dalle"}),
-    "no upper neighbour": Variant(model={"upper_neighbour": False}),
+    "no upper neighbor": Variant(model={"upper_neighbor": False}),
     "no text loss": Variant(model={"text_weight": 0.0}),
 }
 
@@ -98,11 +98,11 @@ def main(
     """Train every variant for the same time and compare what they learned.
 
     Args:
-        run: a run folder with an image tokenizer, a vocabulary and the pictures' cache.
+        run: a run folder with an image tokenizer, a vocabulary and the images' cache.
         seconds: wall time of each training.
         seeds: one training of every variant for each.
         points: evaluations along the way.
-        held_out: validation pictures to evaluate on.
+        held_out: validation images to evaluate on.
         prompts: captions to paint for each number of objects and half.
         variants: some of the variants.
         beside: results of earlier calls, equally long, to add to the table.

@@ -12,21 +12,21 @@ from accelerate import Accelerator
 from torch._inductor.utils import fresh_cache
 
 from dalle_mini_impl.captions import CaptionTokenizer
-from dalle_mini_impl.data.batches import CodeBatch, CodeBatches, pictures, prefetch
-from dalle_mini_impl.decoding import CodeSampler
-from dalle_mini_impl.evaluation.prompts import HALVES, Prompt, judge, scene_prompts
+from dalle_mini_impl.data.batches import CodeBatch, CodeBatches, load_images, prefetch
+from dalle_mini_impl.evaluation.suites.prompts import HALVES, Prompt, judge, scene_prompts
 from dalle_mini_impl.images import to_images
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
-from dalle_mini_impl.models.image_tokenizer import ImageTokenizer
-from dalle_mini_impl.pipeline import load_image_tokenizer
-from dalle_mini_impl.run import RunFolder
-from dalle_mini_impl.sampling import SamplingConfig
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.runs.loading import load_image_tokenizer
+from dalle_mini_impl.sampling.draw import SamplingConfig
+from dalle_mini_impl.sampling.sampler import CodeSampler
 from dalle_mini_impl.training.compilation import compile_if_it_pays
-from dalle_mini_impl.training.dalle import DalleObjective
+from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.learner import Learner
-from dalle_mini_impl.training.objective import to_device
+from dalle_mini_impl.training.objectives.dalle import DalleObjective
+from dalle_mini_impl.training.objectives.objective import to_device
 from dalle_mini_impl.training.stages import codes_of
-from dalle_mini_impl.training.workshop import Workshop
 
 MOST_OBJECTS = 2
 """Objects in the scenes that are painted; three are too hard for so short a training."""
@@ -69,22 +69,22 @@ class Trained:
     seed: int
     points: list[Point]
     painted: dict[str, float]
-    """Share of captions all of whose claims hold, by group and half, one picture each."""
+    """Share of captions all of whose claims hold, by group and half, one image each."""
 
 
 def prepare(run: RunFolder, held_out: int, prompts: int) -> Lesson:
-    """The run's batches, its first `held_out` validation pictures, captions of unseen scenes.
+    """The run's batches, its first `held_out` validation images, captions of unseen scenes.
 
     prompts: for each number of objects and half.
     """
-    shop = Workshop(run)
+    shop = StageContext(run)
     tokenizer = load_image_tokenizer(run).eval().requires_grad_(False)
     training = shop.experiment.transformer.training
     batches = CodeBatches(codes_of(shop, tokenizer), shop.table(False), training.batch_size)
     shown = shop.split("validation")
     rows = torch.arange(min(held_out, len(shown))).numpy()
     with torch.no_grad():
-        codes = tokenizer.encode(pictures(shown, rows, shop.experiment.data, None))
+        codes = tokenizer.encode(load_images(shown, rows, shop.experiment.data, None))
     texts = [shown.captions[row][0] for row in rows]
     captions = torch.from_numpy(shop.vocabulary.encode(texts))
     scenes = shop.experiment.data.shapes
@@ -118,9 +118,9 @@ def painted(model: Dalle, lesson: Lesson) -> dict[str, float]:
     sampler, truths = CodeSampler(model), []
     for numbers in torch.arange(len(ids)).split(lesson.sampling.batch_size):
         codes = sampler(ids[numbers].to(device), numbers.tolist(), lesson.sampling)
-        pictures_of = to_images(lesson.tokenizer.decode(codes.cpu()))
-        for at, picture in zip(numbers.tolist(), pictures_of, strict=True):
-            truths.append(all(judge(np.asarray(picture), lesson.prompts[at].claims).values()))
+        images_of = to_images(lesson.tokenizer.decode(codes.cpu()))
+        for at, image in zip(numbers.tolist(), images_of, strict=True):
+            truths.append(all(judge(np.asarray(image), lesson.prompts[at].claims).values()))
     groups: dict[str, list[bool]] = {}
     for prompt, truth in zip(lesson.prompts, truths, strict=True):
         groups.setdefault(f"{prompt.objects} {prompt.half}", []).append(truth)

@@ -11,18 +11,18 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from benchmarks.shape import Shape, Work
-from dalle_mini_impl.decoding import CodeSampler
+from dalle_mini_impl.config import TrainingConfig
+from dalle_mini_impl.kernels.allocator import keep_freed_memory
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.precision import Precision
-from dalle_mini_impl.sampling import SamplingConfig
-from dalle_mini_impl.settings import TrainingConfig
+from dalle_mini_impl.sampling.draw import SamplingConfig
+from dalle_mini_impl.sampling.sampler import CodeSampler
 from dalle_mini_impl.training.compilation import compile_if_it_pays
 from dalle_mini_impl.training.learner import Learner
-from dalle_mini_impl.training.memory import keep_freed_memory
-from dalle_mini_impl.training.objective import Objective, to_device
+from dalle_mini_impl.training.objectives.objective import Objective, to_device
 
 Decoder = Callable[[Tensor, int, float], Tensor]
-"""Captions `n t`, pictures (a multiple of n) and guidance to codes `pictures n`."""
+"""Captions `n t`, images (a multiple of n) and guidance to codes `images n`."""
 
 
 def build_dalle(shape: Shape, device: torch.device) -> Dalle:
@@ -32,7 +32,7 @@ def build_dalle(shape: Shape, device: torch.device) -> Dalle:
         depth=shape.depth,
         width=shape.width,
         heads=shape.heads,
-        hidden=shape.hidden,
+        ffn_width=shape.ffn_width,
         max_image_tokens=shape.image,
     )
     model = Dalle(config, shape.text_vocabulary, shape.text, shape.codes, shape.grid)
@@ -68,9 +68,9 @@ def decoders(model: Dalle, compiled: bool, precision: Precision) -> dict[str, De
     sampler = CodeSampler(model)
 
     def decoder(mode: Literal["on", "off"]) -> Decoder:
-        def draw(captions: Tensor, pictures: int, guidance: float) -> Tensor:
+        def draw(captions: Tensor, images: int, guidance: float) -> Tensor:
             config = SamplingConfig(guidance=guidance, compile=mode, precision=precision)
-            return sampler(captions, range(pictures), config)
+            return sampler(captions, range(images), config)
 
         return draw
 
@@ -79,7 +79,7 @@ def decoders(model: Dalle, compiled: bool, precision: Precision) -> dict[str, De
 
 @dataclass
 class Trainer:
-    """One optimiser step a call, as the training loop makes it; compiled where asked for."""
+    """One optimizer step a call, as the training loop makes it; compiled where asked for."""
 
     learner: Learner
     batch: Any

@@ -90,7 +90,7 @@ def build_llama(shape: Shape, device: torch.device) -> tuple[nn.Module, Work]:
     config = transformers.LlamaConfig(
         vocab_size=shape.text_vocabulary + shape.codes,
         hidden_size=shape.width,
-        intermediate_size=shape.hidden,
+        intermediate_size=shape.ffn_width,
         num_hidden_layers=shape.depth,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.heads,
@@ -123,8 +123,8 @@ def llama_decoder(
         options["compile_config"]._compile_all_devices = True
 
     @torch.inference_mode()
-    def run(captions: Tensor, pictures: int, guidance: float) -> Tensor:
-        ids = captions.repeat_interleave(pictures // len(captions), dim=0)
+    def run(captions: Tensor, images: int, guidance: float) -> Tensor:
+        ids = captions.repeat_interleave(images // len(captions), dim=0)
         seen = torch.ones_like(ids)
         guided = {}
         if guidance != 1:
@@ -177,8 +177,8 @@ def dalle_pytorch_decoder(model: Any, repaired: bool) -> Callable[[Tensor, int, 
         return codes
 
     @torch.inference_mode()
-    def run(captions: Tensor, pictures: int, guidance: float) -> Tensor:
-        text = captions.repeat_interleave(pictures // len(captions), dim=0)
+    def run(captions: Tensor, images: int, guidance: float) -> Tensor:
+        text = captions.repeat_interleave(images // len(captions), dim=0)
         own = model.forward_with_cond_scale
         model.vae.decode = keep_codes  # as for the others, codes are what is asked for
         if repaired:

@@ -1,4 +1,4 @@
-"""How well image tokenizers reconstruct after equal wall time on equal pictures."""
+"""How well image tokenizers reconstruct after equal wall time on equal images."""
 
 import tempfile
 import time
@@ -13,22 +13,22 @@ from torch import Tensor
 from benchmarks import ours, peers
 from benchmarks.options import Session, Table
 from benchmarks.timing import Row
-from dalle_mini_impl.data.batches import PictureBatch, batch_indices, pictures
-from dalle_mini_impl.data.sources import DataConfig
+from dalle_mini_impl.config import TrainingConfig
+from dalle_mini_impl.data.batches import ImageBatch, batch_indices, load_images
+from dalle_mini_impl.data.collections.sources import DataConfig
 from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.precision import Precision, autocast
-from dalle_mini_impl.settings import TrainingConfig
-from dalle_mini_impl.training.image_tokenizer import psnr
+from dalle_mini_impl.training.objectives.image_tokenizer import psnr
 
 if TYPE_CHECKING:
     from benchmarks.tokenizer import TokenizerOptions
 
 JUDGED = 512
-"""Held-out pictures that the PSNR is a mean over, at most."""
+"""Held-out images that the PSNR is a mean over, at most."""
 
 
 def quality(options: "TokenizerOptions", session: Session) -> Table:
-    """Hard PSNR on held-out pictures; `amount` of a row is decibels, `seconds` the time given.
+    """Hard PSNR on held-out images; `amount` of a row is decibels, `seconds` the time given.
 
     Compiling counts as training time. Schedules end with the time.
     """
@@ -40,7 +40,7 @@ def quality(options: "TokenizerOptions", session: Session) -> Table:
         train = prepare(config, "train", Path(folder), report=print)
         held_out = prepare(config, "validation", Path(folder), report=print)
         chosen = np.arange(min(JUDGED, len(held_out)), dtype=np.int64)
-        judged = pictures(held_out, chosen, config, None).to(session.device)
+        judged = load_images(held_out, chosen, config, None).to(session.device)
         source = Source(train, config, options.quality_batch, session.device)
         modes = ("eager", "compiled") if session.common.compile else ("eager",)
         for precision in session.able(options.precisions):
@@ -61,27 +61,27 @@ def quality(options: "TokenizerOptions", session: Session) -> Table:
     for row in rows:
         print(f"  {row.case}, {row.precision}, {row.contender}: {row.amount:.2f} dB", flush=True)
     title = f"Hard PSNR after {options.quality:g} s of training, compiling included"
-    notes = [f"{len(train):,} pictures of {options.data}, {len(judged)} held out, "
+    notes = [f"{len(train):,} images of {options.data}, {len(judged)} held out, "
              f"batches of {options.quality_batch}."]  # fmt: skip
     return Table("quality", title, rows, notes)
 
 
 def data_config(options: "TokenizerOptions") -> DataConfig:
-    """The pictures to train and to judge on."""
+    """The images to train and to judge on."""
     return DataConfig(
         path=options.data, image_size=options.image_size, limit=options.data_limit, held_out=0.1
     )
 
 
 class Source:
-    """Batches of pictures by step, the same for every contender."""
+    """Batches of images by step, the same for every contender."""
 
     def __init__(self, store: Store, config: DataConfig, batch: int, device: torch.device) -> None:
         self.store, self.config, self.batch, self.device = store, config, batch, device
 
     def __call__(self, step: int) -> Tensor:
         indices = batch_indices(len(self.store), self.batch, step, seed=0)
-        return pictures(self.store, indices, self.config, None).to(self.device)
+        return load_images(self.store, indices, self.config, None).to(self.device)
 
 
 def train_ours(
@@ -103,11 +103,11 @@ def train_ours(
     )
     empty = torch.zeros(options.quality_batch, 1, dtype=torch.long)
     started = time.monotonic()
-    trainer = ours.trainer(objective, training, PictureBatch(source(0), empty), source.device)
+    trainer = ours.trainer(objective, training, ImageBatch(source(0), empty), source.device)
     overhead = time.monotonic() - started
     while (elapsed := time.monotonic() - started) < options.quality:
         progress = (elapsed - overhead) / max(options.quality - overhead, 1e-9)
-        trainer.take(PictureBatch(source(trainer.step), empty), min(1.0, progress))
+        trainer.take(ImageBatch(source(trainer.step), empty), min(1.0, progress))
     taken = time.monotonic() - started
     model: Any = trainer.learner.average.module
     with torch.no_grad():

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shape:
-    """One transformer over a caption's tokens and a picture's codes."""
+    """One transformer over a caption's tokens and an image's codes."""
 
     depth: int = 6
     """Blocks."""
@@ -17,7 +17,7 @@ class Shape:
     """Channels of the residual stream."""
     heads: int = 4
     """Attention heads."""
-    hidden: int = 688
+    ffn_width: int = 688
     """Channels inside a gated feed-forward layer: 8/3 of the width, as Llama rounds it to 16."""
     text: int = 32
     """Caption positions."""
@@ -59,7 +59,7 @@ def training_flops(shape: Shape, work: Work, batch: int) -> float:
     """FLOPs of one step forward and backward: 6 per weight and position, and causal attention.
 
     Attention's two products cost 12·L·d·S per position (Chowdhery et al. 2022, arXiv 2204.02311,
-    appendix B); a causal one needs half of that. Optimisers are not counted.
+    appendix B); a causal one needs half of that. Optimizers are not counted.
     """
     products = (
         shape.tokens * work.blocks + shape.image * work.image_head + shape.text * work.text_head
@@ -79,7 +79,7 @@ def decoding_floor(
     """Seconds that `shape.image` codes of `rows` streams take at the least.
 
     Each step reads the weights once and the filled part of the cache, and multiplies every row:
-    the slower of the two counts. rows: streams (twice the pictures when guided); prompts:
+    the slower of the two counts. rows: streams (twice the images when guided); prompts:
     different captions, the null caption included, each of which is run once.
     """
     size = 2 if precision == "bf16" else 4

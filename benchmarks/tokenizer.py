@@ -13,8 +13,9 @@ from benchmarks import ours, peers
 from benchmarks.options import Session, Table
 from benchmarks.timing import Contender, Row
 from benchmarks.train import update
-from dalle_mini_impl.data.batches import PictureBatch
-from dalle_mini_impl.models.image_tokenizer import (
+from dalle_mini_impl.config import TrainingConfig
+from dalle_mini_impl.data.batches import ImageBatch
+from dalle_mini_impl.models.tokenizers.image_tokenizer import (
     DvaeConfig,
     FsqConfig,
     ImageTokenizerConfig,
@@ -22,14 +23,13 @@ from dalle_mini_impl.models.image_tokenizer import (
     build_image_tokenizer,
 )
 from dalle_mini_impl.precision import Precision
-from dalle_mini_impl.settings import TrainingConfig
-from dalle_mini_impl.training.image_tokenizer import DvaeObjective, FsqObjective
-from dalle_mini_impl.training.objective import Objective
-from dalle_mini_impl.training.vqgan import VqganObjective
+from dalle_mini_impl.training.objectives.image_tokenizer import DvaeObjective, FsqObjective
+from dalle_mini_impl.training.objectives.objective import Objective
+from dalle_mini_impl.training.objectives.vqgan import VqganObjective
 
 NOTES = [
-    "This project: every tokenizer with its defaults, VQGAN without adversary. A step also checks "
-    "the loss, clips the gradient and averages the weights.",
+    "This project: every tokenizer with its defaults, VQGAN without discriminator. A step also "
+    "checks the loss, clips the gradient and averages the weights.",
     "DiscreteVAE, defaults: hidden_dim 64, codebook_dim 512, no residual blocks, 3 halvings. "
     "DiscreteVAE, train_vae.py: hidden_dim 256, codebook_dim 512, 2 residual blocks. Both with "
     "Adam at 1e-3 and the mean squared error, as train_vae.py has them.",
@@ -43,9 +43,9 @@ class TokenizerOptions:
     """The image tokenizers."""
 
     batch: int = 32
-    """Pictures in a step."""
+    """Images in a step."""
     image_size: int = 64
-    """Side of the pictures in pixels."""
+    """Side of the images in pixels."""
     downsampling: int = 8
     """Side in pixels of the square that one code stands for."""
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
@@ -53,11 +53,11 @@ class TokenizerOptions:
     quality: float = 0.0
     """Also train each for this many seconds and measure its hard PSNR; 0 does not."""
     quality_batch: int = 16
-    """Pictures in a step of that training, for every contender."""
+    """Images in a step of that training, for every contender."""
     data: str = "shapes"
-    """Pictures for it: shapes, or a folder of pictures."""
+    """Images for it: shapes, or a folder of images."""
     data_limit: int = 10000
-    """Pictures to train it on, at most."""
+    """Images to train it on, at most."""
 
 
 def run(options: TokenizerOptions, session: Session) -> list[Table]:
@@ -66,15 +66,15 @@ def run(options: TokenizerOptions, session: Session) -> list[Table]:
     generator = torch.Generator().manual_seed(0)
     size = options.image_size
     images = torch.rand(options.batch, 3, size, size, generator=generator)
-    batch = PictureBatch(images.to(device), torch.zeros(options.batch, 1, dtype=torch.long))
+    batch = ImageBatch(images.to(device), torch.zeros(options.batch, 1, dtype=torch.long))
     rows: list[Row] = []
     for precision in session.able(options.precisions):
         rows += session.measure(
-            f"step of {options.batch} pictures",
+            f"step of {options.batch} images",
             precision,
             contenders(options, session, precision, batch),
             options.batch,
-            "pictures/s",
+            "images/s",
         )
     grid = size // options.downsampling
     title = f"Image tokenizers: {size}×{size} pixels, {grid}×{grid} codes of 512"
@@ -87,7 +87,7 @@ def run(options: TokenizerOptions, session: Session) -> list[Table]:
 
 
 def contenders(
-    options: TokenizerOptions, session: Session, precision: Precision, batch: PictureBatch
+    options: TokenizerOptions, session: Session, precision: Precision, batch: ImageBatch
 ) -> list[Contender]:
     """All that are installed, ready to make steps."""
     device = session.device

@@ -1,11 +1,11 @@
-"""Image tokenizers beside each other: equal pictures, grid, codes, width, minutes and seeds.
+"""Image tokenizers beside each other: equal images, grid, codes, width, minutes and seeds.
 
     python -m benchmarks.tokenizer_types --config configs/emoji.yaml --minutes 4 --seeds 0 1 2 \
         --held-out 0.15 --features benchmarks.cifar_classifier:embed --out tokenizers_emoji
 
 The configuration gives the data and what all types share (grid, width, blocks, batch size); the
 rest is each type's default. Prints means over the seeds with their spread; writes figures.json and
-sheet.png, where each held-out picture stands beside its reconstructions of the first seed.
+sheet.png, where each held-out image stands beside its reconstructions of the first seed.
 """
 
 import json
@@ -20,25 +20,22 @@ import tyro
 from torch import Tensor
 
 from dalle_mini_impl.captions import CaptionTokenizer
-from dalle_mini_impl.data.batches import pictures
+from dalle_mini_impl.data.batches import load_images
 from dalle_mini_impl.data.codes import perplexity
 from dalle_mini_impl.data.store import Store, prepare
-from dalle_mini_impl.evaluation.distances import frechet_distance
-from dalle_mini_impl.evaluation.features import Features, local_features, pixel_features
-from dalle_mini_impl.evaluation.page import Table
-from dalle_mini_impl.evaluation.reconstruction import measure_reconstructions, reconstruct
+from dalle_mini_impl.evaluation.measures.distances import frechet_distance
+from dalle_mini_impl.evaluation.measures.features import Features, local_features, pixel_features
+from dalle_mini_impl.evaluation.measures.reconstruction import measure_reconstructions, reconstruct
+from dalle_mini_impl.evaluation.report.page import Table
 from dalle_mini_impl.experiment import Experiment, load_experiment
 from dalle_mini_impl.images import contact_sheet, save_png, to_images
-from dalle_mini_impl.models.image_tokenizer import (
-    ImageTokenizer,
-    build_image_tokenizer,
-)
-from dalle_mini_impl.pipeline import load_image_tokenizer
-from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, build_image_tokenizer
+from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.runs.loading import load_image_tokenizer
+from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.loop import train
 from dalle_mini_impl.training.previews import reconstruction_previews
 from dalle_mini_impl.training.stages import image_tokenizer_objective
-from dalle_mini_impl.training.workshop import Workshop
 
 Type = Literal["dvae", "fsq", "vqgan"]
 LEVELS = {512: (8, 8, 8), 1024: (8, 8, 4, 4), 4096: (8, 8, 8, 8)}
@@ -48,21 +45,21 @@ COLUMNS = {"psnr": 2, "ssim": 4, "frechet_distance": 3, "usage": 3, "perplexity"
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train every type from every seed and measure them on held-out pictures."""
+    """Train every type from every seed and measure them on held-out images."""
 
     config: Path = Path("configs/emoji.yaml")
     """Data, image size and what the types share."""
     data: str | None = None
-    """Where the pictures are, if not where the configuration says."""
+    """Where the images are, if not where the configuration says."""
     types: tuple[Type, ...] = ("dvae", "fsq", "vqgan")
     codes: int = 512
     minutes: float = 4.0
     """Training time of each."""
     seeds: tuple[int, ...] = (0, 1, 2)
     held_out: float | None = None
-    """Share of the pictures kept from training, if not the configuration's."""
+    """Share of the images kept from training, if not the configuration's."""
     max_examples: int = 1024
-    """Held-out pictures at most."""
+    """Held-out images at most."""
     features: str | None = None
     """MODULE:FUNCTION for the Fréchet distance; pixels averaged to 8 × 8 if not given."""
     threads: int = 0
@@ -97,14 +94,14 @@ def trained(
     run = RunFolder.create(folder, experiment)
     captions = [text for own in store.captions for text in own]
     run.save_captions(CaptionTokenizer.from_config(experiment.captions, captions))
-    shop = Workshop(run, resume=False)
+    shop = StageContext(run, resume=False)
     shop.store = store
     config = experiment.image_tokenizer
     torch.manual_seed(config.training.seed)
     model = build_image_tokenizer(config, experiment.data.image_size)
     objective = image_tokenizer_objective(shop, model)
-    batches = shop.picture_batches(config.training, dropout=False)
-    # VQGAN's discriminator backs off at previews, of pictures that do not train.
+    batches = shop.image_batches(config.training, dropout=False)
+    # VQGAN's discriminator backs off at previews, of images that do not train.
     shown = reconstruction_previews(objective, run, unseen, experiment.data, shop.device)
     train(objective, batches, config.training, run, "image_tokenizer", False, preview=shown)
     steps = [r["step"] for r in run.metrics() if r["stage"] == "image_tokenizer"]
@@ -112,7 +109,7 @@ def trained(
 
 
 def use_of_codes(model: ImageTokenizer, images: Tensor) -> tuple[float, float]:
-    """Share of codes that occur in the pictures, and the perplexity of all codes."""
+    """Share of codes that occur in the images, and the perplexity of all codes."""
     _, codes = reconstruct(model, images, torch.device("cpu"))
     counts = np.bincount(codes.flatten().numpy(), minlength=model.code_count)
     return float((counts > 0).mean()), float(perplexity(counts))
@@ -129,7 +126,7 @@ def table_of(results: Sequence[dict[str, Any]], floor: float, note: str) -> Tabl
             spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{values.mean():.{digits}f}{spread}")
         rows.append(cells)
-    rows.append(["real pictures", "", "", f"{floor:.{COLUMNS['frechet_distance']}f}", "", "", ""])
+    rows.append(["real images", "", "", f"{floor:.{COLUMNS['frechet_distance']}f}", "", "", ""])
     return Table("", ["type", *COLUMNS], rows, note)
 
 
@@ -142,13 +139,15 @@ def main(arguments: Arguments) -> None:
         features = local_features(arguments.features)
     data = settings(arguments, arguments.types[0], 0).data
     store, held_out = (
-        prepare(data, split, arguments.out / "pictures") for split in ("train", "validation")
+        prepare(data, split, arguments.out / "images") for split in ("train", "validation")
     )
-    images = pictures(held_out, np.arange(min(len(held_out), arguments.max_examples)), data, None)
+    images = load_images(
+        held_out, np.arange(min(len(held_out), arguments.max_examples)), data, None
+    )
     rows = np.random.default_rng(0).permutation(len(store))
-    # Ten thousand pictures hold every code that is in use.
-    known = pictures(store, rows[:10_000], data, None)
-    # As many real pictures that no one decoded: what the distance would be without a loss.
+    # Ten thousand images hold every code that is in use.
+    known = load_images(store, rows[:10_000], data, None)
+    # As many real images that no one decoded: what the distance would be without a loss.
     floor = frechet_distance(features(images), features(known[: len(images)]))
     results, shown = [], {"original": images[:8]}
     for seed in arguments.seeds:
@@ -170,10 +169,10 @@ def main(arguments: Arguments) -> None:
             shown.setdefault(type_, decoded[:8])
             print(json.dumps(results[-1]), flush=True)
     note = (
-        f"{len(images):,} held-out pictures, {arguments.codes} codes, {arguments.minutes:g} min "
+        f"{len(images):,} held-out images, {arguments.codes} codes, {arguments.minutes:g} min "
         f"each, seeds {' '.join(map(str, arguments.seeds))}; ± one standard deviation. Usage and "
-        f"perplexity over {len(known):,} training pictures. Fréchet distance over "
-        f"{features.name}; real pictures: of as many training pictures."
+        f"perplexity over {len(known):,} training images. Fréchet distance over "
+        f"{features.name}; real images: of as many training images."
     )
     table = table_of(results, floor, note)
     print(f"\n{table}")

@@ -1,4 +1,4 @@
-"""One optimiser step of the transformer: this project's, a Llama's and DALLE-pytorch's."""
+"""One optimizer step of the transformer: this project's, a Llama's and DALLE-pytorch's."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from benchmarks import ours, peers
 from benchmarks.options import Session, Table
 from benchmarks.shape import Shape, Work, training_flops
 from benchmarks.timing import Contender, Row
+from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.batches import CodeBatch
 from dalle_mini_impl.precision import Precision, autocast
-from dalle_mini_impl.settings import TrainingConfig
-from dalle_mini_impl.training.dalle import DalleObjective
+from dalle_mini_impl.training.objectives.dalle import DalleObjective
 
 NOTES = [
     "A step is forward, backward and update of one batch of the same captions and codes. This "
@@ -125,7 +125,7 @@ def llama_step(
 def dalle_pytorch_step(
     model: nn.Module, batch: CodeBatch, precision: Precision, device: torch.device
 ) -> Callable[[], None]:
-    """Its own loss with its own optimiser and clipping, on codes rather than pictures."""
+    """Its own loss with its own optimizer and clipping, on codes rather than images."""
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=3e-4)
 
@@ -143,7 +143,7 @@ def update(
     precision: Precision,
     device: torch.device,
 ) -> None:
-    """One plain optimiser step."""
+    """One plain optimizer step."""
     optimizer.zero_grad()
     with autocast(precision, device):
         value = loss()

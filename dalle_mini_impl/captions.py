@@ -167,7 +167,7 @@ class CaptionTokenizer:
         return [token.id for token in self._plain.model.tokenize(word)]
 
     def spellings(self) -> list[str]:
-        """Each id as it is spelt in the byte-level alphabet."""
+        """Each id as it is spelled in the byte-level alphabet."""
         return [str(self._plain.id_to_token(i)) for i in range(self.vocabulary_size)]
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:

@@ -1,4 +1,4 @@
-"""The edge between Pillow pictures and tensors: any picture in, RGB at one size out."""
+"""The edge between Pillow images and tensors: any image in, RGB at one size out."""
 
 import math
 import os
@@ -15,10 +15,10 @@ CAPTION_LINES = 4
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture as people see it, in RGB.
+    """The image as people see it, in RGB.
 
     Takes the first frame, turns it as its EXIF orientation says, lays transparency over white and
-    scales 16-bit, 32-bit and floating-point greys to 8 bits instead of clipping them.
+    scales 16-bit, 32-bit and floating-point grays to 8 bits instead of clipping them.
     """
     if image.tell() != 0:
         image.seek(0)
@@ -43,7 +43,7 @@ def _turned(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of many bits as "L". I;16 is 0..65535; I and F have no fixed range, so it is inferred
+    """Gray of many bits as "L". I;16 is 0..65535; I and F have no fixed range, so it is inferred
     from the largest value: 1 (F only), 255 (F only), 65535 or the largest itself."""
     values = np.asarray(image).astype(np.float64)
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
@@ -54,22 +54,22 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         white = 255.0
     else:
         white = max(65535.0, largest)
-    grey = np.clip(np.rint(values * (255.0 / white)), 0, 255).astype(np.uint8)
-    return Image.fromarray(grey)
+    gray = np.clip(np.rint(values * (255.0 / white)), 0, 255).astype(np.uint8)
+    return Image.fromarray(gray)
 
 
 def fit(image: Image.Image, size: int) -> Image.Image:
-    """RGB picture of size × size: the short side resized to `size`, the centre cropped."""
+    """RGB image of size × size: the short side resized to `size`, the center cropped."""
     image = to_rgb(image)
     if image.size == (size, size):
         return image
-    box = centre_square(image)
-    # reducing_gap shrinks very large pictures in two steps: faster, with no visible difference.
+    box = center_square(image)
+    # reducing_gap shrinks very large images in two steps: faster, with no visible difference.
     return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
 
 
-def centre_square(image: Image.Image) -> tuple[float, float, float, float]:
-    """The largest square in the middle of the picture: left, top, right, bottom."""
+def center_square(image: Image.Image) -> tuple[float, float, float, float]:
+    """The largest square in the middle of the image: left, top, right, bottom."""
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
@@ -77,15 +77,15 @@ def centre_square(image: Image.Image) -> tuple[float, float, float, float]:
 
 
 def touched_cells(mask: Image.Image, grid: int) -> np.ndarray:
-    """Which cells of a grid over the mask's centre square hold any white: bool `grid grid`."""
+    """Which cells of a grid over the mask's center square hold any white: bool `grid grid`."""
     white = to_rgb(mask).convert("L").point(lambda level: 255 * (level > 127)).convert("F")
     # The mean over a cell is positive however thin a stroke is.
-    means = white.resize((grid, grid), Image.Resampling.BOX, box=centre_square(white))
+    means = white.resize((grid, grid), Image.Resampling.BOX, box=center_square(white))
     return np.asarray(means) > 0
 
 
 def to_tensor(images: Sequence[Image.Image], size: int) -> Float[Tensor, "b 3 h w"]:
-    """Pictures of any kind as float32 in [0, 1], each fitted to size × size."""
+    """Images of any kind as float32 in [0, 1], each fitted to size × size."""
     if not images:
         return torch.zeros(0, 3, size, size)
     pixels = np.stack([np.asarray(fit(image, size)) for image in images])
@@ -93,7 +93,7 @@ def to_tensor(images: Sequence[Image.Image], size: int) -> Float[Tensor, "b 3 h 
 
 
 def to_images(pixels: Float[Tensor, "b 3 h w"]) -> list[Image.Image]:
-    """Tensors in [0, 1] as RGB pictures; values outside are clipped, NaN becomes black."""
+    """Tensors in [0, 1] as RGB images; values outside are clipped, NaN becomes black."""
     levels = pixels.detach().float().nan_to_num(0.0).clamp(0.0, 1.0).mul(255.0).round()
     rows = levels.to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
     return [Image.fromarray(row) for row in rows]
@@ -106,47 +106,47 @@ def contact_sheet(
     columns: int | None = None,
     scale: float | int = 1,
 ) -> Image.Image:
-    """All pictures in one RGB picture, row by row, with captions and scores written underneath.
+    """All images in one RGB image, row by row, with captions and scores written underneath.
 
     Args:
-        captions: one text per picture, wrapped to its width; any Unicode is accepted.
-        scores: one text or number (three decimals) per picture, in a line of its own.
-        columns: pictures per row; none makes the sheet about square.
-        scale: magnification of the pictures; whole numbers keep pixels sharp.
+        captions: one text per image, wrapped to its width; any Unicode is accepted.
+        scores: one text or number (three decimals) per image, in a line of its own.
+        columns: images per row; none makes the sheet about square.
+        scale: magnification of the images; whole numbers keep pixels sharp.
     """
     for name, texts in (("captions", captions), ("scores", scores)):
         if texts is not None and len(texts) != len(images):
-            raise ValueError(f"{len(texts)} {name} for {len(images)} pictures: give one each")
-    pictures = [to_rgb(image) for image in images] or [Image.new("RGB", (1, 1), "white")]
-    width = max(1, round(max(picture.width for picture in pictures) * scale))
-    height = max(1, round(max(picture.height for picture in pictures) * scale))
-    columns = columns or math.ceil(math.sqrt(len(pictures)))
+            raise ValueError(f"{len(texts)} {name} for {len(images)} images: give one each")
+    tiles = [to_rgb(image) for image in images] or [Image.new("RGB", (1, 1), "white")]
+    width = max(1, round(max(tile.width for tile in tiles) * scale))
+    height = max(1, round(max(tile.height for tile in tiles) * scale))
+    columns = columns or math.ceil(math.sqrt(len(tiles)))
     font = ImageFont.load_default()
-    # A cell is wide enough for a few words even where the pictures are tiny.
+    # A cell is wide enough for a few words even where the images are tiny.
     cell = max(width, 96) if captions or scores else width
-    notes = [_notes(i, captions, scores, font, cell) for i in range(len(pictures))]
+    notes = [_notes(i, captions, scores, font, cell) for i in range(len(tiles))]
     line = 12
     if isinstance(font, ImageFont.FreeTypeFont):
         line = max(line, int(font.getbbox("Ág")[3]) + 2)
     gap = 4
     tall = height + (gap + line * max(len(note) for note in notes) if any(notes) else 0)
-    rows = math.ceil(len(pictures) / columns)
+    rows = math.ceil(len(tiles) / columns)
     size = (columns * (cell + gap) + gap, rows * (tall + gap) + gap)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     sharp = float(scale).is_integer()
     resampling = Image.Resampling.NEAREST if sharp else Image.Resampling.BICUBIC
-    for index, (picture, note) in enumerate(zip(pictures, notes, strict=True)):
+    for index, (tile, note) in enumerate(zip(tiles, notes, strict=True)):
         left = gap + (index % columns) * (cell + gap)
         top = gap + (index // columns) * (tall + gap)
-        shown = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        if shown != picture.size:
-            picture = picture.resize(shown, resampling)
-        at = left + (cell - picture.width) // 2
-        sheet.paste(picture, (at, top))
-        # In the gap: without it the edges of pictures on white could only be guessed.
-        edge = (at - 1, top - 1, at + picture.width, top + picture.height)
-        draw.rectangle(edge, outline="lightgrey")
+        shown = (max(1, round(tile.width * scale)), max(1, round(tile.height * scale)))
+        if shown != tile.size:
+            tile = tile.resize(shown, resampling)
+        at = left + (cell - tile.width) // 2
+        sheet.paste(tile, (at, top))
+        # In the gap: without it the edges of images on white could only be guessed.
+        edge = (at - 1, top - 1, at + tile.width, top + tile.height)
+        draw.rectangle(edge, outline="lightgray")
         for number, text in enumerate(note):
             draw.text((left, top + height + gap + number * line), text, fill="black", font=font)
     return sheet
@@ -159,7 +159,7 @@ def _notes(
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     width: int,
 ) -> list[str]:
-    """The lines under one picture."""
+    """The lines under one image."""
     lines = _wrap(captions[index], font, width) if captions and index < len(captions) else []
     if scores and index < len(scores):
         score = scores[index]
@@ -184,7 +184,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
             continue
         if current:
             lines.append(current)
-        while font.getlength(word) > width and len(word) > 1:  # one word wider than the picture
+        while font.getlength(word) > width and len(word) > 1:  # one word wider than the image
             cut = next(
                 n
                 for n in range(len(word) - 1, 0, -1)

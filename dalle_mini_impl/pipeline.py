@@ -14,28 +14,29 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from dalle_mini_impl.caption_completion import WrittenCaption, complete_captions
-from dalle_mini_impl.captioning import RankBy, RankedCaption, rank_captions
 from dalle_mini_impl.captions import CaptionTokenizer
-from dalle_mini_impl.decoding import CodeSampler
 from dalle_mini_impl.images import to_images, to_tensor, touched_cells
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
-from dalle_mini_impl.models.image_tokenizer import ImageTokenizer, build_image_tokenizer
-from dalle_mini_impl.run import RunError, RunFolder
-from dalle_mini_impl.sampling import SamplingConfig
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.runs.loading import load_clip, load_dalle, load_image_tokenizer
+from dalle_mini_impl.sampling.caption_ranking import RankBy, RankedCaption, rank_captions
+from dalle_mini_impl.sampling.caption_sampler import SampledCaption, sample_captions
+from dalle_mini_impl.sampling.draw import SamplingConfig
+from dalle_mini_impl.sampling.sampler import CodeSampler
 
 
 @dataclass(frozen=True)
 class Result:
-    """One picture with what made it and what was thought of it."""
+    """One image with what made it and what was thought of it."""
 
     image: Image.Image
     caption: str
     seed: int
-    """The picture's own seed: the same caption and seed paint it again, in fp32 in any batch."""
+    """The image's own seed: the same caption and seed paint it again, in fp32 in any batch."""
     clip_score: float | None
-    """Cosine similarity of picture and caption in [-1, 1]; None where the run has no CLIP."""
+    """Cosine similarity of image and caption in [-1, 1]; None where the run has no CLIP."""
     log_likelihood: float
     """ln p(codes | caption), in nats."""
     log_likelihood_ratio: float
@@ -44,7 +45,7 @@ class Result:
 
 
 class TextToImage:
-    """Paints pictures from captions with the models of one run."""
+    """Paints images from captions with the models of one run."""
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class TextToImage:
         given: Int[Tensor, "n"] | None = None,
         **settings: Any,
     ) -> list[Result]:
-        """Pictures for one caption, best first.
+        """Images for one caption, best first.
 
         settings: fields of SamplingConfig that differ from the run's (num_images, candidates,
         guidance, temperature, top_k, top_p, rank_by, …). given: codes to keep, -1 where free.
@@ -103,7 +104,7 @@ class TextToImage:
     def complete(
         self, image: Image.Image, caption: str, keep_rows: int, **settings: Any
     ) -> list[Result]:
-        """Keep the first `keep_rows` rows of the picture's code grid and paint the rest."""
+        """Keep the first `keep_rows` rows of the image's code grid and paint the rest."""
         grid = self.image_tokenizer.grid
         if not 0 < keep_rows < grid:
             raise ValueError(
@@ -118,17 +119,17 @@ class TextToImage:
     ) -> list[Result]:
         """Repaint the codes whose patches the mask touches (white = repaint); keep the others.
 
-        The mask has the picture's size and is cropped with it; its smallest stroke counts.
+        The mask has the image's size and is cropped with it; its smallest stroke counts.
         """
         if mask.size != image.size:
             raise ValueError(
-                f"the mask has {mask.size[0]}×{mask.size[1]} pixels and the picture "
-                f"{image.size[0]}×{image.size[1]}: give a mask of the picture's size"
+                f"the mask has {mask.size[0]}×{mask.size[1]} pixels and the image "
+                f"{image.size[0]}×{image.size[1]}: give a mask of the image's size"
             )
         touched = touched_cells(mask, self.image_tokenizer.grid).reshape(-1)
         if not touched.any():
             raise ValueError(
-                "the mask is black wherever the picture is kept after cropping to a square: paint "
+                "the mask is black wherever the image is kept after cropping to a square: paint "
                 "white what is to be repainted"
             )
         given = self.encode(image)
@@ -138,12 +139,12 @@ class TextToImage:
     @torch.inference_mode()
     def continue_text(
         self, prompt: str, count: int = 4, seed: int = 0, temperature: float = 1.0, top_k: int = 0
-    ) -> list[WrittenCaption]:
+    ) -> list[SampledCaption]:
         """`count` captions that begin with `prompt`, as the model of captions continues them.
 
-        Caption i is drawn from seed + i. Settings and errors: `complete_captions`.
+        Caption i is drawn from seed + i. Settings and errors: `sample_captions`.
         """
-        return complete_captions(
+        return sample_captions(
             self.captions,
             self.dalle.text_logits,
             prompt,
@@ -156,14 +157,14 @@ class TextToImage:
     def rank_captions(
         self, image: Image.Image, captions: Sequence[str], rank_by: RankBy = "likelihood"
     ) -> list[RankedCaption]:
-        """The captions, best first, by how well they explain the picture; errors: `captioning`."""
+        """The captions, best first, by how well they explain the image; errors: `captioning`."""
         pixels = to_tensor([image], self.image_tokenizer.image_size).to(self.device)
         ids = torch.from_numpy(self.captions.encode(captions)).to(self.device)
         codes = self.image_tokenizer.encode(pixels)
         return rank_captions(captions, ids, codes, self.dalle, pixels, self.clip, rank_by)
 
     def encode(self, image: Image.Image) -> Int[Tensor, "n"]:
-        """A picture's codes, after the same resize and crop as in training."""
+        """An image's codes, after the same resize and crop as in training."""
         pixels = to_tensor([image], self.image_tokenizer.image_size).to(self.device)
         return self.image_tokenizer.encode(pixels)[0]
 
@@ -196,7 +197,7 @@ class TextToImage:
             texts = captions[start : start + together]
             firsts = seeds[start : start + together]
             ids = torch.from_numpy(self.captions.encode(texts)).to(self.device)
-            meanings = None if self.clip is None else self.clip.encode_text(ids)
+            text_embeddings = None if self.clip is None else self.clip.encode_text(ids)
             # Candidates of one caption are split where they alone exceed the batch.
             results: list[list[Result]] = [[] for _ in texts]
             for begin in range(0, count, config.batch_size):
@@ -205,7 +206,7 @@ class TextToImage:
                 codes = self.sample_codes(ids, own, config, given)
                 pixels = self.image_tokenizer.decode(codes)
                 likelihoods, ratios = self.log_likelihoods(ids, codes)
-                scores = self.clip_scores(meanings, pixels)
+                scores = self.clip_scores(text_embeddings, pixels)
                 for at, image in enumerate(to_images(pixels)):
                     row, of = tuple(codes[at].tolist()), at // len(some)
                     own_scores = scores[at], likelihoods[at], ratios[at]
@@ -225,12 +226,12 @@ class TextToImage:
         return own.tolist(), (own - null).tolist()
 
     def clip_scores(
-        self, meanings: Float[Tensor, "c d"] | None, pixels: Float[Tensor, "b 3 h w"]
+        self, text_embeddings: Float[Tensor, "c d"] | None, pixels: Float[Tensor, "b 3 h w"]
     ) -> list[float] | list[None]:
-        """Cosine similarity of each picture with its caption's embedding; none without a CLIP."""
-        if self.clip is None or meanings is None:
+        """Cosine similarity of each image with its caption's embedding; none without a CLIP."""
+        if self.clip is None or text_embeddings is None:
             return [None] * len(pixels)
-        own = meanings.repeat_interleave(len(pixels) // len(meanings), dim=0)
+        own = text_embeddings.repeat_interleave(len(pixels) // len(text_embeddings), dim=0)
         return (self.clip.encode_image(pixels) * own).sum(-1).tolist()
 
 
@@ -243,60 +244,11 @@ def rank(candidates: Sequence[Result], rank_by: str) -> list[Result]:
     clip = np.array([np.nan if c.clip_score is None else c.clip_score for c in candidates])
     if np.isnan(clip).any() and rank_by in ("clip", "both"):
         rank_by = "likelihood"
-    both = standardise(clip) + standardise(likelihood)
+    both = standardize(clip) + standardize(likelihood)
     score = {"clip": clip, "likelihood": likelihood, "ratio": ratio, "both": both}[rank_by]
     return [candidates[i] for i in np.argsort(-score, kind="stable")]
 
 
-def standardise(scores: np.ndarray) -> np.ndarray:
+def standardize(scores: np.ndarray) -> np.ndarray:
     """Zero mean and unit deviation."""
     return (scores - scores.mean()) / (scores.std() + 1e-8)
-
-
-def load_image_tokenizer(run: RunFolder) -> ImageTokenizer:
-    """The run's image tokenizer with its trained weights."""
-    experiment = run.experiment
-    model = build_image_tokenizer(experiment.image_tokenizer, experiment.data.image_size)
-    run.load_weights("image_tokenizer", model)
-    return model
-
-
-def load_dalle(
-    run: RunFolder, captions: CaptionTokenizer, image_tokenizer: ImageTokenizer
-) -> Dalle:
-    """The run's transformer with its trained weights."""
-    model = Dalle(
-        run.experiment.transformer,
-        captions.vocabulary_size,
-        captions.context,
-        image_tokenizer.code_count,
-        image_tokenizer.grid,
-        image_tokenizer.factors,
-    )
-    _refuse_other_codes(run, "dalle", "transformer")
-    run.load_weights("dalle", model)
-    return model
-
-
-def load_clip(run: RunFolder, captions: CaptionTokenizer, ranks: bool = True) -> Clip:
-    """The run's CLIP with its trained weights.
-
-    ranks: it is to judge what the image tokenizer decodes, so RunError if trained with another.
-    """
-    experiment = run.experiment
-    model = Clip(
-        experiment.clip, captions.vocabulary_size, captions.context, experiment.data.image_size
-    )
-    if ranks:
-        _refuse_other_codes(run, "clip", "clip")
-    run.load_weights("clip", model)
-    return model
-
-
-def _refuse_other_codes(run: RunFolder, name: str, stage: str) -> None:
-    if run.has_weights(name) and not run.fits_image_tokenizer(name):
-        raise RunError(
-            f"{run.weights_path(name)}: trained with another image tokenizer than the run has now, "
-            "so its codes mean other pictures; train it anew with "
-            f"`python train.py --run {run.path} --stage {stage} --no-resume`"
-        )

@@ -1,6 +1,6 @@
 """The precision policy, in one place: where bf16 is used and where it never is.
 
-Training runs under bf16 autocast only on hardware that multiplies bf16 natively: weights, optimiser
+Training runs under bf16 autocast only on hardware that multiplies bf16 natively: weights, optimizer
 state, losses, CLIP's logits and the choice of the nearest code stay in fp32, and what a head
 multiplied is summed up in fp32. Decoding takes a copy of the blocks' weights in bf16 there; heads
 and logits are fp32.

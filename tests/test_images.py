@@ -1,4 +1,4 @@
-"""Every kind of picture becomes the RGB that people see."""
+"""Every kind of image becomes the RGB that people see."""
 
 import io
 from pathlib import Path
@@ -12,7 +12,7 @@ from dalle_mini_impl.images import contact_sheet, fit, save_png, to_images, to_r
 
 
 def stored(image: Image.Image, format: str, **options) -> Image.Image:
-    """The picture as it comes back from a file."""
+    """The image as it comes back from a file."""
     buffer = io.BytesIO()
     image.save(buffer, format=format, **options)
     return Image.open(io.BytesIO(buffer.getvalue()))
@@ -66,7 +66,7 @@ def test_sixteen_bits_are_scaled_not_clipped(format):
     assert np.asarray(image)[0, :, 0].tolist() == [0, 64, 128, 255]
 
 
-def test_a_dark_sixteen_bit_picture_stays_dark():
+def test_a_dark_sixteen_bit_image_stays_dark():
     image = stored(Image.fromarray(np.full((2, 2), 257, np.uint16)), "PNG")
     assert pixel(image) == (1, 1, 1)
 
@@ -84,7 +84,7 @@ def test_cmyk():
     assert blue < 15
 
 
-def test_exif_orientation_turns_the_picture():
+def test_exif_orientation_turns_the_image():
     image = Image.new("RGB", (8, 4), "blue")
     image.paste("red", (0, 0, 4, 4))
     exif = Image.Exif()
@@ -95,7 +95,7 @@ def test_exif_orientation_turns_the_picture():
     assert turned.getpixel((1, 6)) == (0, 0, 255)
 
 
-def test_damaged_exif_does_not_cost_the_picture():
+def test_damaged_exif_does_not_cost_the_image():
     image = stored(Image.new("RGB", (4, 4), "red"), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
     red, green, blue = pixel(image)
     assert red > 240
@@ -124,50 +124,50 @@ def test_fit_crops_the_centre():
 
 
 def test_tensors_and_back():
-    pictures = [Image.new("RGB", (8, 8), (0, 128, 255)), Image.new("RGBA", (16, 8), (9, 9, 9, 255))]
-    pixels = to_tensor(pictures, 8)
+    images = [Image.new("RGB", (8, 8), (0, 128, 255)), Image.new("RGBA", (16, 8), (9, 9, 9, 255))]
+    pixels = to_tensor(images, 8)
     assert pixels.shape == (2, 3, 8, 8)
     assert pixels.dtype == torch.float32
     assert pixels[0, :, 0, 0].tolist() == pytest.approx([0, 128 / 255, 1])
-    assert np.array_equal(np.asarray(to_images(pixels)[0]), np.asarray(pictures[0]))
+    assert np.array_equal(np.asarray(to_images(pixels)[0]), np.asarray(images[0]))
     assert to_tensor([], 8).shape == (0, 3, 8, 8)
     wild = torch.tensor([-1.0, 2.0, float("nan")]).reshape(1, 3, 1, 1)
     assert to_images(wild)[0].getpixel((0, 0)) == (0, 255, 0)
 
 
-def test_contact_sheet_shows_every_picture_and_text():
+def test_contact_sheet_shows_every_image_and_text():
     colors = ["red", "green", "blue", "black", "orange"]
-    pictures = [Image.new("RGB", (32, 32), color) for color in colors]
-    plain = contact_sheet(pictures, columns=3)
+    images = [Image.new("RGB", (32, 32), color) for color in colors]
+    plain = contact_sheet(images, columns=3)
     found = {color for _, color in plain.getcolors(1 << 20)}
-    assert {picture.getpixel((0, 0)) for picture in pictures} <= found
+    assert {image.getpixel((0, 0)) for image in images} <= found
     captions = ["", "a", "word " * 40, "x" * 300, "ein Straße 日本語 🦄 \ud800"]
-    captioned = contact_sheet(pictures, captions, [0.5, 1, "b", 2, 3], columns=3)
+    captioned = contact_sheet(images, captions, [0.5, 1, "b", 2, 3], columns=3)
     assert captioned.height > plain.height
     below = np.asarray(captioned)[36:60]
-    assert (below < 128).any(), "texts are drawn under the pictures"
-    bare = contact_sheet(pictures, captions, columns=3)
+    assert (below < 128).any(), "texts are drawn under the images"
+    bare = contact_sheet(images, captions, columns=3)
     assert captioned.height > bare.height, "scores get a line of their own"
 
 
 def test_contact_sheet_scales_and_refuses_unequal_lists():
     assert contact_sheet([Image.new("RGB", (8, 8))], scale=4).size == (40, 40)
-    with pytest.raises(ValueError, match="1 captions for 2 pictures"):
+    with pytest.raises(ValueError, match="1 captions for 2 images"):
         contact_sheet([Image.new("RGB", (8, 8))] * 2, ["one"])
     assert contact_sheet([]).mode == "RGB"
 
 
-def test_white_pictures_on_a_contact_sheet_have_an_edge():
+def test_white_images_on_a_contact_sheet_have_an_edge():
     sheet = contact_sheet([Image.new("RGB", (8, 8), "white")] * 2, columns=2)
     dark = np.asarray(sheet).min(axis=2) < 255
-    for left in (4, 16):  # two pictures, with gaps of four pixels
+    for left in (4, 16):  # two images, with gaps of four pixels
         assert dark[3, left : left + 8].all()
         assert dark[4:12, left - 1].all()
         assert not dark[4:12, left : left + 8].any()
 
 
 def test_save_png_leaves_no_half_file(tmp_path: Path, monkeypatch):
-    target = tmp_path / "new" / "picture.png"
+    target = tmp_path / "new" / "image.png"
     save_png(Image.new("RGB", (4, 4), "red"), target)
     before = target.read_bytes()
 
@@ -179,4 +179,4 @@ def test_save_png_leaves_no_half_file(tmp_path: Path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         save_png(Image.new("RGB", (4, 4), "blue"), target)
     assert target.read_bytes() == before
-    assert [file.name for file in target.parent.iterdir()] == ["picture.png"]
+    assert [file.name for file in target.parent.iterdir()] == ["image.png"]

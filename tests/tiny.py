@@ -8,8 +8,8 @@ from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
-from dalle_mini_impl.models.image_tokenizer import build_image_tokenizer
-from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
+from dalle_mini_impl.runs.folder import RunFolder
 
 SETTINGS = {
     "data": {
@@ -23,7 +23,7 @@ SETTINGS = {
         "type": "fsq", "levels": [4, 4], "width": 32, "blocks": 1,
         "training": {"steps": 20, "batch_size": 8},
     },
-    "transformer": {"depth": 2, "width": 32, "heads": 2, "hidden": 48},
+    "transformer": {"depth": 2, "width": 32, "heads": 2, "ffn_width": 48},
     "clip": {
         "embedding": 16, "image_width": 16, "image_stages": 2, "image_blocks": 1,
         "text_width": 32, "text_depth": 1, "text_heads": 2, "training": {"batch_size": 8},

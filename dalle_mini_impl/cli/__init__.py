@@ -7,14 +7,14 @@ from importlib import import_module, metadata
 
 COMMANDS = {
     "train": ("dalle_mini_impl.cli.train", "train every stage of an experiment, or continue a run"),
-    "sample": ("dalle_mini_impl.cli.sample", "paint pictures from captions and rank them"),
+    "sample": ("dalle_mini_impl.cli.sample", "paint images from captions and rank them"),
     "plan": ("dalle_mini_impl.cli.plan", "say what a training run will take, before it begins"),
-    "caption": ("dalle_mini_impl.cli.caption", "order captions by how well they explain a picture"),
+    "caption": ("dalle_mini_impl.cli.caption", "order captions by how well they explain an image"),
     "optimize": ("dalle_mini_impl.cli.optimize", "paint along CLIP's gradient, or refine a sample"),
-    "classify": ("dalle_mini_impl.cli.classify", "tell which of some labels pictures are"),
-    "index": ("dalle_mini_impl.cli.index", "make a folder or collection of pictures searchable"),
-    "search": ("dalle_mini_impl.cli.search", "find indexed pictures by text or by picture"),
-    "rerank": ("dalle_mini_impl.cli.rerank", "order pictures by how well they fit a caption"),
+    "classify": ("dalle_mini_impl.cli.classify", "tell which of some labels images are"),
+    "index": ("dalle_mini_impl.cli.index", "make a folder or collection of images searchable"),
+    "search": ("dalle_mini_impl.cli.search", "find indexed images by text or by image"),
+    "rerank": ("dalle_mini_impl.cli.rerank", "order images by how well they fit a caption"),
     "evaluate": ("dalle_mini_impl.cli.evaluate", "measure a run and judge what it paints"),
     "data": ("dalle_mini_impl.cli.data", "look over a collection before training on it"),
 }
@@ -52,7 +52,7 @@ def _overview() -> str:
         [
             "usage: dalle COMMAND [...]   (dalle COMMAND --help explains one)",
             "",
-            "Train a text-to-image model on captioned pictures, and paint with it.",
+            "Train a text-to-image model on captioned images, and paint with it.",
             "",
             *lines,
         ]
@@ -62,9 +62,9 @@ def _overview() -> str:
 def _is_for_the_user(error: Exception) -> bool:
     # Imported here because `dalle --help` answers at once, without torch.
     from dalle_mini_impl.config import ConfigError
-    from dalle_mini_impl.data.sources import DataError
-    from dalle_mini_impl.run import RunError
-    from dalle_mini_impl.training.guard import NonFiniteLoss
+    from dalle_mini_impl.data.collections.sources import DataError
+    from dalle_mini_impl.runs.folder import RunError
+    from dalle_mini_impl.training.nonfinite import NonFiniteLoss
 
     return isinstance(error, ConfigError | DataError | RunError | NonFiniteLoss)
 

@@ -1,4 +1,4 @@
-"""`dalle caption`: captions in the order in which they explain a picture."""
+"""`dalle caption`: captions in the order in which they explain an image."""
 
 import random
 from collections.abc import Sequence
@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from PIL import Image
 
-from dalle_mini_impl.cli.pictures import open_pictures, print_json, show
+from dalle_mini_impl.cli.image_files import open_images, print_json, show
 from dalle_mini_impl.config import ConfigError
 
 if TYPE_CHECKING:
     from dalle_mini_impl.pipeline import TextToImage
-    from dalle_mini_impl.run import RunFolder
+    from dalle_mini_impl.runs.folder import RunFolder
 
 POOL = 8192
-"""Training captions that CLIP looks over for a picture: more take longer than they help."""
+"""Training captions that CLIP looks over for an image: more take longer than they help."""
 
 
 @dataclass(frozen=True)
 class CaptionArguments:
-    """Order captions by how well they explain a picture: by p(picture's codes | caption).
+    """Order captions by how well they explain an image: by p(image's codes | caption).
 
     Without --captions, candidates are written by the run's own model of captions, which knows
-    nothing of the picture; --source training takes the likeliest of many training captions.
+    nothing of the image; --source training takes the likeliest of many training captions.
     """
 
-    pictures: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Pictures, or folders of them."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Images, or folders of them."""
     captions: tuple[str, ...] = ()
     """Captions to order."""
     source: Literal["model", "training"] = "model"
@@ -37,13 +37,13 @@ class CaptionArguments:
     begin: str = ""
     """Without --captions: only candidates that begin so."""
     draw: int = 64
-    """Without --captions: candidates; of training captions those closest to the picture by CLIP."""
+    """Without --captions: candidates; of training captions those closest to the image by CLIP."""
     seed: int = 0
     """Seed of the candidates."""
     rank_by: Literal["likelihood", "clip", "both"] = "likelihood"
-    """The transformer's likelihood of the picture, CLIP's similarity, or both standardised."""
+    """The transformer's likelihood of the image, CLIP's similarity, or both standardized."""
     top: int = 10
-    """Captions to show for each picture, best first; 0 shows all."""
+    """Captions to show for each image, best first; 0 shows all."""
     run: Path | None = None
     """Run folder; the newest run with a transformer under runs/ if not given."""
     json: bool = False
@@ -56,11 +56,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Order as the arguments say."""
     arguments = tyro.cli(CaptionArguments, args=argv, prog="dalle caption")
     check(arguments)
-    images = open_pictures(arguments.pictures)
+    images = open_images(arguments.images)
 
     from dalle_mini_impl.cli.sample import check_device
     from dalle_mini_impl.pipeline import TextToImage
-    from dalle_mini_impl.run import RunFolder, newest
+    from dalle_mini_impl.runs.folder import RunFolder, newest
 
     run = RunFolder.open(arguments.run) if arguments.run else newest(weights="dalle")
     check_device(arguments.device)
@@ -77,11 +77,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         chosen = captions if choose is None else choose(image)
         ranked = model.rank_captions(image, chosen, arguments.rank_by)
         shown = ranked[: arguments.top or None]
-        answers.append({"picture": name, "captions": [asdict(caption) for caption in shown]})
+        answers.append({"image": name, "captions": [asdict(caption) for caption in shown]})
         if not arguments.json:
             show([_row(asdict(caption)) for caption in shown], name)
     if arguments.json:
-        print_json({"run": str(run.path), "pictures": answers})
+        print_json({"run": str(run.path), "images": answers})
 
 
 def check(arguments: CaptionArguments) -> None:
@@ -108,7 +108,7 @@ def candidates(
         return tuple(dict.fromkeys(caption.caption for caption in written))
     from dalle_mini_impl.data.store import Store
 
-    folder = run.path / "cache" / "pictures" / "train"
+    folder = run.path / "cache" / "images" / "train"
     try:
         store = Store.open(folder)
     except FileNotFoundError as error:
@@ -128,17 +128,17 @@ class Closest:
     """`count` of the captions: those CLIP finds closest, or the first where there is no CLIP."""
 
     def __init__(self, captions: tuple[str, ...], count: int, model: "TextToImage"):
-        from dalle_mini_impl.ranking import RunClip
+        from dalle_mini_impl.retrieval.encoder import RunClip
 
         self.captions, self.count = captions, count
         self.clip = None
         if model.clip is not None and len(captions) > count:
             self.clip = RunClip(model.clip, model.captions, device=model.device)
-            # Once for all pictures: there may be thousands of captions.
+            # Once for all images: there may be thousands of captions.
             self.vectors = self.clip.encode_texts(captions)
 
     def __call__(self, image: Image.Image) -> tuple[str, ...]:
-        """The captions for one picture."""
+        """The captions for one image."""
         if self.clip is None:
             return self.captions[: self.count]
         cosines = self.vectors @ self.clip.encode_images([image])[0]

@@ -1,4 +1,4 @@
-"""`dalle classify`: which of some labels each picture is, by the CLIP of a run."""
+"""`dalle classify`: which of some labels each image is, by the CLIP of a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from dalle_mini_impl.cli.pictures import open_pictures, print_json, show
+from dalle_mini_impl.cli.image_files import open_images, print_json, show
 from dalle_mini_impl.cli.sample import check_device
 from dalle_mini_impl.config import ConfigError
 
@@ -16,16 +16,16 @@ TEMPLATE = "a picture of a {}"
 
 @dataclass(frozen=True)
 class ClassifyArguments:
-    """Probabilities of labels for pictures; no training on the labels is needed."""
+    """Probabilities of labels for images; no training on the labels is needed."""
 
-    pictures: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Pictures, or folders of them."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Images, or folders of them."""
     labels: tuple[str, ...]
-    """What a picture may be, such as: --labels cat dog human."""
+    """What an image may be, such as: --labels cat dog human."""
     template: tuple[str, ...] = (TEMPLATE,)
     """Texts with {} for the label; several are averaged."""
     top: int = 5
-    """Likeliest labels to show for each picture."""
+    """Likeliest labels to show for each image."""
     run: Path | None = None
     """Run folder; the newest run with a CLIP under runs/ if not given."""
     clip: str | None = None
@@ -42,23 +42,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.top < 1:
         raise ConfigError(f"--top {arguments.top}: show one label or more")
     check_device(arguments.device)
-    images = open_pictures(arguments.pictures)
+    images = open_images(arguments.images)
 
-    from dalle_mini_impl.ranking import open_clip
-    from dalle_mini_impl.zero_shot import ZeroShotClassifier
+    from dalle_mini_impl.retrieval.encoder import open_clip
+    from dalle_mini_impl.retrieval.zero_shot import ZeroShotClassifier
 
     clip = open_clip(arguments.run, arguments.clip, arguments.device)
     classifier = ZeroShotClassifier(clip, arguments.labels, arguments.template)
     predictions = classifier.classify(list(images.values()), arguments.top)
     if arguments.json:
         named = zip(images, predictions, strict=True)
-        print_json(
-            [{"picture": n, "labels": {p.label: p.probability for p in r}} for n, r in named]
-        )
+        print_json([{"image": n, "labels": {p.label: p.probability for p in r}} for n, r in named])
         return
     rows = [
-        {"picture": name if place == 0 else "", "label": p.label, "probability": p.probability}
+        {"image": name if place == 0 else "", "label": p.label, "probability": p.probability}
         for name, row in zip(images, predictions, strict=True)
         for place, p in enumerate(row)
     ]
-    show(rows, f"{len(images)} pictures, {len(arguments.labels)} labels")
+    show(rows, f"{len(images)} images, {len(arguments.labels)} labels")

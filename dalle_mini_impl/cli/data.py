@@ -1,9 +1,9 @@
 """data check PATH [--sheet OUT.png] [--vocabulary FILE.json] [--data.FIELD VALUE]
 
-Reads every picture and caption of a collection and tells what training would find.
+Reads every image and caption of a collection and tells what training would find.
 
   PATH              a folder, file, glob, URL, Hub name, shapes or panels; or an experiment's YAML
-  --sheet OUT.png   also write a contact sheet of pictures and captions
+  --sheet OUT.png   also write a contact sheet of images and captions
   --vocabulary FILE also count the tokens of the captions, with a vocabulary from tokenizers/
 
 `data check --help` lists the fields of the data section, such as --data.image-column.
@@ -16,7 +16,7 @@ import tyro
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.check import check
-from dalle_mini_impl.data.sources import DataConfig
+from dalle_mini_impl.data.collections.sources import DataConfig
 
 YAML = (".yaml", ".yml")
 
@@ -38,11 +38,11 @@ def main(argv: Sequence[str]) -> None:
         vocabulary: Path | None = None,
         data: DataConfig = default,
     ) -> None:
-        """Read every picture and caption of a collection and tell what training would find.
+        """Read every image and caption of a collection and tell what training would find.
 
         Args:
             path: A folder, file, glob, URL, Hub name, shapes or panels; or an experiment's YAML.
-            sheet: Write a contact sheet of pictures and captions here.
+            sheet: Write a contact sheet of images and captions here.
             vocabulary: Count the tokens of the captions with this vocabulary.
             data: Fields of the data section; path is taken from PATH.
         """

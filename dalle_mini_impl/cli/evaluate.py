@@ -14,9 +14,9 @@ from dalle_mini_impl.cli.sample import check_device
 from dalle_mini_impl.config import ConfigError
 
 if TYPE_CHECKING:
-    from dalle_mini_impl.evaluation.suite import SuiteSettings
+    from dalle_mini_impl.evaluation.suites.shapes import SuiteSettings
     from dalle_mini_impl.pipeline import TextToImage
-    from dalle_mini_impl.run import RunFolder
+    from dalle_mini_impl.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class EvaluateArguments:
     run: Path | None = None
     """Run folder; the newest run with an image tokenizer under runs/ if not given."""
     suite: Literal["shapes", "panels"] | None = None
-    """Judge pictures of a prompt suite by rule (for runs of that name); else held-out data."""
+    """Judge images of a prompt suite by rule (for runs of that name); else held-out data."""
     guidance: tuple[float, ...] = ()
     """Guidance scales; the run's own if not given. Held-out data is measured at the first."""
     candidates: tuple[int, ...] = (1, 4, 16)
@@ -34,13 +34,13 @@ class EvaluateArguments:
     per_task: int = 100
     """With --suite: prompts for each task or change and half."""
     split: Literal["validation", "held_out"] = "validation"
-    """Without --suite: unseen pictures, or those that data.held_out_captions keeps aside."""
+    """Without --suite: unseen images, or those that data.held_out_captions keeps aside."""
     max_examples: int = 512
-    """Without --suite: held-out pictures at most."""
+    """Without --suite: held-out images at most."""
     features: str | None = None
-    """Without --suite: MODULE:FUNCTION that compares pictures in place of the run's CLIP."""
+    """Without --suite: MODULE:FUNCTION that compares images in place of the run's CLIP."""
     batch_size: int = 128
-    """Pictures painted at a time, to bound memory."""
+    """Images painted at a time, to bound memory."""
     seed: int = 0
     """Seed of prompts, choices and noise."""
     out: Path | None = None
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(EvaluateArguments, args=argv, prog="dalle evaluate")
     check(arguments)
     check_device(arguments.device)
-    from dalle_mini_impl.run import RunFolder, newest
+    from dalle_mini_impl.runs.folder import RunFolder, newest
 
     run = RunFolder.open(arguments.run) if arguments.run else newest(weights="image_tokenizer")
     if arguments.suite is not None and run.experiment.data.path != arguments.suite:
@@ -92,7 +92,7 @@ def say(message: str) -> None:
 
 def suite_settings(model: "TextToImage", arguments: EvaluateArguments) -> "SuiteSettings":
     """What a suite is asked, the run's own guidance where none is given."""
-    from dalle_mini_impl.evaluation.suite import SuiteSettings
+    from dalle_mini_impl.evaluation.suites.shapes import SuiteSettings
 
     return SuiteSettings(
         arguments.guidance or (model.sampling.guidance,),
@@ -107,18 +107,18 @@ def judge_suite(
     run: "RunFolder", arguments: EvaluateArguments, out: Path, report: Callable[[str], None]
 ) -> None:
     """Paint the suite, judge it, print the tables, write suite.json and suite.html."""
-    from dalle_mini_impl.evaluation.judged_reconstructions import judge_reconstructions
-    from dalle_mini_impl.evaluation.suite import (
-        count_cells,
-        figures,
-        run_suite,
-        shipped_ranking,
-    )
-    from dalle_mini_impl.evaluation.suite_page import (
+    from dalle_mini_impl.evaluation.measures.judged_reconstructions import judge_reconstructions
+    from dalle_mini_impl.evaluation.report.shapes_page import (
         Scores,
         reconstruction_table,
         suite_page,
         suite_tables,
+    )
+    from dalle_mini_impl.evaluation.suites.shapes import (
+        count_cells,
+        figures,
+        run_suite,
+        shipped_ranking,
     )
     from dalle_mini_impl.pipeline import TextToImage
 
@@ -151,20 +151,20 @@ def judge_panels(
     run: "RunFolder", arguments: EvaluateArguments, out: Path, report: Callable[[str], None]
 ) -> None:
     """Give upper halves, paint and judge the lower ones, write panels.json and panels.html."""
-    from dalle_mini_impl.evaluation.panel_suite import (
+    from dalle_mini_impl.evaluation.report.panels_page import (
+        best_panel_guidance,
+        panel_page,
+        panel_tables,
+    )
+    from dalle_mini_impl.evaluation.report.shapes_page import Scores, reconstruction_table
+    from dalle_mini_impl.evaluation.suites.panels import (
         count_panel_cells,
         judge_panel_reconstructions,
         panel_figures,
         panel_prompts,
         run_panel_suite,
     )
-    from dalle_mini_impl.evaluation.panel_suite_page import (
-        best_panel_guidance,
-        panel_page,
-        panel_tables,
-    )
-    from dalle_mini_impl.evaluation.suite import shipped_ranking
-    from dalle_mini_impl.evaluation.suite_page import Scores, reconstruction_table
+    from dalle_mini_impl.evaluation.suites.shapes import shipped_ranking
     from dalle_mini_impl.pipeline import TextToImage
 
     model = TextToImage.from_pretrained(run, arguments.device)
@@ -199,9 +199,12 @@ def measure_collection(
     """Measure every model of the run, print the tables, write evaluation.json and .html."""
     import torch
 
-    from dalle_mini_impl.evaluation.collection import CollectionSettings, evaluate_collection
-    from dalle_mini_impl.evaluation.features import local_features
-    from dalle_mini_impl.evaluation.page import note, page
+    from dalle_mini_impl.evaluation.measures.collection import (
+        CollectionSettings,
+        evaluate_collection,
+    )
+    from dalle_mini_impl.evaluation.measures.features import local_features
+    from dalle_mini_impl.evaluation.report.page import note, page
 
     settings = CollectionSettings(
         arguments.split,
@@ -225,7 +228,7 @@ def measure_collection(
         "settings": asdict(settings),
         "parts": {part.name: part.figures for part in parts},
     }
-    drawn = f"{settings.split} pictures, guidance {settings.guidance:g}, seed {settings.seed}"
+    drawn = f"{settings.split} images, guidance {settings.guidance:g}, seed {settings.seed}"
     text = page(f"Evaluation: {run.path.name}", [note(drawn), *(p.to_html() for p in parts)])
     write(out / "evaluation.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n")
     write(out / "evaluation.html", text)
@@ -234,7 +237,7 @@ def measure_collection(
 
 def write(path: Path, text: str) -> None:
     """Write under a temporary name and rename."""
-    from dalle_mini_impl.run import written_whole
+    from dalle_mini_impl.files import atomic_write
 
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`dalle index`: embed the pictures of a folder or collection, so that they can be searched."""
+"""`dalle index`: embed the images of a folder or collection, so that they can be searched."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +14,14 @@ from dalle_mini_impl.cli.sample import check_device
 class IndexArguments:
     """Make a collection searchable, or bring its index up to date after changes.
 
-    The index lies in the run's folder index/. Only pictures that are new or changed are embedded;
+    The index lies in the run's folder index/. Only images that are new or changed are embedded;
     those that are gone are dropped; all are embedded anew when the CLIP was trained further.
     """
 
     data: Annotated[str, tyro.conf.Positional]
-    """A folder of pictures, or any collection: CSV, JSON, Parquet, tar, Hub name, shapes."""
+    """A folder of images, or any collection: CSV, JSON, Parquet, tar, Hub name, shapes."""
     image_column: str | None = None
-    """Column of the pictures or their paths, where no known name tells."""
+    """Column of the images or their paths, where no known name tells."""
     run: Path | None = None
     """Run folder; the newest run with a CLIP under runs/ if not given."""
     clip: str | None = None
@@ -35,10 +35,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(IndexArguments, args=argv, prog="dalle index")
     check_device(arguments.device)
 
-    from dalle_mini_impl.indexing import collection, index_path, refresh
-    from dalle_mini_impl.ranking import open_clip
-    from dalle_mini_impl.run import RunFolder, newest
-    from dalle_mini_impl.search import ImageIndex
+    from dalle_mini_impl.retrieval.encoder import open_clip
+    from dalle_mini_impl.retrieval.index import collection, index_path, refresh
+    from dalle_mini_impl.retrieval.search import ImageIndex
+    from dalle_mini_impl.runs.folder import RunFolder, newest
 
     weights = "clip" if arguments.clip is None else None
     run = RunFolder.open(arguments.run) if arguments.run else newest(weights=weights)
@@ -49,15 +49,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     empty = ImageIndex(source, name, clip.key)
     index = ImageIndex.load(path) if path.is_file() else empty
     if index.key != clip.key:
-        print("the index is of other CLIP weights: every picture is embedded anew")
+        print("the index is of other CLIP weights: every image is embedded anew")
     index = replace(index, source=source)
     index, changes = refresh(index, clip, save=lambda unfinished: unfinished.save(path))
     index.save(path)
     if changes.unreadable:
         shown = ", ".join(changes.unreadable[:5]) + (", …" if len(changes.unreadable) > 5 else "")
-        print(f"{len(changes.unreadable):,} unreadable pictures left out: {shown}")
+        print(f"{len(changes.unreadable):,} unreadable images left out: {shown}")
     print(
-        f"{len(index):,} pictures in {path}: {changes.added:,} added, {changes.refreshed:,} "
+        f"{len(index):,} images in {path}: {changes.added:,} added, {changes.refreshed:,} "
         f"refreshed, {changes.removed:,} removed, {changes.kept:,} as they were"
     )
     print(f'next: dalle search "TEXT" --run {run.path}')

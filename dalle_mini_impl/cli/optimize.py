@@ -11,9 +11,9 @@ from pydantic import Field
 
 from dalle_mini_impl.cli.sample import check_device
 from dalle_mini_impl.config import Config, ConfigError
-from dalle_mini_impl.optimisation.code_prior import CodePriorConfig
-from dalle_mini_impl.optimisation.config import OptimisationConfig
-from dalle_mini_impl.optimisation.cutouts import CutoutsConfig
+from dalle_mini_impl.vqgan_clip.code_prior import CodePriorConfig
+from dalle_mini_impl.vqgan_clip.config import OptimizeConfig
+from dalle_mini_impl.vqgan_clip.cutouts import CutoutsConfig
 
 
 class FilmConfig(Config):
@@ -26,7 +26,7 @@ class FilmConfig(Config):
     per_second: float = Field(12.0, gt=0)
     """Frames a second."""
     zoom: float = Field(1.0, gt=0)
-    """Factor by which the picture grows at each frame; 1.02 flies into it."""
+    """Factor by which the image grows at each frame; 1.02 flies into it."""
     pan: tuple[float, float] = (0.0, 0.0)
     """Motion of the camera to the right and down at each frame, in shares of the side."""
 
@@ -43,25 +43,25 @@ class OptimizeArguments:
     prompt: tuple[str, ...] = ()
     """Further texts, as TEXT or TEXT:WEIGHT; a negative weight paints away from one."""
     image_prompt: tuple[str, ...] = ()
-    """Pictures to come close to, as PICTURE or PICTURE:WEIGHT."""
+    """Images to come close to, as IMAGE or IMAGE:WEIGHT."""
     run: Path | None = None
     """Run folder; the newest run with a CLIP under runs/ if not given."""
-    start: Literal["random", "picture", "solid", "noise", "sample"] | None = None
-    """Where to start; random codes if not given (picture with --init, sample with --refine)."""
+    start: Literal["random", "image", "solid", "noise", "sample"] | None = None
+    """Where to start; random codes if not given (image with --init, sample with --refine)."""
     init: Path | None = None
-    """Picture to start from."""
-    color: str = "grey"
-    """Colour of --start solid, as a name or #rrggbb."""
+    """Image to start from."""
+    color: str = "gray"
+    """Color of --start solid, as a name or #rrggbb."""
     refine: bool = False
     """Start from the transformer's best candidate, with smaller steps and the code prior."""
     num_images: int = 1
-    """Pictures to paint from different starts, best first."""
+    """Images to paint from different starts, best first."""
     seed: int = 0
     """Seed of the start and of the cutouts."""
     out: Path = Path("outputs/optimize")
-    """Folder for picture.png, sheet.png, the film, its frames, loss.png and result.json."""
-    settings: Annotated[OptimisationConfig, tyro.conf.arg(name="")] = field(
-        default_factory=OptimisationConfig
+    """Folder for image.png, sheet.png, the film, its frames, loss.png and result.json."""
+    settings: Annotated[OptimizeConfig, tyro.conf.arg(name="")] = field(
+        default_factory=OptimizeConfig
     )
     """Steps, rates and cutouts."""
     nearness: float = 0.1
@@ -69,7 +69,7 @@ class OptimizeArguments:
     prior: float = 0.2
     """Weight of the codes' unlikeliness to the transformer, in nats per code; 0 does without."""
     prior_text: bool = False
-    """Ask the transformer with the text, not for pictures in general."""
+    """Ask the transformer with the text, not for images in general."""
     proposals: CodePriorConfig = field(default_factory=CodePriorConfig)
     """How the transformer proposes likelier codes close by, where --prior is not 0."""
     film: FilmConfig = field(default_factory=FilmConfig)
@@ -85,7 +85,7 @@ REFINING = OptimizeArguments(
     prior=1.0,
     prior_text=True,
     proposals=CodePriorConfig(settling=1.0),
-    settings=OptimisationConfig(
+    settings=OptimizeConfig(
         steps=100,
         learning_rate=0.03,
         propose_after=0.0,
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check(arguments)
     check_device(arguments.device)
 
-    from dalle_mini_impl.cli.painting import paint
+    from dalle_mini_impl.cli.optimization import paint
 
     paint(arguments)
 
@@ -111,12 +111,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def check(arguments: OptimizeArguments) -> None:
     """Refuse options that do not go together, before anything is loaded."""
     if arguments.text is None and not (arguments.prompt or arguments.image_prompt):
-        raise ConfigError('say what to paint: dalle optimize "a watercolour of a red heart"')
+        raise ConfigError('say what to paint: dalle optimize "a watercolor of a red heart"')
     if arguments.num_images < 1:
-        raise ConfigError(f"--num-images {arguments.num_images}: paint one picture or more")
-    if arguments.start == "picture" and arguments.init is None:
-        raise ConfigError("--start picture needs --init PICTURE")
-    if arguments.init is not None and arguments.start not in (None, "picture"):
+        raise ConfigError(f"--num-images {arguments.num_images}: paint one image or more")
+    if arguments.start == "image" and arguments.init is None:
+        raise ConfigError("--start image needs --init IMAGE")
+    if arguments.init is not None and arguments.start not in (None, "image"):
         raise ConfigError(f"--init and --start {arguments.start} exclude each other: give one")
     if arguments.refine and (arguments.init or arguments.start not in (None, "sample")):
         raise ConfigError("--refine starts from the transformer's candidate: no --init or --start")
@@ -132,4 +132,4 @@ def start_of(arguments: OptimizeArguments) -> str:
     """Where to start, said or implied."""
     if arguments.refine:
         return "sample"
-    return arguments.start or ("picture" if arguments.init else "random")
+    return arguments.start or ("image" if arguments.init else "random")

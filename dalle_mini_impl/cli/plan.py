@@ -22,10 +22,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from dalle_mini_impl.cli.pictures import print_json
+from dalle_mini_impl.cli.image_files import print_json
 from dalle_mini_impl.cli.train import before_options, config_first
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.experiment import Experiment, explain
+from dalle_mini_impl.experiment.sections import Experiment, explain
 
 if TYPE_CHECKING:
     from dalle_mini_impl.planning.advice import Advice
@@ -96,7 +96,7 @@ def as_json(plan: "Plan", advice: "dict[Any, list[Advice]]") -> dict[str, Any]:
     stages = [
         asdict(stage)
         | {
-            "pictures": stage.pictures,
+            "images": stage.images,
             "flops": stage.flops,
             "seconds": stage.seconds,
             "fits": plan.fits(stage),
@@ -111,7 +111,7 @@ def tell(experiment: Experiment, plan: "Plan", advice: "dict[Any, list[Advice]]"
     """The same as tables."""
     console = Console(width=None if sys.stdout.isatty() else PIPED)
     table = Table(title="Training", title_justify="left")
-    names = "stage", "parameters", "FLOPs per example", "steps", "pictures", "FLOPs", "ms/step"
+    names = "stage", "parameters", "FLOPs per example", "steps", "images", "FLOPs", "ms/step"
     for name in (*names, "time"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for stage in plan.stages:
@@ -120,7 +120,7 @@ def tell(experiment: Experiment, plan: "Plan", advice: "dict[Any, list[Advice]]"
             f"{stage.cost.parameters:,}",
             _scaled(stage.cost.flops_per_sample),
             f"{stage.steps:,}",
-            f"{stage.pictures:,}",
+            f"{stage.images:,}",
             _scaled(stage.flops),
             "-" if stage.step_seconds is None else f"{1000 * stage.step_seconds:,.0f}",
             "-" if stage.seconds is None else _duration(stage.seconds),
@@ -130,7 +130,7 @@ def tell(experiment: Experiment, plan: "Plan", advice: "dict[Any, list[Advice]]"
         console.print(_explained(experiment, stage), highlight=False, soft_wrap=True)
 
     table = Table(title=f"Memory ({plan.device})", title_justify="left")
-    for name in ("stage", "weights", "average", "gradients", "optimiser", "activations", "peak"):
+    for name in ("stage", "weights", "average", "gradients", "optimizer", "activations", "peak"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for stage in plan.stages:
         cost = stage.cost
@@ -152,7 +152,7 @@ def _explained(experiment: Experiment, stage: "StagePlan") -> str:
         limit = f" at most, unless {training.minutes:g} minutes end it" if training.minutes else ""
         return f"{stage.stage}: {stage.steps:,} steps of {stage.batch_size}{limit}."
     how = "" if stage.measured else " (estimated from a matrix product: a step takes too long)"
-    speed = f"{stage.batch_size / stage.step_seconds:,.1f} pictures/s in {stage.precision}"
+    speed = f"{stage.batch_size / stage.step_seconds:,.1f} images/s in {stage.precision}"
     end = f"all of its {stage.steps:,} steps"
     if stage.limited_by == "minutes":
         end = f"{stage.steps:,} of {training.steps:,} steps fit into its {training.minutes:g} min"
@@ -177,14 +177,14 @@ def _tell_advice(
 def _disk(plan: "Plan") -> list[str]:
     data = plan.data
     lines = []
-    if data.pictures is None:
-        each = f"{data.bytes_per_picture:,} bytes for each picture"
-        lines.append(f"Disk: the pictures could not be counted ({data.unknown}); {each}.")
+    if data.images is None:
+        each = f"{data.bytes_per_image:,} bytes for each image"
+        lines.append(f"Disk: the images could not be counted ({data.unknown}); {each}.")
     else:
-        counts = ", ".join(f"{count:,} {split}" for split, count in data.pictures.items() if count)
+        counts = ", ".join(f"{count:,} {split}" for split, count in data.images.items() if count)
         store, codes = _bytes(data.store or 0), _bytes(data.codes or 0)
-        lines.append(f"Disk: pictures ({counts}) {store}, codes {codes}.")
-        lines.append(f"Encoding the pictures takes {_scaled(plan.encoding_flops or 0)} FLOPs.")
+        lines.append(f"Disk: images ({counts}) {store}, codes {codes}.")
+        lines.append(f"Encoding the images takes {_scaled(plan.encoding_flops or 0)} FLOPs.")
     lines.append(
         f"Weights and checkpoints: {_bytes(plan.run_bytes)}. Free here: {_bytes(plan.disk)}."
     )
@@ -192,7 +192,7 @@ def _disk(plan: "Plan") -> list[str]:
     if needed > plan.disk:
         halved = _bytes((data.store or 0) * 3 // 4)
         lines.append(
-            f"That does not fit on the disk: --data.limit keeps fewer pictures, and half of "
+            f"That does not fit on the disk: --data.limit keeps fewer images, and half of "
             f"data.image_size saves {halved}."
         )
     return lines

@@ -1,4 +1,4 @@
-"""`dalle rerank`: any pictures in the order in which they fit a caption."""
+"""`dalle rerank`: any images in the order in which they fit a caption."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from typing import Annotated
 
 import tyro
 
-from dalle_mini_impl.cli.pictures import open_pictures, print_json, show
+from dalle_mini_impl.cli.image_files import open_images, print_json, show
 from dalle_mini_impl.cli.sample import check_device
 
 
 @dataclass(frozen=True)
 class RerankArguments:
-    """Order pictures by how well they fit a caption."""
+    """Order images by how well they fit a caption."""
 
     caption: Annotated[str, tyro.conf.Positional]
-    """What the pictures should show."""
-    pictures: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Pictures, or folders of them."""
+    """What the images should show."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Images, or folders of them."""
     run: Path | None = None
     """Run folder; the newest run with a CLIP under runs/ if not given."""
     clip: str | None = None
@@ -26,7 +26,7 @@ class RerankArguments:
     json: bool = False
     """Print JSON instead of a table."""
     sheet: Path | None = None
-    """Also write the pictures, best first, on one sheet (PNG)."""
+    """Also write the images, best first, on one sheet (PNG)."""
     device: str | None = None
     """cpu or cuda; the GPU if there is one."""
 
@@ -35,20 +35,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Rank as the arguments say."""
     arguments = tyro.cli(RerankArguments, args=argv, prog="dalle rerank")
     check_device(arguments.device)
-    images = open_pictures(arguments.pictures)
+    opened = open_images(arguments.images)
 
     from dalle_mini_impl.images import contact_sheet, fit, save_png
-    from dalle_mini_impl.ranking import open_clip, rerank
+    from dalle_mini_impl.retrieval.encoder import open_clip, rerank
 
     clip = open_clip(arguments.run, arguments.clip, arguments.device)
-    names = list(images)
-    ranked = rerank(clip, arguments.caption, list(images.values()))
-    rows = [{"picture": names[r.index], "score": r.score} for r in ranked]
+    names = list(opened)
+    ranked = rerank(clip, arguments.caption, list(opened.values()))
+    rows = [{"image": names[r.index], "score": r.score} for r in ranked]
     if arguments.sheet is not None:
-        pictures = [fit(images[names[r.index]], 128) for r in ranked]
+        tiles = [fit(opened[names[r.index]], 128) for r in ranked]
         captions = [Path(names[r.index]).name for r in ranked]
-        save_png(contact_sheet(pictures, captions, [r.score for r in ranked]), arguments.sheet)
+        save_png(contact_sheet(tiles, captions, [r.score for r in ranked]), arguments.sheet)
     if arguments.json:
-        print_json({"caption": arguments.caption, "pictures": rows})
+        print_json({"caption": arguments.caption, "images": rows})
     else:
         show(rows, arguments.caption)

@@ -1,4 +1,4 @@
-"""`dalle sample`: pictures from captions, ranked, with a contact sheet and samples.json."""
+"""`dalle sample`: images from captions, ranked, with a contact sheet and samples.json."""
 
 import json
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ from dalle_mini_impl.config import ConfigError
 
 @dataclass(frozen=True)
 class SampleArguments:
-    """Paint pictures from captions; CLIP chooses the best candidates.
+    """Paint images from captions; CLIP chooses the best candidates.
 
     Options that are not given take the values of the run's `sampling` section.
     """
 
     captions: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """What to paint; several captions give a row of pictures each."""
+    """What to paint; several captions give a row of images each."""
     run: Path | None = None
     """Run folder; the newest run with a transformer under runs/ if not given."""
     num_images: int | None = None
-    """Pictures to keep for each caption, best first."""
+    """Images to keep for each caption, best first."""
     candidates: int | None = None
-    """Pictures to draw for each caption before ranking."""
+    """Images to draw for each caption before ranking."""
     guidance: float | None = None
     """Guidance scale: 1 samples the model as it is, more follows the caption more closely."""
     temperature: float | None = None
@@ -41,21 +41,21 @@ class SampleArguments:
     batch_size: int | None = None
     """Candidates decoded at a time, to bound memory."""
     precision: Literal["auto", "fp32", "bf16"] | None = None
-    """In fp32 a seed gives the same picture in batches of any size; bf16 may round otherwise."""
+    """In fp32 a seed gives the same image in batches of any size; bf16 may round otherwise."""
     compile: Literal["auto", "on", "off"] | None = None
     """Compile the decoding step: half a minute at first; a CPU keeps it for the next process."""
     seed: int = 0
     """Seed of the first candidate; candidate i has seed + i, which decides it up to rounding."""
     out: Path = Path("outputs")
-    """Folder for the pictures, sheet.png and samples.json."""
+    """Folder for the images, sheet.png and samples.json."""
     complete: Path | None = None
-    """Picture whose upper rows are kept while the rest is painted."""
+    """Image whose upper rows are kept while the rest is painted."""
     keep_rows: int | None = None
     """With --complete: rows of the code grid to keep; half of them if not given."""
     inpaint: Path | None = None
-    """Picture to repaint where --mask is white."""
+    """Image to repaint where --mask is white."""
     mask: Path | None = None
-    """With --inpaint: black and white picture, white where to repaint."""
+    """With --inpaint: black and white image, white where to repaint."""
     continue_text: str | None = None
     """Write captions that begin so, in place of painting: "a small red", or "" for any caption."""
     num: int = 8
@@ -79,9 +79,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.continue_text is None:
         paint(arguments)
         return
-    from dalle_mini_impl.cli.writing import write_captions
+    from dalle_mini_impl.cli.continue_text import continue_text
 
-    captions = write_captions(arguments)
+    captions = continue_text(arguments)
     if arguments.paint:
         paint(replace(arguments, captions=captions, temperature=None, top_k=None))
 
@@ -104,12 +104,12 @@ def check(arguments: SampleArguments) -> None:
     if arguments.num < 1:
         raise ConfigError(f"--num {arguments.num}: write at least one caption")
     if arguments.complete and arguments.inpaint:
-        raise ConfigError("--complete and --inpaint exclude each other: give one picture")
+        raise ConfigError("--complete and --inpaint exclude each other: give one image")
     if (arguments.inpaint is None) != (arguments.mask is None):
-        raise ConfigError("--inpaint PICTURE and --mask MASK go together: give both")
+        raise ConfigError("--inpaint IMAGE and --mask MASK go together: give both")
     if arguments.keep_rows is not None and arguments.complete is None:
-        raise ConfigError("--keep-rows needs --complete PICTURE")
-    from dalle_mini_impl.sampling import SamplingConfig
+        raise ConfigError("--keep-rows needs --complete IMAGE")
+    from dalle_mini_impl.sampling.draw import SamplingConfig
 
     try:
         SamplingConfig(**_given(arguments))
@@ -142,7 +142,7 @@ def paint(arguments: SampleArguments) -> None:
     """Load the run, paint every caption and write what came of it."""
     from dalle_mini_impl.images import contact_sheet, save_png
     from dalle_mini_impl.pipeline import TextToImage
-    from dalle_mini_impl.run import RunFolder, newest
+    from dalle_mini_impl.runs.folder import RunFolder, newest
 
     run = RunFolder.open(arguments.run) if arguments.run else newest(weights="dalle")
     check_device(arguments.device)
@@ -162,13 +162,13 @@ def paint(arguments: SampleArguments) -> None:
                 raise ConfigError(
                     f"--keep-rows {rows}: the code grid has {grid} rows, keep 1 to {grid - 1}"
                 )
-            picture = open_picture("--complete", arguments.complete)
-            results = model.complete(picture, caption, keep_rows=rows, **settings)
+            image = open_image("--complete", arguments.complete)
+            results = model.complete(image, caption, keep_rows=rows, **settings)
         elif arguments.inpaint is not None and arguments.mask is not None:
-            picture = open_picture("--inpaint", arguments.inpaint)
-            mask = open_picture("--mask", arguments.mask)
+            image = open_image("--inpaint", arguments.inpaint)
+            mask = open_image("--mask", arguments.mask)
             try:
-                results = model.inpaint(picture, mask, caption, **settings)
+                results = model.inpaint(image, mask, caption, **settings)
             except ValueError as error:
                 raise ConfigError(f"--mask {arguments.mask}: {error}") from error
         else:
@@ -195,35 +195,33 @@ def paint(arguments: SampleArguments) -> None:
     )
     save_png(sheet, arguments.out / "sheet.png")
     write_json(arguments.out / "samples.json", {"run": str(run.path), "samples": records})
-    print(f"{len(records)} pictures from {run.path}: {arguments.out / 'sheet.png'}")
+    print(f"{len(records)} images from {run.path}: {arguments.out / 'sheet.png'}")
 
 
-def open_picture(option: str, path: Path) -> Image.Image:
-    """The whole picture at `path`; ConfigError naming the option where there is none."""
+def open_image(option: str, path: Path) -> Image.Image:
+    """The whole image at `path`; ConfigError naming the option where there is none."""
     try:
-        picture = Image.open(path)
-        picture.load()
+        image = Image.open(path)
+        image.load()
     except FileNotFoundError:
         raise ConfigError(f"{option} {path}: there is no such file") from None
     except IsADirectoryError:
-        raise ConfigError(f"{option} {path}: a folder; name one picture in it") from None
+        raise ConfigError(f"{option} {path}: a folder; name one image in it") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow raises SyntaxError for some kinds of damaged PNG.
-        raise ConfigError(
-            f"{option} {path}: not a picture that Pillow can read ({error})"
-        ) from None
-    return picture
+        raise ConfigError(f"{option} {path}: not an image that Pillow can read ({error})") from None
+    return image
 
 
 def score_line(clip: float | None, ratio: float) -> str:
-    """Both scores in a line that fits under a picture."""
+    """Both scores in a line that fits under an image."""
     return f"llr {ratio:.1f}" if clip is None else f"clip {clip:.2f} llr {ratio:.1f}"
 
 
 def write_json(path: Path, value: object) -> None:
     """Write under a temporary name and rename."""
-    from dalle_mini_impl.run import written_whole
+    from dalle_mini_impl.files import atomic_write
 
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`dalle search`: the indexed pictures that are closest to a text, a picture, or both."""
+"""`dalle search`: the indexed images that are closest to a text, an image, or both."""
 
 import sys
 from collections.abc import Sequence
@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from dalle_mini_impl.cli.pictures import print_json, show
-from dalle_mini_impl.cli.sample import check_device, open_picture, write_json
+from dalle_mini_impl.cli.image_files import print_json, show
+from dalle_mini_impl.cli.sample import check_device, open_image, write_json
 from dalle_mini_impl.config import ConfigError
 
 if TYPE_CHECKING:
-    from dalle_mini_impl.indexing import Opened
-    from dalle_mini_impl.search import ImageIndex
+    from dalle_mini_impl.retrieval.index import Opened
+    from dalle_mini_impl.retrieval.search import ImageIndex
 
 
 @dataclass(frozen=True)
 class SearchArguments:
-    """Find pictures that `dalle index` has embedded, by a text, by a picture, or by both."""
+    """Find images that `dalle index` has embedded, by a text, by an image, or by both."""
 
     text: Annotated[str | None, tyro.conf.Positional] = None
-    """What the pictures should show."""
-    picture: Path | None = None
-    """What the pictures should look like; with a text, both count alike."""
+    """What the images should show."""
+    image: Path | None = None
+    """What the images should look like; with a text, both count alike."""
     top: int = 12
-    """Pictures to find."""
+    """Images to find."""
     run: Path | None = None
     """Run folder; the newest run with a CLIP under runs/ if not given."""
     clip: str | None = None
@@ -42,10 +42,10 @@ class SearchArguments:
 def main(argv: Sequence[str] | None = None) -> None:
     """Search as the arguments say."""
     arguments = tyro.cli(SearchArguments, args=argv, prog="dalle search")
-    if arguments.text is None and arguments.picture is None:
-        raise ConfigError('say what to look for: dalle search "a red heart", or --picture PICTURE')
+    if arguments.text is None and arguments.image is None:
+        raise ConfigError('say what to look for: dalle search "a red heart", or --image IMAGE')
     if arguments.top < 1:
-        raise ConfigError(f"--top {arguments.top}: ask for one picture or more")
+        raise ConfigError(f"--top {arguments.top}: ask for one image or more")
     check_device(arguments.device)
     find(arguments)
 
@@ -56,10 +56,10 @@ def find(arguments: SearchArguments) -> None:
     import torch.nn.functional as F
 
     from dalle_mini_impl.images import contact_sheet, fit, save_png
-    from dalle_mini_impl.indexing import open_named
-    from dalle_mini_impl.ranking import open_clip
-    from dalle_mini_impl.run import RunFolder, newest
-    from dalle_mini_impl.search import search_all
+    from dalle_mini_impl.retrieval.encoder import open_clip
+    from dalle_mini_impl.retrieval.index import open_named
+    from dalle_mini_impl.retrieval.search import search_all
+    from dalle_mini_impl.runs.folder import RunFolder, newest
 
     weights = "clip" if arguments.clip is None else None
     run = RunFolder.open(arguments.run) if arguments.run else newest(weights=weights)
@@ -69,8 +69,8 @@ def find(arguments: SearchArguments) -> None:
     asked_for = []
     if arguments.text is not None:
         asked_for.append(clip.encode_texts([arguments.text])[0])
-    if arguments.picture is not None:
-        asked_for.append(clip.encode_images([open_picture("--picture", arguments.picture)])[0])
+    if arguments.image is not None:
+        asked_for.append(clip.encode_images([open_image("--image", arguments.image)])[0])
     query = F.normalize(torch.stack(asked_for).sum(0), dim=0)
     found = search_all(indexes, query, arguments.top, folder)
 
@@ -78,33 +78,33 @@ def find(arguments: SearchArguments) -> None:
     for index in indexes:
         names = [hit.name for of, hit in found if of is index]
         if names:
-            pictures = open_named(index.source, names)
-            opened |= {(id(index), name): picture for name, picture in pictures.items()}
+            images = open_named(index.source, names)
+            opened |= {(id(index), name): image for name, image in images.items()}
     rows: list[dict[str, Any]] = []
     shown, captions, scores = [], [], []
     for index, hit in found:
         file = Path(index.source.path) / hit.name
-        picture = opened.get((id(index), hit.name))
+        image = opened.get((id(index), hit.name))
         # A name such as train/00004836 says nothing to a reader; a caption does.
-        said = next(iter(picture.captions), "") if picture is not None else ""
+        said = next(iter(image.captions), "") if image is not None else ""
         name = str(file) if file.is_file() else hit.name
-        rows.append({"picture": name, "caption": said, "score": hit.score})
-        if picture is not None:
-            shown.append(fit(picture.image, 128))
+        rows.append({"image": name, "caption": said, "score": hit.score})
+        if image is not None:
+            shown.append(fit(image.image, 128))
             captions.append(said or Path(hit.name).name)
             scores.append(hit.score)
-    asked = " + ".join(str(part) for part in (arguments.text, arguments.picture) if part)
+    asked = " + ".join(str(part) for part in (arguments.text, arguments.image) if part)
     save_png(contact_sheet(shown, captions, scores), arguments.out / "search.png")
-    result = {"query": asked, "run": str(run.path), "pictures": rows}
+    result = {"query": asked, "run": str(run.path), "images": rows}
     write_json(arguments.out / "search.json", result)
     if arguments.json:
         print_json(result)
         return
     total = sum(len(index) for index in indexes)
     if not any(row["caption"] for row in rows):
-        rows = [{name: row[name] for name in ("picture", "score")} for row in rows]
-    show(rows, f"{asked} (of {total:,} pictures)")
-    print(f"{len(found)} pictures: {arguments.out / 'search.png'}")
+        rows = [{name: row[name] for name in ("image", "score")} for row in rows]
+    show(rows, f"{asked} (of {total:,} images)")
+    print(f"{len(found)} images: {arguments.out / 'search.png'}")
     missing = len(found) - len(shown)
     if missing:
         print(f"{missing} of them are gone or damaged since they were indexed: dalle index again")
@@ -112,7 +112,7 @@ def find(arguments: SearchArguments) -> None:
 
 def usable(folder: Path, clip: str, key: str, run: Path) -> "list[ImageIndex]":
     """The indexes made with this CLIP's weights; ConfigError with the mend where there is none."""
-    from dalle_mini_impl.search import ImageIndex
+    from dalle_mini_impl.retrieval.search import ImageIndex
 
     named = [
         i for i in map(ImageIndex.load, sorted(folder.glob("*.safetensors"))) if i.clip == clip

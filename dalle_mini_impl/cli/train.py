@@ -23,14 +23,14 @@ from pydantic import ValidationError
 
 from dalle_mini_impl.cli.processes import launch_missing_processes
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.experiment import (
+from dalle_mini_impl.experiment.sections import (
     SHIPPED,
     Experiment,
     explain,
     field_paths,
     load_experiment,
 )
-from dalle_mini_impl.run import WEIGHTS, RunFolder
+from dalle_mini_impl.runs.folder import WEIGHTS, RunFolder
 
 # What each stage's result is made from: a change to it makes the result another run's.
 INPUTS = {

@@ -21,22 +21,22 @@ Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
-class PictureBatch:
-    """Pictures (pixels in [0, 1]) with a caption each and, where asked for, wrong ones."""
+class ImageBatch:
+    """Images (pixels in [0, 1]) with a caption each and, where asked for, wrong ones."""
 
     images: Float[Tensor, "b 3 h w"]
     captions: Int[Tensor, "b t"]
     negatives: Int[Tensor, "b m t"] | None = None
     """Captions that are wrong by one attribute; the null caption where none can be made."""
     groups: Int[Tensor, "b"] | None = None
-    """Equal for pictures that have the same captions to draw from, such as those of one label."""
+    """Equal for images that have the same captions to draw from, such as those of one label."""
     texts: Int[Tensor, "b"] | None = None
     """Equal for equal captions, however BPE-dropout cut them into tokens."""
 
 
 @dataclass(frozen=True)
 class CodeBatch:
-    """Codes of pictures (row-major over the grid) with a caption each."""
+    """Codes of images (row-major over the grid) with a caption each."""
 
     codes: Int[Tensor, "b n"]
     captions: Int[Tensor, "b t"]
@@ -52,16 +52,16 @@ class Encoder(Protocol):
 
 
 class CaptionTable:
-    """Captions of each picture, the different ones among them encoded once.
+    """Captions of each image, the different ones among them encoded once.
 
-    With `dropout` each draw is encoded anew with BPE-dropout. A picture without captions has the
+    With `dropout` each draw is encoded anew with BPE-dropout. An image without captions has the
     null caption.
     """
 
     def __init__(
         self, captions: Sequence[Sequence[str]], tokenizer: Encoder, dropout: bool = False
     ) -> None:
-        rows = [tuple(of_picture) or ("",) for of_picture in captions]
+        rows = [tuple(of_image) or ("",) for of_image in captions]
         self._numbers: dict[str, int] = {}
         flat = [self._numbers.setdefault(text, len(self._numbers)) for row in rows for text in row]
         self._flat = np.array(flat, np.int64)
@@ -80,13 +80,13 @@ class CaptionTable:
         return len(self._counts)
 
     def draw(self, indices: Int64[np.ndarray, "b"], rng: np.random.Generator) -> Int[Tensor, "b t"]:
-        """Ids (int64) of a random caption of each of the pictures `indices`."""
+        """Ids (int64) of a random caption of each of the images `indices`."""
         return self.ids(indices, self.choose(indices, rng), rng)
 
     def choose(
         self, indices: Int64[np.ndarray, "b"], rng: np.random.Generator
     ) -> Int64[np.ndarray, "b"]:
-        """The number of a random caption among each picture's own."""
+        """The number of a random caption among each image's own."""
         return rng.integers(self._counts[indices])
 
     def ids(
@@ -95,7 +95,7 @@ class CaptionTable:
         numbers: Int64[np.ndarray, "b"],
         rng: np.random.Generator,
     ) -> Int[Tensor, "b t"]:
-        """Ids (int64) of caption `numbers[i]` of picture `indices[i]`."""
+        """Ids (int64) of caption `numbers[i]` of image `indices[i]`."""
         chosen = self.texts(indices, numbers)
         if self._dropout:
             ids = self._tokenizer.encode([self._texts[i] for i in chosen], rng)
@@ -106,11 +106,11 @@ class CaptionTable:
     def texts(
         self, indices: Int64[np.ndarray, "b"], numbers: Int64[np.ndarray, "b"]
     ) -> Int64[np.ndarray, "b"]:
-        """A number for caption `numbers[i]` of picture `indices[i]`, shared by equal captions."""
+        """A number for caption `numbers[i]` of image `indices[i]`, shared by equal captions."""
         return self._flat[self._starts[indices] + numbers]
 
     def groups(self, indices: Int64[np.ndarray, "b"]) -> Int[Tensor, "b"]:
-        """A number for each picture, shared by those with the same captions."""
+        """A number for each image, shared by those with the same captions."""
         return torch.from_numpy(self._groups[indices])
 
     def negatives(
@@ -145,10 +145,10 @@ def batch_indices(
     """Indices of `rank`'s batch at `step`: a pure function of its arguments.
 
     The permutations of all epochs follow one another without a gap and the ranks take consecutive
-    slices of them, so every n draws show every picture once, across ranks and epoch ends.
+    slices of them, so every n draws show every image once, across ranks and epoch ends.
     """
     if n < 1:
-        raise ValueError("there are no pictures to draw batches from")
+        raise ValueError("there are no images to draw batches from")
     position = (step * world + rank) * batch_size
     left, parts = batch_size, []
     while left > 0:
@@ -165,7 +165,7 @@ def step_rng(seed: int, step: int, rank: int) -> np.random.Generator:
 
 
 @runtime_checkable
-class Pictures(Protocol):
+class Images(Protocol):
     """What batches need of a store."""
 
     @property
@@ -188,8 +188,8 @@ class Augmentation(Protocol):
     def horizontal_flip(self) -> bool: ...
 
 
-class PictureBatches:
-    """Batches of pictures with captions; call with a step.
+class ImageBatches:
+    """Batches of images with captions; call with a step.
 
     Augmented only where the configuration asks for it: crops keep a random share of the area
     between `random_resized_crop` and 1 at an aspect ratio between 3/4 and 4/3.
@@ -197,7 +197,7 @@ class PictureBatches:
 
     def __init__(
         self,
-        store: Pictures,
+        store: Images,
         table: CaptionTable,
         config: Augmentation,
         batch_size: int,
@@ -208,33 +208,33 @@ class PictureBatches:
         negatives: int = 0,
     ) -> None:
         if len(store) != len(table):
-            raise ValueError(f"{len(store)} pictures but captions for {len(table)}")
+            raise ValueError(f"{len(store)} images but captions for {len(table)}")
         self.store, self.table, self.config = store, table, config
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
         self.negative, self.negatives = negative, negatives
 
-    def __call__(self, step: int) -> PictureBatch:
+    def __call__(self, step: int) -> ImageBatch:
         indices = batch_indices(
             len(self.store), self.batch_size, step, self.seed, self.rank, self.world
         )
         rng = step_rng(self.seed, step, self.rank)
-        images = pictures(self.store, indices, self.config, rng)
+        images = load_images(self.store, indices, self.config, rng)
         numbers = self.table.choose(indices, rng)
         wrong = None
         if self.negative is not None and self.negatives:
             wrong = self.table.negatives(indices, numbers, self.negative, self.negatives, rng)
         captions, groups = self.table.ids(indices, numbers, rng), self.table.groups(indices)
         texts = torch.from_numpy(self.table.texts(indices, numbers))
-        return PictureBatch(images, captions, wrong, groups, texts)
+        return ImageBatch(images, captions, wrong, groups, texts)
 
 
-def pictures(
-    store: Pictures,
+def load_images(
+    store: Images,
     indices: Int64[np.ndarray, "b"],
     config: Augmentation,
     rng: np.random.Generator | None,
 ) -> Float[Tensor, "b 3 h w"]:
-    """The pictures `indices` in [0, 1], augmented as configured or, without `rng`, not at all."""
+    """The images `indices` in [0, 1], augmented as configured or, without `rng`, not at all."""
     stored = torch.from_numpy(store.images[indices])
     if rng is None or config.random_resized_crop is None:
         images = _scaled(stored, config.image_size)
@@ -268,7 +268,7 @@ def _random_crop(
 
 
 class CodeBatches:
-    """Batches of cached codes with captions, a random variant of each picture; call with a step."""
+    """Batches of cached codes with captions, a random variant of each image; call with a step."""
 
     def __init__(
         self,
@@ -280,7 +280,7 @@ class CodeBatches:
         world: int = 1,
     ) -> None:
         if cache.codes.shape[1] != len(table):
-            raise ValueError(f"codes of {cache.codes.shape[1]} pictures, captions of {len(table)}")
+            raise ValueError(f"codes of {cache.codes.shape[1]} images, captions of {len(table)}")
         self.cache, self.table = cache, table
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
 

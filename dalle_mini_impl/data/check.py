@@ -11,19 +11,25 @@ from typing import get_args
 import numpy as np
 from PIL import Image
 
-from dalle_mini_impl.data.shapes import Split
-from dalle_mini_impl.data.sources import DataConfig, DataError, Drawing, Example, open_source
+from dalle_mini_impl.data.collections.sources import (
+    DataConfig,
+    DataError,
+    Drawing,
+    Example,
+    open_source,
+)
 from dalle_mini_impl.data.store import process, unreadable
+from dalle_mini_impl.data.synthetic.shapes import Split
 from dalle_mini_impl.images import contact_sheet, fit, save_png
 
 SHEET = 64
-"""Pictures on the contact sheet."""
+"""Images on the contact sheet."""
 SHOWN = 10
 
 
 @dataclass(frozen=True)
 class Looked:
-    """One picture as seen by the check; `failure` says why it could not be read."""
+    """One image as seen by the check; `failure` says why it could not be read."""
 
     key: str
     captions: tuple[str, ...]
@@ -39,24 +45,24 @@ class Report:
     path: str
     description: str
     counts: dict[str, int]
-    """Pictures in each split, unreadable ones included."""
+    """Images in each split, unreadable ones included."""
     sizes: dict[tuple[int, int], int]
-    """(width, height) -> number of pictures, most frequent first."""
+    """(width, height) -> number of images, most frequent first."""
     modes: dict[str, int]
-    """Pillow mode -> number of pictures, most frequent first."""
+    """Pillow mode -> number of images, most frequent first."""
     unreadable: tuple[str, ...]
-    """Key and reason of every picture that could not be read."""
+    """Key and reason of every image that could not be read."""
     captions: int
     words: tuple[int, ...]
     """Number of words of each caption."""
     tokens: tuple[int, ...] | None
     """Number of tokens of each caption, if a tokenizer was given."""
     uncaptioned: tuple[str, ...]
-    """Keys of pictures without a caption."""
+    """Keys of images without a caption."""
     duplicates: dict[str, int]
-    """Captions that several pictures share -> number of these pictures, most frequent first."""
+    """Captions that several images share -> number of these images, most frequent first."""
     small: int
-    """Pictures whose short side is below the image size, so that they will be enlarged."""
+    """Images whose short side is below the image size, so that they will be enlarged."""
     image_size: int
     sheet: Path | None
 
@@ -64,7 +70,7 @@ class Report:
         splits = ", ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)
         rows = [
             ("data", f"{self.path} ({self.description})"),
-            ("pictures", f"{sum(self.counts.values()):,} ({splits or 'none'})"),
+            ("images", f"{sum(self.counts.values()):,} ({splits or 'none'})"),
             ("sizes", _most([(f"{w}×{h}", n) for (w, h), n in self.sizes.items()])),
             ("modes", _most(list(self.modes.items()))),
             ("enlarged", f"{self.small:,} smaller than {self.image_size}×{self.image_size}"),
@@ -87,13 +93,13 @@ def check(
     sheet: Path | None = None,
     count_tokens: Callable[[Sequence[str]], Sequence[int]] | None = None,
 ) -> Report:
-    """Reads every picture and caption of all splits and reports what is there.
+    """Reads every image and caption of all splits and reports what is there.
 
     Args:
         sheet: where to write a contact sheet of examples as training will see them.
         count_tokens: the number of tokens of each caption, from a caption tokenizer.
 
-    Raises DataError where the collection cannot be read or holds no pictures.
+    Raises DataError where the collection cannot be read or holds no images.
     """
     looked: dict[str, list[Looked]] = {}
     description = ""
@@ -105,7 +111,7 @@ def check(
         )
     everything = [item for items in looked.values() for item in items]
     if not everything:
-        raise DataError(f"data.path {config.path!r} holds no pictures ({description})")
+        raise DataError(f"data.path {config.path!r} holds no images ({description})")
     read = [item for item in everything if item.failure is None]
     captions = [caption for item in everything for caption in item.captions]
     counts = Counter(caption for item in everything for caption in item.captions)
@@ -132,31 +138,31 @@ def check(
 def _look(example: Example, side: int) -> Looked:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow tells of harmless damage, picture by picture
+            warnings.simplefilter("ignore")  # Pillow tells of harmless damage, image by image
             # Drawings have no size of their own: they are made at the size asked for.
-            picture = example.open(side if isinstance(example.image, Drawing) else None)
-            size, mode = picture.size, picture.mode
-            fit(picture, side)
+            image = example.open(side if isinstance(example.image, Drawing) else None)
+            size, mode = image.size, image.mode
+            fit(image, side)
     except Exception as error:  # Pillow raises nearly anything on damaged files
         return Looked(example.key, example.captions, failure=unreadable(error))
     return Looked(example.key, example.captions, size, mode)
 
 
 def _write_sheet(config: DataConfig, path: Path) -> None:
-    """A fixed random sample of the training pictures, each with its first caption."""
+    """A fixed random sample of the training images, each with its first caption."""
     sample = config.model_copy(update={"limit": 2 * SHEET})
-    pictures: list[Image.Image] = []
+    images: list[Image.Image] = []
     captions: list[str] = []
     for example in open_source(sample, "train"):
         try:
-            pictures.append(fit(example.open(config.image_size), config.image_size))
+            images.append(fit(example.open(config.image_size), config.image_size))
         except Exception:  # counted and named in the report
             continue
         captions.append(example.captions[0] if example.captions else "")
-        if len(pictures) == SHEET:
+        if len(images) == SHEET:
             break
     scale = max(1, 96 // config.image_size)
-    save_png(contact_sheet(pictures, captions if any(captions) else None, scale=scale), path)
+    save_png(contact_sheet(images, captions if any(captions) else None, scale=scale), path)
 
 
 def _most(pairs: list[tuple[str, int]], limit: int = 5) -> str:

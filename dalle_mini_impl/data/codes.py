@@ -1,4 +1,4 @@
-"""The cache of image codes: every picture encoded once, memory-mapped, never used when stale.
+"""The cache of image codes: every image encoded once, memory-mapped, never used when stale.
 
 A key says what the codes were computed from. It is written last and removed first, so an
 interrupted write leaves no cache that looks whole.
@@ -21,18 +21,18 @@ class CodeKey:
     weights: str
     """Hash of the image tokenizer's weights."""
     data: str
-    """Fingerprint of the pictures."""
+    """Fingerprint of the images."""
     variants: int
-    """Augmented variants of each picture."""
-    pictures: int
-    """Number of pictures."""
+    """Augmented variants of each image."""
+    images: int
+    """Number of images."""
 
 
 @dataclass(frozen=True)
 class CodeCache:
-    """Codes of all pictures in all variants."""
+    """Codes of all images in all variants."""
 
-    codes: Integer[np.ndarray, "variants pictures tokens"]
+    codes: Integer[np.ndarray, "variants images tokens"]
     """Memory-mapped, row-major over the grid."""
     key: CodeKey
 
@@ -44,7 +44,7 @@ class CodeCache:
             codes = np.load(folder / "codes.npy", mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError):
             return None
-        if found != asdict(key) or codes.shape[:2] != (key.variants, key.pictures):
+        if found != asdict(key) or codes.shape[:2] != (key.variants, key.images):
             return None
         return cls(codes, key)
 
@@ -52,14 +52,14 @@ class CodeCache:
     def write(
         cls, folder: Path, key: CodeKey, chunks: Iterable[Integer[np.ndarray, "b tokens"]]
     ) -> "CodeCache":
-        """Write the codes of all pictures of the first variant in order, then of the next.
+        """Write the codes of all images of the first variant in order, then of the next.
 
         Stored as uint16 where that is enough. ValueError if `chunks` are too few or too many.
         """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "codes.json").unlink(missing_ok=True)
         temporary = folder / f".codes.npy.{os.getpid()}"
-        total, end = key.variants * key.pictures, 0
+        total, end = key.variants * key.images, 0
         codes: np.memmap | None = None
         try:
             for chunk in chunks:
@@ -72,7 +72,7 @@ class CodeCache:
                     break
                 codes[start:end] = chunk
             if codes is None or end != total:
-                raise ValueError(f"{end} pictures encoded where {total} were announced")
+                raise ValueError(f"{end} images encoded where {total} were announced")
             _finish(codes, folder / "codes.npy", key)
         finally:
             temporary.unlink(missing_ok=True)
@@ -96,11 +96,11 @@ def _finish(codes: np.ndarray, path: Path, key: CodeKey) -> None:
     """Store the flat `codes` at `path` by variant, in the narrowest integers that hold them."""
     narrow = np.dtype(np.uint16 if codes.max(initial=0) < 2**16 else np.int32)
     temporary = path.with_name(f".{path.name}.narrow.{os.getpid()}")
-    shape = (key.variants, key.pictures, codes.shape[1])
+    shape = (key.variants, key.images, codes.shape[1])
     try:
         stored = np.lib.format.open_memmap(temporary, "w+", narrow, shape)
         for variant in range(key.variants):
-            stored[variant] = codes[variant * key.pictures : (variant + 1) * key.pictures]
+            stored[variant] = codes[variant * key.images : (variant + 1) * key.images]
         stored.flush()
         os.replace(temporary, path)
     finally:

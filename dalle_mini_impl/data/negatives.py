@@ -1,7 +1,7 @@
-"""Hard negatives for CLIP: captions that are wrong about a picture by one attribute.
+"""Hard negatives for CLIP: captions that are wrong about an image by one attribute.
 
-Drawn pictures know what their captions claim, so theirs are exact. In other collections a word is
-replaced by another that stands between the same neighbours elsewhere: "red heart" becomes "green
+Drawn images know what their captions claim, so theirs are exact. In other collections a word is
+replaced by another that stands between the same neighbors elsewhere: "red heart" becomes "green
 heart".
 """
 
@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dalle_mini_impl.data.panel_captions import Request, phrase_request, wrong_request
-from dalle_mini_impl.data.panels import Panels
-from dalle_mini_impl.data.shapes import Claims, phrase, swap
+from dalle_mini_impl.data.synthetic.panel_captions import Request, phrase_request, wrong_request
+from dalle_mini_impl.data.synthetic.panels import Panels
+from dalle_mini_impl.data.synthetic.shapes import Claims, phrase, swap
 
 Negative = Callable[[int, int, random.Random], str | None]
-"""A wrong caption for caption `j` of picture `i`, or None where none can be made."""
+"""A wrong caption for caption `j` of image `i`, or None where none can be made."""
 
 TRIES = 8
 
@@ -23,8 +23,8 @@ TRIES = 8
 def scene_negatives(attributes: Sequence[dict[str, Any] | None]) -> Negative:
     """Negatives from the claims of each caption, as the shapes collection records them."""
 
-    def negative(picture: int, caption: int, rng: random.Random) -> str | None:
-        known = attributes[picture]
+    def negative(image: int, caption: int, rng: random.Random) -> str | None:
+        known = attributes[image]
         if not known:
             return None
         return phrase(swap(Claims.from_dict(known["claims"][caption]), rng), rng)
@@ -35,8 +35,8 @@ def scene_negatives(attributes: Sequence[dict[str, Any] | None]) -> Negative:
 def panel_negatives(attributes: Sequence[dict[str, Any] | None]) -> Negative:
     """Negatives from each caption's request, as the collection of two panels records them."""
 
-    def negative(picture: int, caption: int, rng: random.Random) -> str | None:
-        known = attributes[picture]
+    def negative(image: int, caption: int, rng: random.Random) -> str | None:
+        known = attributes[image]
         if not known:
             return None
         request = Request.from_dict(known["requests"][caption])
@@ -46,21 +46,21 @@ def panel_negatives(attributes: Sequence[dict[str, Any] | None]) -> Negative:
 
 
 def word_negatives(captions: Sequence[Sequence[str]]) -> Negative:
-    """Negatives by exchanging one word for another seen between the same two neighbours."""
+    """Negatives by exchanging one word for another seen between the same two neighbors."""
     fillers: dict[tuple[str, str], set[str]] = defaultdict(set)
-    texts = {text for of_picture in captions for text in of_picture}
+    texts = {text for of_image in captions for text in of_image}
     for text in texts:
         words = ["", *text.split(), ""]
         for before, word, after in zip(words, words[1:], words[2:], strict=False):
             fillers[before, after].add(word)
     choices = {place: sorted(words) for place, words in fillers.items() if len(words) > 1}
 
-    def negative(picture: int, caption: int, rng: random.Random) -> str | None:
-        words = ["", *captions[picture][caption].split(), ""]
+    def negative(image: int, caption: int, rng: random.Random) -> str | None:
+        words = ["", *captions[image][caption].split(), ""]
         open_places = [
             at for at in range(1, len(words) - 1) if (words[at - 1], words[at + 1]) in choices
         ]
-        own = set(captions[picture])
+        own = set(captions[image])
         for _ in range(TRIES if open_places else 0):
             at = rng.choice(open_places)
             word = rng.choice(choices[words[at - 1], words[at + 1]])

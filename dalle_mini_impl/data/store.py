@@ -1,7 +1,7 @@
-"""Every picture of a split decoded once, at one size, in a memory-mapped file beside its captions.
+"""Every image of a split decoded once, at one size, in a memory-mapped file beside its captions.
 
-FOLDER/SPLIT/pictures.u8      uint8 [n, side, side, 3]
-FOLDER/SPLIT/examples.jsonl   key, captions and attributes of each picture
+FOLDER/SPLIT/images.u8      uint8 [n, side, side, 3]
+FOLDER/SPLIT/examples.jsonl   key, captions and attributes of each image
 FOLDER/SPLIT/store.json       fingerprint, counts, side
 """
 
@@ -25,20 +25,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dalle_mini_impl.data.shapes import Split
-from dalle_mini_impl.data.sources import (
-    DRAWN,
+from dalle_mini_impl.data.collections.sources import (
+    SYNTHETIC,
     DataConfig,
     DataError,
     Example,
     Source,
     open_source,
 )
+from dalle_mini_impl.data.synthetic.shapes import Split
 from dalle_mini_impl.images import fit
 
 VERSION = 1  # of the preparation: raise it when equal files would be prepared differently
 POOL_FROM = 2000
-"""Collections below this many pictures are prepared in one process."""
+"""Collections below this many images are prepared in one process."""
 CHUNK = 64
 SHOWN = 5
 
@@ -47,7 +47,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Store:
-    """The prepared pictures of one split, in the order of their source."""
+    """The prepared images of one split, in the order of their source."""
 
     folder: Path
     side: int
@@ -55,12 +55,12 @@ class Store:
     """uint8 [n, side, side, 3], memory-mapped and read-only."""
     keys: list[str]
     captions: list[tuple[str, ...]]
-    """At least one caption of each picture; ("",) each where the collection has none."""
+    """At least one caption of each image; ("",) each where the collection has none."""
     attributes: list[dict[str, Any] | None]
     fingerprint: str
     captioned: bool
     counts: dict[str, int] = field(default_factory=dict)
-    """Pictures left out: unreadable, uncaptioned."""
+    """Images left out: unreadable, uncaptioned."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -73,7 +73,7 @@ class Store:
             rows = [json.loads(line) for line in lines]
         shape = (len(rows), meta["side"], meta["side"], 3)
         images = (
-            np.memmap(folder / "pictures.u8", np.uint8, "r", shape=shape)
+            np.memmap(folder / "images.u8", np.uint8, "r", shape=shape)
             if rows
             else np.zeros(shape, np.uint8)  # an empty file cannot be mapped
         )
@@ -91,7 +91,7 @@ class Store:
 
 
 def stored_side(config: DataConfig) -> int:
-    """Side of the stored pictures: larger where random crops will cut from them."""
+    """Side of the stored images: larger where random crops will cut from them."""
     return math.ceil(config.image_size / math.sqrt(config.random_resized_crop or 1.0))
 
 
@@ -100,7 +100,7 @@ def prepare(
 ) -> Store:
     """Decodes a split into `folder`, or opens what is there if it was made from the same data.
 
-    Unreadable pictures are skipped and the first few named; in a captioned collection those
+    Unreadable images are skipped and the first few named; in a captioned collection those
     without captions are skipped too. Raises DataError where more than `max_unreadable` fail or a
     training split comes out empty.
     """
@@ -109,7 +109,7 @@ def prepare(
     target = Path(folder) / split
     if _stored_fingerprint(target) == fingerprint:
         store = Store.open(target)
-        report(f"{split}: {_pictures(len(store))} ready in {target}")
+        report(f"{split}: {_images(len(store))} ready in {target}")
         return store
     started = time.perf_counter()
     temporary = Path(folder) / f".{split}-{os.getpid()}"
@@ -136,9 +136,9 @@ def _stored_fingerprint(folder: Path) -> str | None:
 def _fingerprint(config: DataConfig, split: Split, source: Source) -> str:
     """Hash of everything that decides the content of the store."""
     # Files are told apart by name and content, so a moved or copied collection stays the same;
-    # the other left-out fields change how the pictures are used, not what they are.
+    # the other left-out fields change how the images are used, not what they are.
     left_out = {"path", "held_out_path", "workers", "max_unreadable", "horizontal_flip", "stream"}
-    settings = config.model_dump(mode="json", exclude={*left_out, *DRAWN})
+    settings = config.model_dump(mode="json", exclude={*left_out, *SYNTHETIC})
     parts = [VERSION, split, stored_side(config), settings, source.fingerprint()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -156,31 +156,31 @@ def _write(
     side = stored_side(config)
     work = partial(_decode, side=side)
     with (
-        (folder / "pictures.u8").open("wb") as pixels,
+        (folder / "images.u8").open("wb") as pixels,
         (folder / "examples.jsonl").open("w", encoding="utf-8") as lines,
     ):
-        for key, captions, attributes, picture in process(source, work, config.workers):
-            if isinstance(picture, str):
-                failures.append(f"{key}: {picture}")
+        for key, captions, attributes, image in process(source, work, config.workers):
+            if isinstance(image, str):
+                failures.append(f"{key}: {image}")
             elif source.captioned and not captions:
                 uncaptioned += 1
             else:
                 row = {"key": key, "captions": captions or ("",), "attributes": attributes}
                 lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-                pixels.write(picture)
+                pixels.write(image)
                 kept += 1
     seen = kept + uncaptioned + len(failures)
     named = "; ".join(failures[:SHOWN]) + ("; …" if len(failures) > SHOWN else "")
     if len(failures) > config.max_unreadable * seen:
         raise DataError(
-            f"{len(failures):,} of {seen:,} pictures in data.path {config.path!r} are unreadable, "
+            f"{len(failures):,} of {seen:,} images in data.path {config.path!r} are unreadable, "
             f"more than data.max_unreadable = {config.max_unreadable:g} allows: {named}"
         )
     if failures:
-        report(f"{split}: skipped {len(failures):,} unreadable of {seen:,} pictures: {named}")
+        report(f"{split}: skipped {len(failures):,} unreadable of {seen:,} images: {named}")
     if kept == 0 and split == "train":
         why = f"all {seen:,} lack a caption" if seen else "none belongs to the training split"
-        raise DataError(f"data.path {config.path!r} leaves no picture to train on: {why}")
+        raise DataError(f"data.path {config.path!r} leaves no image to train on: {why}")
     meta = {
         "fingerprint": fingerprint,
         "side": side,
@@ -196,15 +196,15 @@ def _decode(
     """The example with its pixels, or with the reason why they cannot be read."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow tells of harmless damage, picture by picture
-            picture: bytes | str = np.asarray(fit(example.open(side), side)).tobytes()
+            warnings.simplefilter("ignore")  # Pillow tells of harmless damage, image by image
+            image: bytes | str = np.asarray(fit(example.open(side), side)).tobytes()
     except Exception as error:  # Pillow raises nearly anything on damaged files
-        picture = unreadable(error)
-    return example.key, example.captions, example.attributes, picture
+        image = unreadable(error)
+    return example.key, example.captions, example.attributes, image
 
 
 def unreadable(error: Exception) -> str:
-    """Why a picture cannot be read, in one line."""
+    """Why an image cannot be read, in one line."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     return (str(error).splitlines() or [type(error).__name__])[0][:120]
@@ -250,12 +250,12 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _pictures(count: int) -> str:
-    return f"{count:,} picture{'' if count == 1 else 's'}"
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 def _summary(split: str, store: Store, source: Source, seconds: float) -> str:
-    text = f"{split}: {_pictures(len(store))} in {seconds:.1f} s ({source.description})"
+    text = f"{split}: {_images(len(store))} in {seconds:.1f} s ({source.description})"
     if store.counts["uncaptioned"]:
         text += f"; skipped {store.counts['uncaptioned']:,} without a caption"
     if not store.captioned:

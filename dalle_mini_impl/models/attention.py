@@ -22,7 +22,7 @@ def pattern_mask(
     """The mask of one pattern, True where a query (row) may see a key (column).
 
     text: positions before the first image position; length: all positions; grid: side of the
-    image grid; window: side of the convolution pattern's neighbourhood, odd.
+    image grid; window: side of the convolution pattern's neighborhood, odd.
     """
     position = torch.arange(length, device="cpu")  # also where the model is built without contents
     return sight(pattern, text, grid, window)(position[:, None], position[None, :])

@@ -1,4 +1,4 @@
-"""CLIP: two towers whose unit vectors agree for a picture and its caption.
+"""CLIP: two towers whose unit vectors agree for an image and its caption.
 
 Radford et al. 2021, arXiv 2103.00020. The image tower is convolutional and keeps places when it
 pools, because captions say left and right; the text tower is a transformer over real tokens.
@@ -14,9 +14,8 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from dalle_mini_impl.config import Config
+from dalle_mini_impl.config import Config, TrainingConfig
 from dalle_mini_impl.models.transformer import RMSNorm, build_block
-from dalle_mini_impl.settings import TrainingConfig
 
 
 class ClipConfig(Config):
@@ -41,10 +40,10 @@ class ClipConfig(Config):
     loss: Literal["infonce", "siglip"] = "infonce"
     """Softmax over the batch both ways, or SigLIP's independent sigmoids."""
     hard_negatives: int = Field(1, ge=0)
-    """Captions with one attribute swapped that each picture must also be told from."""
+    """Captions with one attribute swapped that each image must also be told from."""
     reconstructions: float = Field(0.5, ge=0, le=1)
-    """Share of training pictures shown as the image tokenizer decodes them."""
-    training: TrainingConfig = TrainingConfig(clip_norm=1.0)
+    """Share of training images shown as the image tokenizer decodes them."""
+    training: TrainingConfig = TrainingConfig(max_grad_norm=1.0)
     """How it is trained."""
 
 
@@ -63,7 +62,7 @@ class ResidualBlock(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """Pictures to vectors: space-to-depth, residual stages, and a pool that knows where."""
+    """Images to vectors: space-to-depth, residual stages, and a pool that knows where."""
 
     def __init__(self, config: ClipConfig, image_size: int):
         super().__init__()
@@ -150,7 +149,7 @@ class Clip(nn.Module):
         return self.log_scale.exp().clamp(max=100.0)
 
     def encode_image(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
-        """Unit vectors of pictures with values in [0, 1]."""
+        """Unit vectors of images with values in [0, 1]."""
         return F.normalize(self.image(images).float(), dim=-1)
 
     def encode_text(self, captions: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:

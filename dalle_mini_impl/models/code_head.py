@@ -3,7 +3,7 @@
 A code may have several factors: digits of a number, the one that counts ones first. Then its
 embedding is the sum of theirs, and they are predicted one after the other, each from the
 transformer's output and the factors before it: 1,048,576 codes of factors 256, 64 and 64 take 384
-logits. The token factorisation of MAGVIT-v2 (arXiv 2310.05737) with a prediction of each subtoken
+logits. The token factorization of MAGVIT-v2 (arXiv 2310.05737) with a prediction of each subtoken
 given the last (Open-MAGVIT2, arXiv 2409.04410).
 """
 
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Choose = Callable[[Tensor, Tensor], Tensor]
-"""From logits of all rows (`rows k`) and a uniform number of each picture (`b`), a choice (`b`).
+"""From logits of all rows (`rows k`) and a uniform number of each image (`b`), a choice (`b`).
 
-The rows are the pictures', or with guidance twice as many: conditional, then null. How they are
+The rows are the images', or with guidance twice as many: conditional, then null. How they are
 combined, filtered and drawn from is the caller's.
 """
 
@@ -49,7 +49,7 @@ class CodeHead(nn.Linear):
     def draw(
         self, hidden: Float[Tensor, "rows c"], uniform: Float[Tensor, "b draws"], choose: Choose
     ) -> Int[Tensor, "b"]:
-        """The next code of each picture; hidden: the last position's normalised output."""
+        """The next code of each image; hidden: the last position's normalized output."""
         return choose(self(hidden), uniform[:, 0])
 
     def predictions(
@@ -77,7 +77,7 @@ class FactorHead(nn.Module):
     def draw(
         self, hidden: Float[Tensor, "rows c"], uniform: Float[Tensor, "b draws"], choose: Choose
     ) -> Int[Tensor, "b"]:
-        """The next code of each picture, factor by factor."""
+        """The next code of each image, factor by factor."""
         features = list(self.project(hidden).chunk(self.draws, dim=-1))
         code, place = torch.zeros_like(uniform[:, 0], dtype=torch.long), 1
         for at, (output, count) in enumerate(zip(self.outputs, self.factors, strict=True)):
@@ -118,7 +118,7 @@ class FactorEmbedding(nn.Module):
         self.outside = nn.Parameter(torch.zeros(width)) if outside else None
 
     def forward(self, codes: Int[Tensor, "*b"]) -> Float[Tensor, "*b c"]:
-        """codes: below code_count, which itself stands for what is outside the picture."""
+        """codes: below code_count, which itself stands for what is outside the image."""
         digits = split_code(codes, self.factors)
         vectors = [own(digit) for own, digit in zip(self.vectors, digits, strict=True)]
         total = torch.stack(vectors).sum(dim=0)
@@ -146,7 +146,7 @@ def build_code_embedding(
 ) -> nn.Embedding | FactorEmbedding:
     """The embedding for codes of these factors.
 
-    outside: also of the code count, which stands for what is outside the picture.
+    outside: also of the code count, which stands for what is outside the image.
     """
     if len(factors) == 1:
         return nn.Embedding(factors[0] + outside, width)

@@ -1,4 +1,4 @@
-"""DALL·E: one decoder-only transformer over a caption's tokens, then a picture's codes.
+"""DALL·E: one decoder-only transformer over a caption's tokens, then an image's codes.
 
 The stream is [start, t_1 … t_T, c_1 … c_N]. Position T, the last text position, predicts c_1; text
 positions never predict codes nor the reverse: two heads share the trunk and each computes only its
@@ -19,14 +19,14 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask
 from torch.utils.checkpoint import checkpoint
 
-from dalle_mini_impl.config import Config
+from dalle_mini_impl.config import Config, TrainingConfig
+from dalle_mini_impl.kernels.attention import Seen
 from dalle_mini_impl.models.attention import Pattern, block_mask, dalle_patterns, pattern_mask
 from dalle_mini_impl.models.code_head import (
     build_code_embedding,
     build_code_head,
     code_log_likelihood,
 )
-from dalle_mini_impl.models.scaled_dot_product import Seen
 from dalle_mini_impl.models.transformer import (
     Block,
     BlockKind,
@@ -36,7 +36,6 @@ from dalle_mini_impl.models.transformer import (
     build_block,
     rotary_tables,
 )
-from dalle_mini_impl.settings import TrainingConfig
 
 FLEX_FROM = 512
 """Positions from which patterns leave out whole blocks: FlexAttention's are 128 on a side."""
@@ -51,16 +50,16 @@ class TransformerConfig(Config):
     """Channels of the residual stream."""
     heads: int = Field(4, gt=0)
     """Attention heads; they divide the width."""
-    hidden: int = Field(512, gt=0)
+    ffn_width: int = Field(512, gt=0)
     """Channels inside each feed-forward layer."""
     block: BlockKind = "modern"
     """modern: RMSNorm, QK-norm, rotary positions, SwiGLU. dalle: the paper's LayerNorm and GELU."""
     attention: Literal["full", "dalle"] = "full"
     """full causal attention, or the paper's row, column and convolution patterns."""
-    upper_neighbour: bool = True
+    upper_neighbor: bool = True
     """Add the embedding of the code above the one to be predicted to each image position."""
     max_image_tokens: int = Field(1024, gt=0)
-    """Most codes a picture may have: a grid beyond it is refused before memory runs out."""
+    """Most codes an image may have: a grid beyond it is refused before memory runs out."""
     text_weight: float = Field(0.125, ge=0, le=1)
     """Share of the text loss in the sum; the image loss has the rest (the paper: 1/8 and 7/8)."""
     caption_dropout: float = Field(0.1, ge=0, lt=1)
@@ -79,7 +78,7 @@ class Logits(NamedTuple):
     """Where codes have several factors: the logits of all, each given the factors before it."""
 
 
-class Hidden(NamedTuple):
+class TrunkOutput(NamedTuple):
     """What the two heads read: one position for each token and each code to be predicted."""
 
     text: Float[Tensor, "b t c"]
@@ -126,11 +125,11 @@ class Dalle(nn.Module):
         self.code_embedding = build_code_embedding(self.factors, width)
         self.row_embedding = nn.Embedding(grid, width)
         self.column_embedding = nn.Embedding(grid, width)
-        if config.upper_neighbour:
+        if config.upper_neighbor:
             self.above_embedding = build_code_embedding(self.factors, width, outside=True)
 
         self.blocks = nn.ModuleList(
-            build_block(config.block, width, config.heads, config.hidden)
+            build_block(config.block, width, config.heads, config.ffn_width)
             for _ in range(config.depth)
         )
         self.norm = RMSNorm(width) if config.block == "modern" else nn.LayerNorm(width)
@@ -162,21 +161,21 @@ class Dalle(nn.Module):
 
     def forward(self, captions: Int[Tensor, "b t"], codes: Int[Tensor, "b n"]) -> Logits:
         """Logits of every caption token and every code, each given all before it."""
-        hidden = self.hidden(captions, codes)
+        trunk = self.trunk(captions, codes)
         image = [
             F.linear(each.features, each.weight)
-            for each in self.image_head.predictions(hidden.image, codes)
+            for each in self.image_head.predictions(trunk.image, codes)
         ]
-        return Logits(self.text_head(hidden.text), torch.cat(image, dim=2))
+        return Logits(self.text_head(trunk.text), torch.cat(image, dim=2))
 
     def log_likelihood(
         self, captions: Int[Tensor, "b t"], codes: Int[Tensor, "b n"]
     ) -> Float[Tensor, "b n"]:
         """ln p of every code given the caption and the codes before it, in nats."""
-        hidden = self.hidden(captions, codes)
-        return code_log_likelihood(self.image_head.predictions(hidden.image, codes))
+        trunk = self.trunk(captions, codes)
+        return code_log_likelihood(self.image_head.predictions(trunk.image, codes))
 
-    def hidden(self, captions: Int[Tensor, "b t"], codes: Int[Tensor, "b n"]) -> Hidden:
+    def trunk(self, captions: Int[Tensor, "b t"], codes: Int[Tensor, "b n"]) -> TrunkOutput:
         """The stream up to its heads, so that losses may take the logits in parts."""
         x = torch.cat((self.embed_text(captions), self.embed_codes(codes)), dim=1)
         positions = self.positions(slice(None))
@@ -192,7 +191,7 @@ class Dalle(nn.Module):
                 )
             x = through(x)
         x = self.norm(x)
-        return Hidden(x[:, : self.context], x[:, self.context :])
+        return TrunkOutput(x[:, : self.context], x[:, self.context :])
 
     def text_logits(self, captions: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
         """Logits of every caption token given those before it: `forward` without any codes."""
@@ -261,7 +260,7 @@ class Dalle(nn.Module):
         at = self.text_length + index
         x = self.code_embedding(code) + self.row_embedding(index // self.grid)
         x = x + self.column_embedding(index % self.grid)
-        if self.config.upper_neighbour:
+        if self.config.upper_neighbor:
             x = x + self.above_embedding(above)
         x = x[:, None]
         positions = self.positions(at)
@@ -293,7 +292,7 @@ class Dalle(nn.Module):
         rows = self.row_embedding.weight[:, None]
         places = (rows + self.column_embedding.weight[None]).flatten(0, 1)
         x = (self.code_embedding(codes) + places)[:, :-1]
-        if self.config.upper_neighbour:
+        if self.config.upper_neighbor:
             x = x + self.above_embedding(self.above(codes))
         return x
 

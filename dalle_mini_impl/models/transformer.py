@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.attention.flex_attention import BlockMask
 
-from dalle_mini_impl.models.linear import Linear
-from dalle_mini_impl.models.scaled_dot_product import Seen, attend, attend_once
+from dalle_mini_impl.kernels.attention import Seen, attend, attend_once
+from dalle_mini_impl.kernels.linear import Linear
 
 
 class KVCache(NamedTuple):
@@ -64,7 +64,7 @@ def rotary_tables(
 
 
 class WrittenRms(torch.autograd.Function):
-    """Root-mean-square normalisation with its gradient written out, in fp32 within.
+    """Root-mean-square normalization with its gradient written out, in fp32 within.
 
     torch has no kernel of its own on a CPU and differentiates six operations one by one: in eager
     mode that takes 16 ms where this takes 6 (32 × 88 × 192 numbers, forward and back, one core).
@@ -92,7 +92,7 @@ class WrittenRms(torch.autograd.Function):
 
 
 class RMSNorm(nn.RMSNorm):
-    """Root-mean-square normalisation whose gain follows its input's type, as the fused one asks."""
+    """Root-mean-square normalization whose gain follows its input's type, as the fused one asks."""
 
     def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
         eager = x.device.type == "cpu" and not torch.compiler.is_compiling()
@@ -102,16 +102,16 @@ class RMSNorm(nn.RMSNorm):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, optionally with RMS-normalised queries and keys."""
+    """Multi-head self-attention, optionally with RMS-normalized queries and keys."""
 
-    def __init__(self, width: int, heads: int, bias: bool, normalise: bool):
+    def __init__(self, width: int, heads: int, bias: bool, normalize: bool):
         super().__init__()
         self.heads = heads
         self.qkv = Linear(width, 3 * width, bias=bias)
         self.out = Linear(width, width, bias=bias)
         head = width // heads
-        self.norm_query = RMSNorm(head) if normalise else nn.Identity()
-        self.norm_key = RMSNorm(head) if normalise else nn.Identity()
+        self.norm_query = RMSNorm(head) if normalize else nn.Identity()
+        self.norm_key = RMSNorm(head) if normalize else nn.Identity()
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}"
@@ -224,14 +224,14 @@ def build_block(kind: BlockKind, width: int, heads: int, hidden: int) -> Block:
     modern: RMSNorm, QK-norm, SwiGLU, no biases. dalle: LayerNorm, GELU, biases.
     """
     if kind == "modern":
-        attention = Attention(width, heads, bias=False, normalise=True)
+        attention = Attention(width, heads, bias=False, normalize=True)
         mlp = GatedMLP(width, hidden)
         nn.init.zeros_(attention.out.weight)
         nn.init.zeros_(mlp.down.weight)
         return Block(attention, mlp, (RMSNorm(width), RMSNorm(width)))
     if kind == "dalle":
         return Block(
-            Attention(width, heads, bias=True, normalise=False),
+            Attention(width, heads, bias=True, normalize=False),
             GeluMLP(width, hidden),
             (nn.LayerNorm(width), nn.LayerNorm(width)),
         )

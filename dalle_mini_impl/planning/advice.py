@@ -9,12 +9,12 @@ from pydantic import ValidationError
 
 from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.planning.counting import count_stage
+from dalle_mini_impl.planning.dry_run import Stage, vocabulary_size
 from dalle_mini_impl.planning.plan import Plan, StagePlan, default_device
-from dalle_mini_impl.planning.rehearsal import Stage, vocabulary_size
 
 HALVED: dict[Stage, tuple[str, ...]] = {
     "image_tokenizer": ("image_tokenizer.width", "data.image_size"),
-    "transformer": ("transformer.depth", "transformer.hidden", "data.image_size"),
+    "transformer": ("transformer.depth", "transformer.ffn_width", "data.image_size"),
     "clip": ("clip.image_width", "clip.text_width", "data.image_size"),
 }
 """What may be halved to make a stage smaller."""
@@ -52,12 +52,12 @@ def advise(experiment: Experiment, plan: Plan, stage: StagePlan) -> list[Advice]
 
 def _changes(experiment: Experiment, stage: Stage) -> Iterator[tuple[str, Any]]:
     training = getattr(experiment, stage).training
-    batch, parts = training.batch_size, training.accumulate
+    batch, parts = training.batch_size, training.grad_accum_steps
     # Fewer examples at once, and the same in a step; CLIP's would have fewer to be told from.
     if stage != "clip":
         for more in (2, 8, batch // parts):
             if more > 1 and batch % (parts * more) == 0:
-                yield f"{stage}.training.accumulate", parts * more
+                yield f"{stage}.training.grad_accum_steps", parts * more
     if stage == "transformer":
         yield "transformer.checkpoint_activations", True
     if batch > 1:

@@ -17,10 +17,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from dalle_mini_impl.experiment import Experiment
-from dalle_mini_impl.models.image_tokenizer import ImageTokenizer, build_image_tokenizer
-from dalle_mini_impl.planning.rehearsal import Rehearsal, Stage, rehearse
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, build_image_tokenizer
+from dalle_mini_impl.planning.dry_run import DryRun, Stage, dry_run
 from dalle_mini_impl.precision import autocast, choose_precision
-from dalle_mini_impl.training.optimisers import build_optimizer
+from dalle_mini_impl.training.optimizers import build_optimizer
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Cost:
     """What one stage's training takes, in numbers, FLOPs and bytes."""
 
     parameters: int
-    """Trained numbers; an adversary's among them."""
+    """Trained numbers; a discriminator's among them."""
     flops_per_sample: float
     """Forward and backward for one example, averaged over the run."""
     flops_per_update: int
-    """The optimiser's own in each step."""
+    """The optimizer's own in each step."""
     weights: int
     """Bytes of weights and buffers; those of networks that are only looked through among them."""
     average: int
@@ -40,7 +40,7 @@ class Cost:
     gradients: int
     """Bytes of gradients."""
     optimizer: int
-    """Bytes of optimiser state."""
+    """Bytes of optimizer state."""
     activations: int
     """Bytes that the forward pass keeps for the backward pass."""
     peak: int
@@ -87,13 +87,13 @@ def count_stage(
     """
     device = device or torch.device("cpu")
     with torch.device("meta"):
-        rehearsal = rehearse(experiment, stage, words)
+        trial = dry_run(experiment, stage, words)
     with FakeTensorMode():
-        return _count(rehearsal, device)
+        return _count(trial, device)
 
 
 def count_encoding(experiment: Experiment) -> float:
-    """FLOPs of turning one picture into codes."""
+    """FLOPs of turning one image into codes."""
     size = experiment.data.image_size
     with torch.device("meta"):
         tokenizer = build_image_tokenizer(experiment.image_tokenizer, size)
@@ -104,26 +104,28 @@ def count_encoding(experiment: Experiment) -> float:
     return float(flops.get_total_flops())
 
 
-def _count(rehearsal: Rehearsal, device: torch.device) -> Cost:
-    objective, training = rehearsal.objective, rehearsal.training
-    adversary = getattr(objective, "adversary", None)
-    trained: list[nn.Module] = [objective.model] + ([adversary] if adversary is not None else [])
+def _count(trial: DryRun, device: torch.device) -> Cost:
+    objective, training = trial.objective, trial.training
+    discriminator = getattr(objective, "discriminator", None)
+    trained: list[nn.Module] = [objective.model] + (
+        [discriminator] if discriminator is not None else []
+    )
     memory = LiveBytes()
     with memory:
-        for module in (*trained, *rehearsal.frozen):
+        for module in (*trained, *trial.frozen):
             place(module, device)
         for module in trained:
             module.train()
             _hold_statistics(module)
         optimizers = [o for module in trained for o in build_optimizer(module, training)]
         weights = memory.now
-        rows = -(-training.batch_size // training.accumulate)
-        batch = rehearsal.batch(rows, device)
-        late = _step(rehearsal, batch, 1.0, device, optimizers, memory)
+        rows = -(-training.batch_size // training.grad_accum_steps)
+        batch = trial.batch(rows, device)
+        late = _step(trial, batch, 1.0, device, optimizers, memory)
     early = late
-    if adversary is not None and rehearsal.second_phase > 0:
-        early = _step(rehearsal, batch, 0.0, device, optimizers)
-    share = rehearsal.second_phase if adversary is not None else 1.0
+    if discriminator is not None and trial.second_phase > 0:
+        early = _step(trial, batch, 0.0, device, optimizers)
+    share = trial.second_phase if discriminator is not None else 1.0
     flops = share * early.flops + (1 - share) * late.flops
     parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
     state = [t for o in optimizers for s in o.state.values() for t in s.values()]
@@ -138,7 +140,7 @@ def _count(rehearsal: Rehearsal, device: torch.device) -> Cost:
         gradients=_bytes(parameters),
         optimizer=optimizer,
         activations=late.kept,
-        # The first step makes the optimiser's state at its end; later ones have it all along.
+        # The first step makes the optimizer's state at its end; later ones have it all along.
         peak=max(late.peak + optimizer, memory.peak) + average,
     )
 
@@ -152,7 +154,7 @@ class _Step:
 
 
 def _step(
-    rehearsal: Rehearsal,
+    trial: DryRun,
     batch: Any,
     progress: float,
     device: torch.device,
@@ -160,30 +162,30 @@ def _step(
     memory: LiveBytes | None = None,
 ) -> _Step:
     """One step on fake tensors, its phases one after the other as the training loop does it."""
-    objective = rehearsal.objective
-    adversary = getattr(objective, "adversary", None)
+    objective = trial.objective
+    discriminator = getattr(objective, "discriminator", None)
     for optimizer in optimizers:
         optimizer.zero_grad()
     kept = 0
-    precision = choose_precision(rehearsal.training.precision, device)
+    precision = choose_precision(trial.training.precision, device)
     with FlopCounterMode(display=False) as flops:
-        for phase in range(1 if adversary is None else 2):
-            if adversary is not None:
-                adversary.requires_grad_(phase == 1)
+        for phase in range(1 if discriminator is None else 2):
+            if discriminator is not None:
+                discriminator.requires_grad_(phase == 1)
             before = memory.now if memory else 0
             with autocast(precision, device):
                 if phase == 0:
                     losses = objective.losses(objective.model, batch, progress, None)
                 else:
-                    losses = objective.adversary_losses(
-                        adversary, objective.model, batch, progress, None
+                    losses = objective.discriminator_losses(
+                        discriminator, objective.model, batch, progress, None
                     )
             kept = max(kept, memory.now - before) if memory else 0
             if losses:
                 losses["loss"].backward()
             del losses
-        if adversary is not None:
-            adversary.requires_grad_(True)
+        if discriminator is not None:
+            discriminator.requires_grad_(True)
         step_flops, peak = flops.get_total_flops(), memory.peak if memory else 0
         for optimizer in optimizers:
             optimizer.step()

@@ -1,14 +1,20 @@
-"""What a run writes to disk: pictures, codes, weights and checkpoints, in bytes."""
+"""What a run writes to disk: images, codes, weights and checkpoints, in bytes."""
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
-from dalle_mini_impl.data.shapes import Split
-from dalle_mini_impl.data.sources import DataConfig, DataError, Example, Source, open_source
+from dalle_mini_impl.data.collections.sources import (
+    DataConfig,
+    DataError,
+    Example,
+    Source,
+    open_source,
+)
+from dalle_mini_impl.data.collections.tables import TableSource
 from dalle_mini_impl.data.store import stored_side
-from dalle_mini_impl.data.tables import TableSource
+from dalle_mini_impl.data.synthetic.shapes import Split
 from dalle_mini_impl.experiment import Experiment
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
@@ -22,11 +28,11 @@ CHECKPOINTS = 2
 class DataCost:
     """The collection and what is kept of it."""
 
-    pictures: dict[Split, int] | None
-    """Pictures of each split, before unreadable ones are left out; none where unknown."""
+    images: dict[Split, int] | None
+    """Images of each split, before unreadable ones are left out; none where unknown."""
     unknown: str
-    """Why the pictures cannot be counted; empty where they can."""
-    bytes_per_picture: int
+    """Why the images cannot be counted; empty where they can."""
+    bytes_per_image: int
     """Of the stored pixels alone."""
     store: int | None
     """Bytes of all prepared splits, captions among them."""
@@ -35,49 +41,49 @@ class DataCost:
 
 
 def count_data(experiment: Experiment, code_count: int, variants: int) -> DataCost:
-    """Counts the configured collection without decoding a picture.
+    """Counts the configured collection without decoding an image.
 
     Splits by hash are expected shares. A collection that is not there, or is on the Hub, is
-    unknown and says why; nothing is downloaded. variants: encodings of each picture in the cache.
+    unknown and says why; nothing is downloaded. variants: encodings of each image in the cache.
     """
     data = experiment.data
     pixels = 3 * stored_side(data) ** 2
     grid = data.image_size // experiment.image_tokenizer.downsampling
     try:
-        pictures, captions = _collection(data)
+        images, captions = _collection(data)
     except DataError as error:
         return DataCost(None, str(error), pixels, None, None)
-    stored = sum(pictures.values())
+    stored = sum(images.values())
     return DataCost(
-        pictures,
+        images,
         "",
         pixels,
         stored * pixels + round(stored * captions),
-        pictures["train"] * variants * grid**2 * (2 if code_count < 2**16 else 4),
+        images["train"] * variants * grid**2 * (2 if code_count < 2**16 else 4),
     )
 
 
 def _collection(data: DataConfig) -> tuple[dict[Split, int], float]:
-    """Pictures of each split, and the bytes that a picture's captions take."""
+    """Images of each split, and the bytes that an image's captions take."""
     if data.path.startswith("hub:"):
         raise DataError(f"data.path {data.path!r} is on the Hub and is read when training begins")
     train = open_source(data, "train")
     size = _size(train, data)
     if not isinstance(train, TableSource):
-        pictures = {split: _size(open_source(data, split), data) for split in SPLITS}
-        return pictures, _caption_bytes(train)
+        images = {split: _size(open_source(data, split), data) for split in SPLITS}
+        return images, _caption_bytes(train)
     kept = round(size * data.held_out) if train.by_hash else 0
-    pictures = {"train": size - kept, "validation": kept, "held_out": 0}
+    images = {"train": size - kept, "validation": kept, "held_out": 0}
     if not train.by_hash:
-        pictures["validation"] = _size(open_source(data, "validation"), data)
-    return pictures, _caption_bytes(train)
+        images["validation"] = _size(open_source(data, "validation"), data)
+    return images, _caption_bytes(train)
 
 
 def _size(source: Source, data: DataConfig) -> int:
     size = source.size()
     if size is None:
         raise DataError(
-            f"data.path {data.path!r} does not say how many pictures it holds: it is a stream"
+            f"data.path {data.path!r} does not say how many images it holds: it is a stream"
         )
     return size
 

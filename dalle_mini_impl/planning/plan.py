@@ -9,10 +9,10 @@ import torch
 from torch.utils.benchmark import Timer
 
 from dalle_mini_impl.experiment import Experiment
-from dalle_mini_impl.models.image_tokenizer import build_image_tokenizer
+from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
 from dalle_mini_impl.planning.counting import Cost, count_encoding, count_stage
 from dalle_mini_impl.planning.disk import CHECKPOINTS, DataCost, count_data
-from dalle_mini_impl.planning.rehearsal import STAGES, Stage, rehearse, vocabulary_size
+from dalle_mini_impl.planning.dry_run import STAGES, Stage, dry_run, vocabulary_size
 from dalle_mini_impl.precision import choose_precision
 from dalle_mini_impl.training.loop import cpu_only
 from dalle_mini_impl.training.stages import AUGMENTED_VARIANTS
@@ -48,8 +48,8 @@ class StagePlan:
     """Whether steps were taken, or only a matrix product was, as one step would take too long."""
 
     @property
-    def pictures(self) -> int:
-        """Pictures seen in all, repeated ones counted again."""
+    def images(self) -> int:
+        """Images seen in all, repeated ones counted again."""
         return self.steps * self.batch_size
 
     @property
@@ -77,7 +77,7 @@ class Plan:
     """Bytes that are free where runs are written."""
     data: DataCost
     encoding_flops: float | None
-    """FLOPs of encoding the training pictures; none where their number is unknown."""
+    """FLOPs of encoding the training images; none where their number is unknown."""
     stages: tuple[StagePlan, ...]
 
     @property
@@ -114,8 +114,8 @@ def make_plan(
         codes = build_image_tokenizer(experiment.image_tokenizer, data.image_size).code_count
     collection = count_data(experiment, codes, variants)
     encoding = None
-    if collection.pictures is not None:
-        encoding = collection.pictures["train"] * variants * count_encoding(experiment)
+    if collection.images is not None:
+        encoding = collection.images["train"] * variants * count_encoding(experiment)
     program = PROGRAM if device.type == "cpu" else 0
     speed = {}
     stages = []
@@ -170,11 +170,11 @@ def time_stage(
         return whole / attained, False
     rows = int((SECONDS * attained - cost.flops_per_update) / cost.flops_per_sample)
     rows = max(1, min(training.batch_size, rows))
-    rehearsal = rehearse(experiment, stage, words)
-    parts = max(1, rows * training.accumulate // training.batch_size)
-    settings = training.model_copy(update={"batch_size": rows, "accumulate": parts})
+    trial = dry_run(experiment, stage, words)
+    parts = max(1, rows * training.grad_accum_steps // training.batch_size)
+    settings = training.model_copy(update={"batch_size": rows, "grad_accum_steps": parts})
     seconds = step_seconds(
-        rehearsal.objective, settings, lambda device: rehearsal.batch(rows, device), SECONDS
+        trial.objective, settings, lambda device: trial.batch(rows, device), SECONDS
     )
     tried = rows * cost.flops_per_sample + cost.flops_per_update
     return seconds * whole / tried, True

@@ -19,11 +19,11 @@ from dalle_mini_impl.config import ConfigError
 
 
 @dataclass(frozen=True)
-class Place:
+class TrainState:
     """How far a stage has come."""
 
     step: int = 0
-    """Optimiser steps done."""
+    """Optimizer steps done."""
     elapsed: float = 0.0
     """Seconds spent, in all sessions."""
     overhead: float = 0.0
@@ -32,7 +32,7 @@ class Place:
     """Processes that each drew a batch per step."""
 
 
-def save_checkpoint(folder: Path, place: Place, state: dict[str, Any], keep: int = 2) -> Path:
+def save_checkpoint(folder: Path, place: TrainState, state: dict[str, Any], keep: int = 2) -> Path:
     """Write `state` as folder/step-N and remove all but the last `keep` checkpoints."""
     target = folder / f"step-{place.step}"
     temporary = folder / f".{target.name}.{os.getpid()}"
@@ -59,14 +59,14 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def load_checkpoint(
     folder: Path, restore: Callable[[dict[str, Any]], None], device: torch.device
-) -> Place | None:
+) -> TrainState | None:
     """Hand the newest readable checkpoint to `restore`; its place, or None where there is none.
 
     ConfigError if it does not fit what is being trained.
     """
     for path in list_checkpoints(folder):
         try:
-            place = Place(**json.loads((path / "place.json").read_text(encoding="utf-8")))
+            place = TrainState(**json.loads((path / "place.json").read_text(encoding="utf-8")))
             state = torch.load(path / "state.pt", map_location=device, weights_only=True)
         except (
             OSError,

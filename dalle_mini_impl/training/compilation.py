@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch._dynamo.utils import counters
 
-from dalle_mini_impl.settings import TrainingConfig
+from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.training.learner import Learner
 from dalle_mini_impl.training.reporting import Means
 
@@ -28,7 +28,7 @@ def compile_if_it_pays(
     """Compile the learner's losses, tried on `batch` at `step`; eager where that fails.
 
     budget: seconds that are left of a time limit, infinite without one. clock: seconds, the same
-    on every process. Weights, buffers and optimisers are left as they were.
+    on every process. Weights, buffers and optimizers are left as they were.
     """
     left = config.steps - step
     if config.compile == "off" or left < 1 or (config.compile == "auto" and budget < COMPILE_FROM):

@@ -1,4 +1,4 @@
-"""One optimiser step: gradients of the objective's losses, the update, and the weight average."""
+"""One optimizer step: gradients of the objective's losses, the update, and the weight average."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,17 +11,22 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.precision import allow_tf32, autocast, choose_precision
-from dalle_mini_impl.settings import TrainingConfig
-from dalle_mini_impl.training.guard import first_bad_tensor
-from dalle_mini_impl.training.objective import Losses, LossModule, Objective, micro_batches
-from dalle_mini_impl.training.optimisers import build_optimizer, set_learning_rate
+from dalle_mini_impl.training.nonfinite import first_bad_tensor
+from dalle_mini_impl.training.objectives.objective import (
+    Losses,
+    LossModule,
+    Objective,
+    micro_batches,
+)
+from dalle_mini_impl.training.optimizers import build_optimizer, set_learning_rate
 from dalle_mini_impl.training.reporting import Means
 from dalle_mini_impl.training.schedules import learning_rate
 
 
 class Learner:
-    """Everything that learns in a stage: the model, its average, an adversary, the optimisers."""
+    """Everything that learns in a stage: the model, its average, discriminator, optimizers."""
 
     def __init__(
         self, objective: Objective, config: TrainingConfig, accelerator: Accelerator
@@ -35,10 +40,10 @@ class Learner:
 
         self.parts: dict[str, nn.Module] = {"": objective.model}
         self.phases = [LossModule(objective.model, objective.losses)]
-        adversary = getattr(objective, "adversary", None)
-        if isinstance(adversary, nn.Module):
-            self.parts["adversary."] = adversary
-            self.phases.append(LossModule(adversary, _second_phase(objective)))
+        discriminator = getattr(objective, "discriminator", None)
+        if isinstance(discriminator, nn.Module):
+            self.parts["discriminator."] = discriminator
+            self.phases.append(LossModule(discriminator, _second_phase(objective)))
         for part in self.parts.values():
             part.to(self.device).train()
 
@@ -57,10 +62,10 @@ class Learner:
             optimizer.zero_grad()
         generator = self._seed(step)
         total = torch.zeros((), device=self.device)
-        parts = list(micro_batches(batch, self.config.accumulate))
+        parts = list(micro_batches(batch, self.config.grad_accum_steps))
         for number, (part, share) in enumerate(parts):
             for phase, module in enumerate(self.modules):
-                self._freeze_adversary(phase)
+                self._freeze_discriminator(phase)
                 whole = number == len(parts) - 1
                 with nullcontext() if whole else self.accelerator.no_sync(module):
                     with autocast(self.precision, self.device):
@@ -68,11 +73,11 @@ class Learner:
                     if not losses:
                         continue
                     self.accelerator.backward(losses["loss"] * share)
-                prefix = "adversary_" if phase else ""
+                prefix = "discriminator_" if phase else ""
                 self.means.add({prefix + name: loss for name, loss in losses.items()}, share)
                 total = total + losses["loss"].detach().float()
         for name, trained in self.parts.items():
-            limit = self.config.clip_norm or float("inf")
+            limit = self.config.max_grad_norm or float("inf")
             norm = nn.utils.clip_grad_norm_(trained.parameters(), limit)
             self.means.add({name.replace(".", "_") + "gradient_norm": norm})
             total = total + norm
@@ -92,9 +97,9 @@ class Learner:
     def diagnose(self, batch: Any, step: int, progress: float) -> str:
         """The first bad tensor of a step whose gradients were not finite, in words."""
         generator = self._seed(step)
-        for part, _ in micro_batches(batch, self.config.accumulate):
+        for part, _ in micro_batches(batch, self.config.grad_accum_steps):
             for phase, trained in enumerate(self.parts.values()):
-                self._freeze_adversary(phase)
+                self._freeze_discriminator(phase)
                 losses = self.objective.losses if phase == 0 else _second_phase(self.objective)
                 with autocast(self.precision, self.device):
                     compute = partial(losses, trained, part, progress, generator)
@@ -130,9 +135,9 @@ class Learner:
         torch.manual_seed(seed)
         return torch.Generator(self.device).manual_seed(seed)
 
-    def _freeze_adversary(self, phase: int) -> None:
-        if "adversary." in self.parts:
-            self.parts["adversary."].requires_grad_(phase == 1)
+    def _freeze_discriminator(self, phase: int) -> None:
+        if "discriminator." in self.parts:
+            self.parts["discriminator."].requires_grad_(phase == 1)
 
     def _average(self, averages: Any, weights: Any, count: Any) -> None:
         """EMA with a memory that grows with the run: short runs forget their initial weights."""
@@ -141,7 +146,7 @@ class Learner:
 
 
 def _second_phase(objective: Any) -> Callable[..., Losses]:
-    def losses(adversary: nn.Module, *inputs: Any) -> Losses:
-        return objective.adversary_losses(adversary, objective.model, *inputs)
+    def losses(discriminator: nn.Module, *inputs: Any) -> Losses:
+        return objective.discriminator_losses(discriminator, objective.model, *inputs)
 
     return losses

@@ -18,22 +18,23 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import nn
 
+from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.batches import prefetch
-from dalle_mini_impl.run import RunFolder, written_whole
-from dalle_mini_impl.settings import TrainingConfig
+from dalle_mini_impl.files import atomic_write
+from dalle_mini_impl.kernels.allocator import keep_freed_memory
+from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.training.checkpoints import (
-    Place,
+    TrainState,
     clear_checkpoints,
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
 )
 from dalle_mini_impl.training.compilation import compile_if_it_pays
-from dalle_mini_impl.training.guard import NonFiniteLoss
 from dalle_mini_impl.training.interruption import StopRequests
 from dalle_mini_impl.training.learner import Learner
-from dalle_mini_impl.training.memory import keep_freed_memory
-from dalle_mini_impl.training.objective import Objective, batch_length, to_device
+from dalle_mini_impl.training.nonfinite import NonFiniteLoss
+from dalle_mini_impl.training.objectives.objective import Objective, batch_length, to_device
 from dalle_mini_impl.training.reporting import Reporter
 from dalle_mini_impl.training.schedules import learning_rate
 
@@ -101,7 +102,7 @@ class Loop:
         self.device = self.accelerator.device
         self.learner = Learner(objective, config, self.accelerator)
         self.reporter = Reporter(run, stage, config.steps, self.accelerator.is_main_process)
-        self.place = Place(processes=self.accelerator.num_processes)
+        self.place = TrainState(processes=self.accelerator.num_processes)
         self.started, self.before = time.monotonic(), 0.0
         # On a GPU a bad step is noted there, and found when something is read anyway.
         self.lazy = self.device.type == "cuda" and self.place.processes == 1
@@ -185,7 +186,7 @@ class Loop:
         return min(1.0, max(by_steps, (self.place.elapsed - self.place.overhead) / budget))
 
     def _step(self, batch: Any, progress: float, requests: StopRequests) -> int:
-        """One optimiser step; the signal that asks to stop, or 0."""
+        """One optimizer step; the signal that asks to stop, or 0."""
         step = self.place.step
         bad = ~torch.isfinite(self.learner.gradients(batch, step, progress))
         hold = None
@@ -230,7 +231,7 @@ class Loop:
     def _save(self) -> None:
         self._check_noted()
         if self.accelerator.is_main_process:
-            with written_whole(self.folder / MADE_FROM) as temporary:
+            with atomic_write(self.folder / MADE_FROM) as temporary:
                 temporary.write_text(json.dumps(self.made_from), encoding="utf-8")
             save_checkpoint(self.folder, self.place, self.learner.state_dict())
         self.accelerator.wait_for_everyone()
@@ -252,7 +253,7 @@ class Loop:
         tensor = self.learner.diagnose(batch, step, progress)
         kept = list_checkpoints(self.folder)
         where = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
-        advice = "lower learning_rate and muon_learning_rate or clip_norm"
+        advice = "lower learning_rate and muon_learning_rate or max_grad_norm"
         if self.learner.precision == "bf16":
             advice += ", or set precision to fp32"
         return NonFiniteLoss(

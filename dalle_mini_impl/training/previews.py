@@ -1,4 +1,4 @@
-"""Preview pictures during training: reconstructions beside originals, samples of fixed captions."""
+"""Preview images during training: reconstructions beside originals, samples of fixed captions."""
 
 from collections.abc import Callable
 
@@ -7,20 +7,20 @@ import torch
 from torch import nn
 
 from dalle_mini_impl.captions import CaptionTokenizer
-from dalle_mini_impl.data.batches import Augmentation, pictures
+from dalle_mini_impl.data.batches import Augmentation, load_images
 from dalle_mini_impl.data.store import Store
 from dalle_mini_impl.images import contact_sheet, save_png, to_images
 from dalle_mini_impl.models.dalle import Dalle
-from dalle_mini_impl.models.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.pipeline import TextToImage
-from dalle_mini_impl.run import RunFolder
-from dalle_mini_impl.training.image_tokenizer import (
+from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.training.objectives.image_tokenizer import (
     DvaeObjective,
     FsqObjective,
     collapse_warning,
 )
-from dalle_mini_impl.training.palette import PaletteObjective
-from dalle_mini_impl.training.vqgan import VqganObjective
+from dalle_mini_impl.training.objectives.palette import PaletteObjective
+from dalle_mini_impl.training.objectives.vqgan import VqganObjective
 
 Preview = Callable[[nn.Module, int], None]
 MEASURED, SHOWN = 256, 16
@@ -34,8 +34,8 @@ def reconstruction_previews(
     data: Augmentation,
     device: torch.device,
 ) -> Preview:
-    """Logs quality and code usage on fixed pictures and shows some beside their originals."""
-    images = pictures(store, _spread(len(store), MEASURED), data, None).to(device)
+    """Logs quality and code usage on fixed images and shows some beside their originals."""
+    images = load_images(store, _spread(len(store), MEASURED), data, None).to(device)
 
     def preview(model: nn.Module, step: int) -> None:
         assert isinstance(model, ImageTokenizer)
@@ -59,7 +59,7 @@ def sample_previews(
     store: Store,
     device: torch.device,
 ) -> Preview:
-    """Samples one picture for each of a few fixed captions."""
+    """Samples one image for each of a few fixed captions."""
     captions = [store.captions[i][0] for i in _spread(len(store), SAMPLED)]
     settings = run.experiment.sampling.model_copy(update={"num_images": 1, "candidates": 1})
 

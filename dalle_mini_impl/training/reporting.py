@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
-from dalle_mini_impl.run import RunFolder
+from dalle_mini_impl.runs.folder import RunFolder
 
 
 class Means:

@@ -5,7 +5,7 @@ Nothing is annealed from its previous value, so a resumed run needs only its pro
 
 import math
 
-from dalle_mini_impl.settings import TrainingConfig
+from dalle_mini_impl.config import TrainingConfig
 
 
 def cosine(progress: float, start: float, end: float, value_from: float, value_to: float) -> float:

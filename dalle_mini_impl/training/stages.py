@@ -12,40 +12,45 @@ from torch import Tensor
 
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.data.batches import CodeBatches, pictures, step_rng
+from dalle_mini_impl.data.batches import CodeBatches, load_images, step_rng
 from dalle_mini_impl.data.codes import CodeCache, CodeKey, factor_usage, perplexity
 from dalle_mini_impl.data.negatives import hard_negatives
-from dalle_mini_impl.evaluation.gallery import paint_gallery
-from dalle_mini_impl.evaluation.report import write_report
+from dalle_mini_impl.evaluation.report.gallery import sample_gallery
+from dalle_mini_impl.evaluation.report.report import write_report
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
-from dalle_mini_impl.models.image_tokenizer import (
+from dalle_mini_impl.models.tokenizers.image_tokenizer import (
     DvaeConfig,
     FsqConfig,
     ImageTokenizer,
     VqganConfig,
     build_image_tokenizer,
 )
-from dalle_mini_impl.models.palette import PaletteConfig
-from dalle_mini_impl.pipeline import TextToImage, load_image_tokenizer
-from dalle_mini_impl.run import WEIGHTS, RunFolder
-from dalle_mini_impl.training.checkpoints import Place, list_checkpoints
-from dalle_mini_impl.training.clip import ClipObjective
-from dalle_mini_impl.training.dalle import DalleObjective
-from dalle_mini_impl.training.image_tokenizer import DvaeObjective, FsqObjective, collapse_warning
+from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
+from dalle_mini_impl.pipeline import TextToImage
+from dalle_mini_impl.runs.folder import WEIGHTS, RunFolder
+from dalle_mini_impl.runs.loading import load_image_tokenizer
+from dalle_mini_impl.training.checkpoints import TrainState, list_checkpoints
+from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.loop import train
-from dalle_mini_impl.training.palette import PaletteObjective
-from dalle_mini_impl.training.perceptual import perceptual_features
+from dalle_mini_impl.training.objectives.clip import ClipObjective
+from dalle_mini_impl.training.objectives.dalle import DalleObjective
+from dalle_mini_impl.training.objectives.image_tokenizer import (
+    DvaeObjective,
+    FsqObjective,
+    collapse_warning,
+)
+from dalle_mini_impl.training.objectives.palette import PaletteObjective
+from dalle_mini_impl.training.objectives.perceptual import perceptual_features
+from dalle_mini_impl.training.objectives.vqgan import VqganObjective
 from dalle_mini_impl.training.previews import reconstruction_previews, sample_previews
-from dalle_mini_impl.training.vqgan import VqganObjective
-from dalle_mini_impl.training.workshop import Workshop
 
 AUGMENTED_VARIANTS = 4
-"""Encodings of each picture where crops or flips are asked for, the first of them plain."""
+"""Encodings of each image where crops or flips are asked for, the first of them plain."""
 ENCODED_AT_ONCE = 128
 
 
-def train_captions(shop: Workshop) -> None:
+def train_captions(shop: StageContext) -> None:
     """Train or copy the vocabulary; report captions that it cuts."""
     texts = [text for captions in shop.store.captions for text in captions]
     if shop.processes.is_main_process:
@@ -59,8 +64,8 @@ def train_captions(shop: Workshop) -> None:
     )
 
 
-def train_image_tokenizer(shop: Workshop) -> None:
-    """Train the image tokenizer on the pictures."""
+def train_image_tokenizer(shop: StageContext) -> None:
+    """Train the image tokenizer on the images."""
     config, run = shop.experiment.image_tokenizer, shop.run
     before = run.weights_hash("image_tokenizer") if run.has_weights("image_tokenizer") else None
     torch.manual_seed(config.training.seed)
@@ -69,7 +74,7 @@ def train_image_tokenizer(shop: Workshop) -> None:
     shown = shop.split("validation")
     train(
         objective,
-        shop.picture_batches(config.training, dropout=False),
+        shop.image_batches(config.training, dropout=False),
         config.training,
         run,
         "image_tokenizer",
@@ -87,7 +92,7 @@ def train_image_tokenizer(shop: Workshop) -> None:
 
 
 def image_tokenizer_objective(
-    shop: Workshop, model: ImageTokenizer
+    shop: StageContext, model: ImageTokenizer
 ) -> DvaeObjective | FsqObjective | VqganObjective | PaletteObjective:
     """The objective of the configured type."""
     match config := shop.experiment.image_tokenizer:
@@ -101,7 +106,7 @@ def image_tokenizer_objective(
             return VqganObjective(model, config, perceptual_features(shop, config))
 
 
-def encode_pictures(shop: Workshop) -> None:
+def encode_images(shop: StageContext) -> None:
     """Fill the code cache unless it is current, and report how the codes are used."""
     tokenizer = load_image_tokenizer(shop.run).to(shop.device).eval().requires_grad_(False)
     cache = codes_of(shop, tokenizer)
@@ -119,8 +124,8 @@ def encode_pictures(shop: Workshop) -> None:
         shop.say(f"WARNING: {warning}")
 
 
-def codes_of(shop: Workshop, tokenizer: ImageTokenizer) -> CodeCache:
-    """The codes of all training pictures, from the cache unless it is missing or stale."""
+def codes_of(shop: StageContext, tokenizer: ImageTokenizer) -> CodeCache:
+    """The codes of all training images, from the cache unless it is missing or stale."""
     data = shop.experiment.data
     augmented = data.random_resized_crop is not None or data.horizontal_flip
     variants = AUGMENTED_VARIANTS if augmented else 1
@@ -132,22 +137,22 @@ def codes_of(shop: Workshop, tokenizer: ImageTokenizer) -> CodeCache:
         if cache is None:
             if (folder / "codes.json").is_file():
                 shop.say("codes: the cache is of another image tokenizer or other data; renewing")
-            shop.say(f"codes: encoding {len(shop.store):,} pictures, {variants} variant(s) each")
+            shop.say(f"codes: encoding {len(shop.store):,} images, {variants} variant(s) each")
             cache = CodeCache.write(folder, key, _encoded(shop, tokenizer, variants))
     return cache
 
 
-def _encoded(shop: Workshop, tokenizer: ImageTokenizer, variants: int) -> Iterator[np.ndarray]:
+def _encoded(shop: StageContext, tokenizer: ImageTokenizer, variants: int) -> Iterator[np.ndarray]:
     for variant in range(variants):
         for start in range(0, len(shop.store), ENCODED_AT_ONCE):
             rows = np.arange(start, min(start + ENCODED_AT_ONCE, len(shop.store)), dtype=np.int64)
             rng = step_rng(variant, start, 0) if variant else None
-            images = pictures(shop.store, rows, shop.experiment.data, rng)
+            images = load_images(shop.store, rows, shop.experiment.data, rng)
             with torch.no_grad():
                 yield tokenizer.encode(images.to(shop.device)).cpu().numpy()
 
 
-def train_transformer(shop: Workshop) -> None:
+def train_transformer(shop: StageContext) -> None:
     """Train the transformer on captions and cached codes."""
     config, run = shop.experiment.transformer, shop.run
     tokenizer = load_image_tokenizer(run).to(shop.device).eval().requires_grad_(False)
@@ -182,8 +187,8 @@ def train_transformer(shop: Workshop) -> None:
     )
 
 
-def train_clip(shop: Workshop) -> None:
-    """Train CLIP on captions with pictures and, in part, with their reconstructions.
+def train_clip(shop: StageContext) -> None:
+    """Train CLIP on captions with images and, in part, with their reconstructions.
 
     Reconstructions are what it will judge; where the configuration wants none
     (clip.reconstructions 0), CLIP needs no image tokenizer and fits any.
@@ -195,12 +200,12 @@ def train_clip(shop: Workshop) -> None:
     alike = len(set(shop.store.captions)) == 1
     if alike:
         shop.say(
-            f"WARNING: every picture has the caption {shop.store.captions[0][0]!r}: CLIP has "
+            f"WARNING: every image has the caption {shop.store.captions[0][0]!r}: CLIP has "
             "nothing to tell apart and stops after one step; its ranking is worth nothing"
         )
         training = training.model_copy(update={"steps": 1})
     negative = hard_negatives(shop.store.captions, shop.store.attributes)
-    batches = shop.picture_batches(
+    batches = shop.image_batches(
         training, dropout=True, negative=negative, negatives=config.hard_negatives
     )
     torch.manual_seed(config.training.seed)
@@ -223,13 +228,13 @@ def train_clip(shop: Workshop) -> None:
         _warn_if_clip_learned_nothing(shop, training.batch_size)
 
 
-def _autoencoder(shop: Workshop) -> Callable[[Tensor], Tensor]:
-    """Pictures to what the run's image tokenizer decodes of them."""
+def _autoencoder(shop: StageContext) -> Callable[[Tensor], Tensor]:
+    """Images to what the run's image tokenizer decodes of them."""
     tokenizer = load_image_tokenizer(shop.run).to(shop.device).eval().requires_grad_(False)
     return lambda images: tokenizer.decode(tokenizer.encode(images))
 
 
-def _warn_if_clip_learned_nothing(shop: Workshop, batch_size: int) -> None:
+def _warn_if_clip_learned_nothing(shop: StageContext, batch_size: int) -> None:
     losses = [
         record["contrastive"]
         for record in shop.run.metrics()
@@ -240,14 +245,14 @@ def _warn_if_clip_learned_nothing(shop: Workshop, batch_size: int) -> None:
         shop.say(
             f"WARNING: CLIP's loss ends at {losses[-1]:.2f}, about ln(batch) = {chance:.2f}: it "
             "tells no caption from another. Train it longer, or with a lower learning rate, or "
-            "check with `dalle data check` that captions belong to their pictures"
+            "check with `dalle data check` that captions belong to their images"
         )
 
 
-STAGES: dict[str, Callable[[Workshop], None]] = {
+STAGES: dict[str, Callable[[StageContext], None]] = {
     "captions": train_captions,
     "image_tokenizer": train_image_tokenizer,
-    "codes": encode_pictures,
+    "codes": encode_images,
     "transformer": train_transformer,
     "clip": train_clip,
 }
@@ -264,7 +269,7 @@ def run_stages(
     """
     if stage is not None and stage not in STAGES:
         raise ConfigError(f"--stage {stage}: no such stage; choose one of {', '.join(STAGES)}")
-    shop = Workshop(run, resume)
+    shop = StageContext(run, resume)
     if tensorboard and shop.processes.is_main_process:
         run.mirror_to_tensorboard()
     for name in [stage] if stage else STAGES:
@@ -282,7 +287,7 @@ def run_stages(
     if shop.processes.is_main_process:
         if complete:
             shop.say(f"{run.path} is complete: {next_command(run)}")
-            paint_gallery(run, TextToImage.from_pretrained(run, shop.device))
+            sample_gallery(run, TextToImage.from_pretrained(run, shop.device))
         shop.say(f"report: {write_report(run)}")
 
 
@@ -302,7 +307,7 @@ def _has_result(run: RunFolder, stage: str, name: str) -> bool:
     notes = [path / "place.json" for path in list_checkpoints(run.path / "checkpoints" / stage)]
     if not notes or notes[0].stat().st_mtime <= run.weights_path(name).stat().st_mtime:
         return True
-    place = Place(**json.loads(notes[0].read_text(encoding="utf-8")))
+    place = TrainState(**json.loads(notes[0].read_text(encoding="utf-8")))
     training = getattr(run.experiment, stage).training
     timed_out = training.minutes is not None and place.elapsed >= 60 * training.minutes
     return place.step >= training.steps or timed_out

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from dalle_mini_impl.settings import TrainingConfig
+from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.training.learner import Learner
 from dalle_mini_impl.training.loop import cpu_only
-from dalle_mini_impl.training.objective import Objective
+from dalle_mini_impl.training.objectives.objective import Objective
 
 STEPS = 12
 """Enough for a median; further ones are not taken even where there is time."""

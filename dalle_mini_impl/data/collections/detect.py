@@ -1,0 +1,232 @@
+"""What a path holds: which files, of which kind, in which of the splits they are named for."""
+
+import glob
+import itertools
+import os
+import re
+from collections.abc import Set
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+from urllib.parse import urlsplit
+
+
+class DataError(ValueError):
+    """A collection that cannot be read; the message names the path, what is wrong and the mend."""
+
+
+Kind = Literal["images", "csv", "json", "parquet", "webdataset", "hub"]
+
+IMAGES = frozenset(
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".tga",
+        ".ico",
+        ".jp2",
+        ".avif",
+        ".apng",
+    ]
+)
+FILES: dict[str, Kind] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+    ".tar": "webdataset",
+    ".tar.gz": "webdataset",
+    ".tgz": "webdataset",
+}
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+ACCEPTED = (
+    "shapes; panels; a folder of images with same-named .txt files or a metadata.jsonl or .csv; "
+    "a .csv, .tsv, .json or .jsonl of paths and captions; .parquet; WebDataset .tar "
+    "(each a file, a folder, a glob or a URL); a Hub name such as owner/name or hub:name"
+)
+HUB = "hub:"
+"""Says that a path is a Hub name; needed where the name has no owner."""
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
+OWNERLESS = re.compile(r"[\w-][\w.-]*(:[\w.-]+)?")
+SPLIT_WORD = re.compile(
+    r"(?<![a-z])(train|training|validation|valid|val|dev|test|testing|eval)(?![a-z])", re.I
+)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Files of one kind, sorted. `root` is the folder that keys are relative to, if local."""
+
+    kind: Kind
+    files: tuple[str, ...]
+    root: Path | None
+
+    def named(self, split: Literal["train", "validation"]) -> "Collection | None":
+        """The files named for a split (train-0.parquet, validation/1.png); none where not every
+        file carries such a name, so that a class folder called "train" is left alone."""
+        words = [self._word(file) for file in self.files]
+        if "train" not in words or None in words:
+            return None
+        held_out = "validation" if "validation" in words else "test"
+        wanted = "train" if split == "train" else held_out
+        files = tuple(f for f, word in zip(self.files, words, strict=True) if word == wanted)
+        return Collection(self.kind, files, self.root) if files else None
+
+    def without(self, excluded: Set[str]) -> "Collection":
+        """The files that are not among `excluded` (paths as `real` gives them)."""
+        if not excluded:
+            return self
+        kept = tuple(file for file in self.files if real(file) not in excluded)
+        return Collection(self.kind, kept, self.root)
+
+    def _word(self, file: str) -> str | None:
+        path = PurePosixPath(self.relative(file))
+        # An image is in a split by its folder, a shard also by its own name.
+        parts = path.parts[:-1] if self.kind == "images" else path.parts
+        for part in parts:
+            found = SPLIT_WORD.search(part)
+            if found:
+                word = found.group(1).lower()
+                if word.startswith("train"):
+                    return "train"
+                return "test" if word.startswith("test") else "validation"
+        return None
+
+    def relative(self, file: str) -> str:
+        """The file's path from the root with forward slashes; a URL stays as it is."""
+        if self.root is None:
+            return file
+        return Path(os.path.relpath(file, self.root)).as_posix()
+
+
+def real(file: str) -> str:
+    """One spelling for each file, links followed; a URL stays as it is."""
+    return file if "://" in file else os.path.realpath(file)
+
+
+def suffix(name: str) -> str:
+    """The lower-cased ending that tells the kind of a file or URL, `.tar.gz` included."""
+    path = PurePosixPath(urlsplit(name).path if "://" in name else name)
+    endings = [ending.lower() for ending in path.suffixes[-2:]]
+    return "".join(endings) if endings == [".tar", ".gz"] else path.suffix.lower()
+
+
+def detect(path: str) -> Collection:
+    """The collection behind a path, glob (`*`, `?`, `{00..09}`), URL or Hub name.
+
+    Raises DataError naming the path, what was found there and what is accepted.
+    """
+    if "://" in path:
+        return _of_one_kind(path, expand_braces(path), None)
+    if path.startswith(HUB):
+        name = path.removeprefix(HUB)
+        if HUB_NAME.fullmatch(name) or OWNERLESS.fullmatch(name):
+            return Collection("hub", (path,), None)
+        raise DataError(f"data.path {path!r} is no Hub name. Accepted: {ACCEPTED}")
+    local = Path(path).expanduser()
+    if local.is_dir():
+        return _folder(path, local)
+    if local.is_file():
+        return _of_one_kind(path, [str(local)], local.parent)
+    if any(character in path for character in "*?[{"):
+        patterns = expand_braces(str(local))
+        files = sorted(
+            file
+            for pattern in patterns
+            for file in glob.glob(pattern, recursive=True)
+            if not _hidden(Path(file).name) and os.path.isfile(file)
+        )
+        if not files:
+            raise DataError(f"data.path {path!r} matches no file (from {Path.cwd()})")
+        root = Path(os.path.commonpath([str(Path(file).parent) for file in files]))
+        return _of_one_kind(path, files, root)
+    # Asking the Hub takes a while, so a slip in a local path must not pass for a name there.
+    if HUB_NAME.fullmatch(path) and suffix(path) not in IMAGES | set(FILES):
+        return Collection("hub", (path,), None)
+    raise DataError(f"data.path {path!r} does not exist (from {Path.cwd()}). Accepted: {ACCEPTED}")
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """`shard-{00..02}.tar` and `{a,b}.tar` as the list of names they stand for."""
+    pieces = re.split(r"\{([^{}]*)\}", pattern)
+    options = [[piece] if i % 2 == 0 else _alternatives(piece) for i, piece in enumerate(pieces)]
+    return ["".join(choice) for choice in itertools.product(*options)]
+
+
+def _alternatives(inside: str) -> list[str]:
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
+    if numbers is None:
+        return inside.split(",")
+    first, last = numbers.groups()
+    return [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
+
+
+def _of_one_kind(path: str, files: list[str], root: Path | None) -> Collection:
+    kinds = {"images" if suffix(f) in IMAGES else FILES.get(suffix(f)) for f in files}
+    if len(kinds) > 1:
+        endings = ", ".join(sorted({suffix(file) or "no ending" for file in files}))
+        raise DataError(f"data.path {path!r} mixes kinds of files ({endings}); name one kind")
+    kind = kinds.pop()
+    if kind is None:
+        ending = suffix(files[0])
+        mend = " Unpack it and name the folder." if ending in {".zip", ".rar", ".7z"} else ""
+        what = f"a {ending} file" if ending else "a file without a known ending"
+        raise DataError(f"data.path {path!r} is {what}.{mend} Accepted: {ACCEPTED}")
+    if kind == "images" and (root is None or len(files) == 1):
+        raise DataError(f"data.path {path!r} is one image; name the folder that holds them")
+    return Collection(kind, tuple(files), root)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _folder(path: str, folder: Path) -> Collection:
+    files: list[Path] = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        files += [Path(parent, name) for name in sorted(names) if not _hidden(name)]
+    metadata = [file for file in files if file.name in METADATA]
+    if metadata:
+        return _of_one_kind(path, [str(file) for file in metadata], folder)
+    by_kind: dict[str, list[Path]] = {}
+    for file in files:
+        ending = suffix(file.name)
+        kind = "images" if ending in IMAGES else FILES.get(ending)
+        # A WebDataset unpacked into a folder has a .json beside each image: no tables these.
+        if kind is not None and (kind not in ("csv", "json") or file.parent == folder):
+            by_kind.setdefault(kind, []).append(file)
+    images = by_kind.pop("images", [])
+    shards = {kind: by_kind[kind] for kind in ("parquet", "webdataset") if kind in by_kind}
+    tables = [file for kind in ("csv", "json") for file in by_kind.get(kind, [])]
+    if images and not shards:
+        captioned = any(file.with_suffix(".txt").is_file() for file in images)
+        if len(tables) == 1 and not captioned:
+            return _of_one_kind(path, [str(tables[0])], folder)
+        return Collection("images", tuple(str(file) for file in images), folder)
+    found = [*shards.values(), *([tables] if tables and not shards else [])]
+    if len(found) == 1 and not images:
+        return _of_one_kind(path, [str(file) for file in found[0]], folder)
+    if not found:
+        endings = sorted({file.suffix.lower() or "no ending" for file in files})
+        what = f"{len(files)} files ({', '.join(endings[:6])})" if files else "nothing"
+        raise DataError(f"data.path {path!r} is a folder that holds {what}. Accepted: {ACCEPTED}")
+    kinds = ", ".join([*(["images"] if images else []), *shards])
+    example = next(iter(shards.values()))[0]
+    raise DataError(
+        f"data.path {path!r} is a folder that holds more than one kind: {kinds}. "
+        f"Name one, such as {example.parent / ('*' + suffix(example.name))}"
+    )

@@ -1,0 +1,136 @@
+"""Captions that speak of both halves of an image: what they claim, how they say it, wrong ones."""
+
+import random
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dalle_mini_impl.data.synthetic.claims import GROUNDS, Claims, ObjectClaim, holds, noun_phrase
+from dalle_mini_impl.data.synthetic.panels import (
+    CHANGES,
+    Change,
+    Panel,
+    Panels,
+    PanelsConfig,
+    alike,
+    apply,
+)
+from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, relation_between
+from dalle_mini_impl.data.synthetic.shapes import Split
+from dalle_mini_impl.data.synthetic.swaps import swap
+
+# Each list is drawn from uniformly; a repeated entry is the usual wording.
+TOP = ("on the top", "at the top", "above")
+BOTTOM = ("below", "below", "at the bottom")
+SAME = ("the same", "the same", "the exact same")
+SCENES = ("scene", "scene", "picture")
+HOW = {
+    "same": ("", "", " unchanged"),
+    "background": ("",),
+    "color": (" in {}", " in {}", " all in {}", " painted {}"),
+    "mirrored": (" mirrored", " mirrored", " flipped left to right", " as a mirror image"),
+    "outline": (" as an outline", " as outlines", " in outline", " drawn as an outline"),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a caption says: how the lower half differs, and perhaps what the upper one shows."""
+
+    change: Change
+    upper: Claims | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "change": self.change.to_dict(),
+            "upper": None if self.upper is None else self.upper.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Request":
+        upper = values["upper"]
+        return cls(Change(**values["change"]), None if upper is None else Claims.from_dict(upper))
+
+
+def describe_panels(
+    panels: Panels, change: Change, index: int, split: Split, config: PanelsConfig
+) -> list[tuple[str, Request]]:
+    """The image's `captions_per_image` captions, each with its request."""
+    rng = random.Random(f"panels/{config.seed}/{split}/{index}/captions")
+    requests = [request_of(panels, change, rng) for _ in range(config.captions_per_image)]
+    return [(phrase_request(request, rng), request) for request in requests]
+
+
+def request_of(panels: Panels, change: Change, rng: random.Random) -> Request:
+    """The change, mostly with true claims of the upper half."""
+    return Request(change, _claims_of(panels.upper, rng) if rng.random() < 0.7 else None)
+
+
+def _claims_of(upper: Panel, rng: random.Random) -> Claims:
+    """Every object by color and shape, at times how they lie and on what."""
+    items = rng.sample(upper.objects, len(upper.objects))
+    relation = relation_between(*items) if len(items) == 2 and rng.random() < 0.6 else None
+    background = upper.background if rng.random() < 0.3 else None
+    return Claims(tuple(ObjectClaim(i.shape, i.color) for i in items), relation, background)
+
+
+def phrase_request(request: Request, rng: random.Random) -> str:
+    """One of many wordings, in lower case, at most about 30 words."""
+    change, upper = request.change, request.upper
+    top, bottom, same = rng.choice(TOP), rng.choice(BOTTOM), rng.choice(SAME)
+    how = rng.choice(HOW[change.kind]).format(change.color)
+    if change.background is not None:
+        how += rng.choice(GROUNDS).format(change.background)
+    noun = rng.choice(SCENES)
+    single = upper.objects[0] if upper is not None and len(upper.objects) == 1 else None
+    form = rng.choice(("listed", "listed", "joined", "at once"))
+    if form == "at once" and (upper is None or (single is not None and upper.background is None)):
+        if single is not None:
+            noun = f"{single.color} {single.shape}"
+        both = f"{same} {noun} {top}"
+        joint = " and" if change.kind in ("same", "background") else ""
+        return f"{both}{joint}{how} {bottom}"
+    if upper is None:
+        first = f"a {noun}"
+    else:
+        first = noun_phrase(upper, rng)
+        if single is not None and rng.random() < 0.5:
+            noun = single.shape or noun
+    if form == "joined":
+        return f"{first} {top} and {bottom} {same} {noun}{how}"
+    return f"{first} {top}, {same} {noun} {bottom}{how}"
+
+
+def fulfils(panels: Panels, request: Request) -> bool:
+    """Whether the lower half is the asked change of the upper one, and that is as claimed."""
+    told = request.upper is None or all(holds(request.upper, panels.upper).values())
+    return told and alike(apply(request.change, panels.upper), panels.lower)
+
+
+def wrong_request(request: Request, panels: Panels, rng: random.Random) -> Request:
+    """A hard negative: another change, or another upper half, that the image does not show."""
+    while True:
+        if request.upper is not None and rng.random() < 0.3:
+            wrong = replace(request, upper=swap(request.upper, rng, _swappable(request.upper, rng)))
+        else:
+            wrong = replace(request, change=_other_change(request.change, rng))
+        if not fulfils(panels, wrong):
+            return wrong
+
+
+def _swappable(claims: Claims, rng: random.Random) -> str:
+    kinds = ["color", "shape"]
+    kinds += ["relation"] if claims.relation is not None else []
+    kinds += ["background"] if claims.background is not None else []
+    return rng.choice(kinds)
+
+
+def _other_change(change: Change, rng: random.Random) -> Change:
+    """A change of another kind, or of the same kind to another color or background."""
+    kind = rng.choice(CHANGES)
+    # Half of the wrong captions about a color are about another color.
+    if change.kind in ("color", "background") and rng.random() < 0.5:
+        kind = change.kind
+    background = change.background
+    if kind == "background" or (background is not None and rng.random() < 0.3):
+        background = rng.choice(tuple(BACKGROUNDS))
+    return Change(kind, rng.choice(tuple(COLORS)) if kind == "color" else None, background)

@@ -1,0 +1,216 @@
+"""The shapes collection: scenes drawn from a seed, with a split that tests composition.
+
+About one color–shape pair in eight, and one (shape, relation, shape) in eight of the scenes with
+two objects, never appears in "train" or "validation"; every "held_out" scene holds at least one.
+"""
+
+import random
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from dalle_mini_impl.config import Config
+from dalle_mini_impl.data.synthetic.claims import (
+    KINDS,
+    Claims,
+    ObjectClaim,
+    claims_of,
+    holds,
+    phrase,
+)
+from dalle_mini_impl.data.synthetic.scenes import (
+    BACKGROUNDS,
+    CANVAS,
+    COLORS,
+    INVERSE,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    Object,
+    Scene,
+    relation_between,
+    render,
+)
+from dalle_mini_impl.data.synthetic.swaps import SWAPS, swap
+
+__all__ = [
+    "BACKGROUNDS",
+    "CANVAS",
+    "COLORS",
+    "INVERSE",
+    "KINDS",
+    "RELATIONS",
+    "SHAPES",
+    "SIZES",
+    "SWAPS",
+    "Claims",
+    "Object",
+    "ObjectClaim",
+    "Scene",
+    "ShapesConfig",
+    "Split",
+    "asks_held_out",
+    "claims_of",
+    "compose",
+    "describe",
+    "holds",
+    "is_held_out",
+    "pair_held_out",
+    "phrase",
+    "random_scene",
+    "relation_held_out",
+    "render",
+    "swap",
+]
+
+Split = Literal["train", "validation", "held_out"]
+
+GAP = 4
+"""Pixels kept free between the boxes of two objects."""
+
+
+class ShapesConfig(Config):
+    """The procedural scenes: how many there are and what they show."""
+
+    train_examples: int = Field(20000, ge=1)
+    """Scenes to train on."""
+    validation_examples: int = Field(1000, ge=1)
+    """Unseen scenes of compositions that training has seen."""
+    held_out_examples: int = Field(1000, ge=1)
+    """Scenes with a composition that training never sees."""
+    seed: int = 0
+    """Seed of every split: the same seed gives the same scenes and captions."""
+    max_objects: int = Field(3, ge=1, le=3)
+    """Most objects in a scene."""
+    object_shares: tuple[float, float, float] = (0.4, 0.4, 0.2)
+    """Shares of scenes with one, two and three objects; those above max_objects are ignored."""
+    identical_shares: tuple[float, float] = (0.2, 0.6)
+    """Shares of the scenes with two and with three objects whose objects are alike, to count."""
+    lattice: int = Field(8, ge=1, le=16)
+    """Boxes start at multiples of this many pixels (of 64); 1 = anywhere."""
+    captions_per_scene: int = Field(4, ge=1)
+    """Captions written for each scene."""
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> "ShapesConfig":
+        used = self.object_shares[: self.max_objects]
+        if min(self.object_shares) < 0 or sum(used) <= 0:
+            raise ValueError(
+                f"object_shares {self.object_shares} must not be negative and need a positive "
+                f"share among the first max_objects = {self.max_objects}"
+            )
+        if not all(0 <= share <= 1 for share in self.identical_shares):
+            raise ValueError(f"identical_shares {self.identical_shares} must lie in [0, 1]")
+        return self
+
+
+def pair_held_out(color: str, shape: str) -> bool:
+    """Whether this color–shape pair is kept from training: one shape for each color."""
+    # Multiplying by 3 permutes the diagonal, so neighbors in the lists do not go together.
+    return (3 * list(COLORS).index(color) + 2) % len(SHAPES) == SHAPES.index(shape)
+
+
+def relation_held_out(first: str, relation: str, second: str) -> bool:
+    """Whether two shapes are kept from training in this relation; the inverse says the same."""
+    if relation in ("right of", "below"):
+        first, relation, second = second, INVERSE[relation], first
+    # The mirrored order and the other axis stay seen, so only the combination is new.
+    offset = {"left of": 3, "above": 6}[relation]
+    return (SHAPES.index(second) - SHAPES.index(first)) % len(SHAPES) == offset
+
+
+def is_held_out(scene: Scene) -> bool:
+    """Whether the scene holds a pair or, among two objects, a relation kept from training."""
+    if any(pair_held_out(item.color, item.shape) for item in scene.objects):
+        return True
+    if len(scene.objects) != 2:
+        return False
+    first, second = scene.objects
+    relation = relation_between(first, second)
+    return relation is not None and relation_held_out(first.shape, relation, second.shape)
+
+
+def asks_held_out(claims: Claims) -> bool:
+    """Whether the claims themselves name a pair or a relation that is kept from training."""
+    for item in claims.objects:
+        if item.color and item.shape and pair_held_out(item.color, item.shape):
+            return True
+    if claims.relation is None:
+        return False
+    first, second = claims.objects[0].shape, claims.objects[1].shape
+    return bool(first and second and relation_held_out(first, claims.relation, second))
+
+
+def random_scene(index: int, split: Split, config: ShapesConfig) -> Scene:
+    """Scene `index` of a split: a pure function of its arguments (and of config.seed)."""
+    rng = random.Random(f"{config.seed}/{split}/{index}")
+    shares = config.object_shares[: config.max_objects]
+    number = rng.choices(range(1, len(shares) + 1), shares)[0]
+    identical = number > 1 and rng.random() < config.identical_shares[number - 2]
+    return compose(rng, number, split, config.lattice, identical)
+
+
+def describe(
+    scene: Scene, index: int, split: Split, config: ShapesConfig
+) -> list[tuple[str, Claims]]:
+    """The scene's `captions_per_scene` captions, each with its claims, fixed by the arguments."""
+    rng = random.Random(f"{config.seed}/{split}/{index}/captions")
+    claims = [claims_of(scene, rng) for _ in range(config.captions_per_scene)]
+    return [(phrase(claim, rng), claim) for claim in claims]
+
+
+def compose(
+    rng: random.Random, number: int, split: Split, lattice: int = 8, identical: bool = False
+) -> Scene:
+    """A scene of `number` objects that belongs to the split, all alike or all distinct."""
+    while True:
+        kinds = _draw_kinds(rng, number, identical)
+        paired = any(pair_held_out(color, shape) for shape, color, _ in kinds)
+        # Decided by the pairs already, unless two objects may yet stand in a held-out relation.
+        if paired != (split == "held_out") and (paired or number != 2):
+            continue
+        # Nine pairs in ten lie so that a caption can say how.
+        clear = number == 2 and not identical and rng.random() < 0.9
+        objects = _place(rng, kinds, lattice, clear)
+        if objects is None:
+            continue
+        scene = Scene(objects, rng.choice(tuple(BACKGROUNDS)))
+        if is_held_out(scene) == (split == "held_out"):
+            return scene
+
+
+def _draw_kinds(rng: random.Random, number: int, identical: bool) -> list[tuple[str, str, str]]:
+    """Shape, color and size of each object; no two of a distinct set share shape and color."""
+    kinds: dict[tuple[str, str], str] = {}
+    colors, sizes = tuple(COLORS), tuple(SIZES)
+    while len(kinds) < (1 if identical else number):
+        kinds[rng.choice(SHAPES), rng.choice(colors)] = rng.choice(sizes)
+    drawn = [(shape, color, size) for (shape, color), size in kinds.items()]
+    return drawn * number if identical else drawn
+
+
+def _place(
+    rng: random.Random, kinds: list[tuple[str, str, str]], lattice: int, clear: bool
+) -> tuple[Object, ...] | None:
+    """Objects at free places of the lattice; None when 40 throws find none."""
+    for _ in range(40):
+        placed: list[Object] = []
+        for shape, color, size in kinds:
+            steps = (CANVAS - SIZES[size]) // lattice + 1
+            x, y = rng.randrange(steps) * lattice, rng.randrange(steps) * lattice
+            item = Object(shape, color, size, x, y)
+            if any(_near(item, other) for other in placed):
+                break
+            placed.append(item)
+        if len(placed) == len(kinds) and not (clear and relation_between(*placed) is None):
+            return tuple(placed)
+    return None
+
+
+def _near(first: Object, second: Object) -> bool:
+    return (
+        first.x < second.x + second.side + GAP
+        and second.x < first.x + first.side + GAP
+        and first.y < second.y + second.side + GAP
+        and second.y < first.y + first.side + GAP
+    )

@@ -1,0 +1,84 @@
+"""Hard negatives: claims with one attribute replaced, or two objects' attributes exchanged."""
+
+import random
+from dataclasses import asdict, replace
+from typing import Any
+
+from dalle_mini_impl.data.synthetic.claims import Claims, ObjectClaim
+from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, INVERSE, SHAPES, SIZES
+
+SWAPS: tuple[str, ...] = ("color", "shape", "size", "relation", "background", "count", "exchange")
+
+
+def swap(claims: Claims, rng: random.Random, kind: str | None = None) -> Claims:
+    """A hard negative: the same claims with one attribute replaced or two objects' exchanged.
+
+    `kind` is one of SWAPS, or None for any that applies; "exchange" swaps the colors, shapes or
+    sizes of two objects. The meaning always differs from the given one's.
+    Raises ValueError where that kind of swap has nothing to act on.
+    """
+    kinds = [kind] if kind is not None else rng.sample(SWAPS, len(SWAPS))
+    # Binding is the hardest to learn, so exchanges come first half of the time.
+    if kind is None and rng.random() < 0.5:
+        kinds.insert(0, "exchange")
+    for name in kinds:
+        changed = _changed(claims, name, rng)
+        if changed is not None and _meaning(changed) != _meaning(claims):
+            return changed
+    raise ValueError(f"no swap of kind {kind!r} applies to {claims}")
+
+
+def _changed(claims: Claims, kind: str, rng: random.Random) -> Claims | None:
+    if kind == "relation":
+        return replace(claims, relation=INVERSE[claims.relation]) if claims.relation else None
+    if kind == "background":
+        others = [name for name in BACKGROUNDS if name != claims.background]
+        return replace(claims, background=rng.choice(others)) if claims.background else None
+    if kind == "exchange":
+        return _exchanged(claims, rng)
+    at = rng.randrange(len(claims.objects))
+    item = claims.objects[at]
+    if kind == "count":
+        if claims.relation is not None or len(claims.objects) > 1:
+            return None
+        new = replace(item, count=rng.choice([n for n in (1, 2, 3) if n != item.count]))
+    else:
+        names = {"color": tuple(COLORS), "shape": SHAPES, "size": tuple(SIZES)}[kind]
+        old = getattr(item, kind)
+        if old is None:
+            return None
+        value = rng.choice([name for name in names if name != old])
+        new = ObjectClaim(**{**asdict(item), kind: value})
+    return replace(claims, objects=(*claims.objects[:at], new, *claims.objects[at + 1 :]))
+
+
+def _exchanged(claims: Claims, rng: random.Random) -> Claims | None:
+    """The claims with one attribute of two objects exchanged; None where none makes a change."""
+    if len(claims.objects) < 2:
+        return None
+    places = list(range(len(claims.objects)))
+    for field in rng.sample(("color", "shape", "size"), 3):
+        i, j = rng.sample(places, 2)
+        first, second = claims.objects[i], claims.objects[j]
+        # With unlike openness the exchange may still be true: "a small ring and a (small) star".
+        if (first.color is None, first.size is None) != (second.color is None, second.size is None):
+            continue
+        a, b = getattr(first, field), getattr(second, field)
+        if a is None or b is None or a == b:
+            continue
+        objects = list(claims.objects)
+        objects[i], objects[j] = replace(first, **{field: b}), replace(second, **{field: a})
+        changed = replace(claims, objects=tuple(objects))
+        if _meaning(changed) != _meaning(claims):
+            return changed
+    return None
+
+
+def _meaning(claims: Claims) -> tuple[Any, ...]:
+    """Equal for claims that say the same: a list has no order, and a relation has an inverse."""
+    objects, relation = list(claims.objects), claims.relation
+    if relation in ("right of", "below"):
+        objects, relation = objects[::-1], INVERSE[relation]
+    elif relation is None:
+        objects.sort(key=repr)
+    return tuple(objects), relation, claims.background

@@ -1,0 +1,216 @@
+"""A run measured on held-out images of its own collection, part by part."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.data.batches import load_images
+from dalle_mini_impl.data.negatives import hard_negatives
+from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.evaluation.measures.agreement import (
+    measure_calibration,
+    measure_hard_negatives,
+    measure_retrieval,
+    wrong_captions,
+)
+from dalle_mini_impl.evaluation.measures.features import Features, clip_features, pixel_features
+from dalle_mini_impl.evaluation.measures.likelihood import measure_likelihood
+from dalle_mini_impl.evaluation.measures.reconstruction import measure_reconstructions, reconstruct
+from dalle_mini_impl.evaluation.measures.samples import (
+    NEIGHBOURS,
+    measure_distribution,
+    measure_memorization,
+    measure_reranking,
+    measure_scores,
+)
+from dalle_mini_impl.evaluation.report.page import Part
+from dalle_mini_impl.images import to_tensor
+from dalle_mini_impl.models.clip import Clip
+from dalle_mini_impl.pipeline import TextToImage
+from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.runs.loading import load_clip, load_image_tokenizer
+
+ROWS = 128
+
+
+@dataclass(frozen=True)
+class CollectionSettings:
+    """How much is measured, and how samples are drawn."""
+
+    split: Literal["validation", "held_out"] = "validation"
+    guidance: float = 1.0
+    candidates: tuple[int, ...] = (1, 4, 16)
+    """Best of how many, for reranking."""
+    max_examples: int = 512
+    """Held-out images at most, and samples; a sixteenth of the captions is reranked."""
+    train_examples: int = 20_000
+    """Training images at most that samples are compared with."""
+    seed: int = 0
+    batch_size: int = 128
+
+
+class HeldOut:
+    """Held-out images with a caption each, drawn from a seed."""
+
+    def __init__(self, run: RunFolder, settings: CollectionSettings, report: Callable) -> None:
+        data = run.experiment.data
+        store = prepare(data, settings.split, run.cache / "images", report)
+        if len(store) <= NEIGHBOURS:
+            raise ConfigError(
+                f"{data.path}: {len(store)} {settings.split} images, too few to measure on; "
+                "train a run with a larger data.held_out, or name the other --split"
+            )
+        self.store, self.data, self.seed = store, data, settings.seed
+        self.rows = _sample(len(store), settings.max_examples, settings.seed)
+        rng = random.Random(settings.seed)
+        self.numbers = [rng.randrange(len(store.captions[row])) for row in self.rows]
+        self.captions = [
+            store.captions[row][number] for row, number in zip(self.rows, self.numbers, strict=True)
+        ]
+        self.images = _images(store, self.rows, run)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def same(self) -> Tensor:
+        """Which images have equal captions, `n n`."""
+        numbers: dict[str, int] = {}
+        ids = torch.tensor([numbers.setdefault(text, len(numbers)) for text in self.captions])
+        return ids[:, None] == ids[None]
+
+
+def evaluate_collection(
+    run: RunFolder,
+    settings: CollectionSettings,
+    device: torch.device,
+    features: Features | None = None,
+    report: Callable[[str], None] = print,
+) -> list[Part]:
+    """Measure the models that the run has; parts whose models are missing are left out.
+
+    features: what sets of images are compared by; the run's CLIP if none are given, or plain
+    pixels where it has none. Raises RunError where there is not even an image tokenizer.
+    """
+    tokenizer = load_image_tokenizer(run).to(device).eval().requires_grad_(False)
+    held_out = HeldOut(run, settings, report)
+    clip: Clip | None = None
+    if run.has_weights("clip"):
+        clip = load_clip(run, run.captions()).to(device).eval().requires_grad_(False)
+    if features is None:
+        features = clip_features(clip, device) if clip is not None else pixel_features(8)
+    report(f"image tokenizer: {len(held_out):,} {settings.split} images")
+    decoded, codes = reconstruct(tokenizer, held_out.images, device)
+    parts = [measure_reconstructions(held_out.images, decoded, codes, tokenizer.factors, features)]
+    if run.has_weights("dalle"):
+        model = TextToImage.from_pretrained(run, device)
+        report("transformer: loss by caption")
+        ids = torch.from_numpy(model.captions.encode(held_out.captions))
+        parts.append(
+            measure_likelihood(
+                model.dalle.log_likelihood,
+                held_out.captions,
+                ids,
+                codes,
+                tokenizer.code_count,
+                device,
+            )
+        )
+        parts += _samples(run, model, held_out, decoded, settings, features, report)
+    if clip is not None:
+        report("CLIP: retrieval, hard negatives, calibration")
+        parts += _agreement(run, clip, held_out, device)
+    return parts
+
+
+def _samples(
+    run: RunFolder,
+    model: TextToImage,
+    held_out: HeldOut,
+    decoded: Float[Tensor, "n 3 h w"],
+    settings: CollectionSettings,
+    features: Features,
+    report: Callable[[str], None],
+) -> list[Part]:
+    """Unranked samples for every caption, ranked ones for some."""
+    size = run.experiment.data.image_size
+    sampling = model.sampling.model_copy(
+        update={
+            "guidance": settings.guidance,
+            "batch_size": settings.batch_size,
+            "candidates": 1,
+        }
+    )
+    most = max(settings.candidates)
+    # A caption's candidates start where its sample does, and no two captions share noise.
+    seeds = [(settings.seed << 32) + at * max(most, 1024) for at in range(len(held_out))]
+    report(f"samples: {len(seeds):,} at guidance {settings.guidance:g}")
+    results = [own[0] for own in model.paint(held_out.captions, seeds, sampling)]
+    samples = to_tensor([result.image for result in results], size)
+    train_store = prepare(run.experiment.data, "train", run.cache / "images", report)
+    rows = _sample(len(train_store), settings.train_examples, settings.seed)
+    train = _images(train_store, rows, run)
+    parts = [measure_scores(results)]
+    # Distances shrink with the number of images, so all sets have the same.
+    n = min(len(samples), len(train))
+    if n > NEIGHBOURS:
+        real = held_out.images[:n]
+        parts.append(measure_distribution(samples[:n], real, train[:n], features))
+    parts.append(measure_memorization(samples, train, held_out.images, decoded, pixel_features(16)))
+    if most > 1:
+        count = max(1, min(len(held_out), max(16, len(held_out) // 16)))
+        report(f"reranking: {count:,} captions, {most} candidates each")
+        sampling = sampling.model_copy(update={"candidates": most})
+        painted = list(model.paint(held_out.captions[:count], seeds[:count], sampling))
+        likeness = torch.stack(
+            [
+                _cosine(features(to_tensor([r.image for r in own], size)), target)
+                for own, target in zip(painted, features(held_out.images[:count]), strict=True)
+            ]
+        )
+        parts.append(measure_reranking(painted, likeness, settings.candidates, features))
+    return parts
+
+
+@torch.inference_mode()
+def _agreement(run: RunFolder, clip: Clip, held_out: HeldOut, device: torch.device) -> list[Part]:
+    """What CLIP makes of held-out images and captions."""
+    captions, store = run.captions(), held_out.store
+
+    def encode(texts: Sequence[str]) -> Float[Tensor, "n e"]:
+        ids: Int[Tensor, "n t"] = torch.from_numpy(captions.encode(texts))
+        return torch.cat([clip.encode_text(part.to(device)).cpu() for part in ids.split(ROWS)])
+
+    images = clip_features(clip, device)(held_out.images)
+    texts = encode(held_out.captions)
+    logits = clip.logit_scale.cpu() * images @ texts.T + clip.bias.cpu()
+    parts = [measure_retrieval(images, texts, held_out.same)]
+    negative = hard_negatives(store.captions, store.attributes)
+    rows, wrong = wrong_captions(negative, held_out.numbers, held_out.rows, held_out.seed)
+    if rows:
+        parts.append(measure_hard_negatives(images[rows], texts[rows], encode(wrong)))
+    config = run.experiment.clip
+    batch = config.training.batch_size
+    return [*parts, measure_calibration(logits, held_out.same, batch, config.loss)]
+
+
+def _cosine(rows: Float[Tensor, "n d"], one: Float[Tensor, "d"]) -> Float[Tensor, "n"]:
+    return torch.nn.functional.cosine_similarity(rows, one[None], dim=1)
+
+
+def _sample(n: int, most: int, seed: int) -> list[int]:
+    """At most `most` places of n, in an order drawn from the seed."""
+    return np.random.default_rng(seed % 2**63).permutation(n)[:most].tolist()
+
+
+def _images(store: Store, rows: Sequence[int], run: RunFolder) -> Float[Tensor, "n 3 h w"]:
+    """Images of a store as the models see them, without augmentation."""
+    return load_images(store, np.array(rows, np.int64), run.experiment.data, None)

@@ -1,0 +1,94 @@
+"""How well an image tokenizer keeps images: what sampling can reach at best."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dalle_mini_impl.data.codes import factor_usage, perplexity
+from dalle_mini_impl.evaluation.measures.distances import frechet_distance, psnr, ssim
+from dalle_mini_impl.evaluation.measures.features import Features
+from dalle_mini_impl.evaluation.report.page import (
+    Part,
+    Table,
+    image_tile,
+    number,
+    row,
+    share,
+    subheading,
+)
+from dalle_mini_impl.images import to_images
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
+
+SHOWN = 8
+ROWS = 64
+
+
+@torch.inference_mode()
+def reconstruct(
+    tokenizer: ImageTokenizer, images: Float[Tensor, "n 3 h w"], device: torch.device
+) -> tuple[Float[Tensor, "n 3 h w"], Int[Tensor, "n k"]]:
+    """Hard reconstructions and codes, on the CPU."""
+    decoded, codes = [], []
+    for part in images.split(ROWS):
+        own = tokenizer.encode(part.to(device))
+        codes.append(own.cpu())
+        decoded.append(tokenizer.decode(own).cpu())
+    return torch.cat(decoded), torch.cat(codes)
+
+
+def measure_reconstructions(
+    images: Float[Tensor, "n 3 h w"],
+    decoded: Float[Tensor, "n 3 h w"],
+    codes: Int[Tensor, "n k"],
+    factors: tuple[int, ...],
+    features: Features,
+) -> Part:
+    """PSNR, SSIM, code usage, perplexity and Fréchet distance, with the worst images.
+
+    factors: of a code; the usage is the mean of theirs.
+    """
+    code_count = math.prod(factors)
+    quality, structure = psnr(decoded, images).clamp(max=100), ssim(decoded, images)
+    counts = np.bincount(codes.flatten().numpy(), minlength=code_count)
+    figures: dict[str, Any] = {
+        "images": len(images),
+        "psnr": float(quality.mean()),
+        "psnr_worst": float(quality.min()),
+        "ssim": float(structure.mean()),
+        "codes": code_count,
+        "code_usage": factor_usage(counts, factors),
+        "perplexity": float(perplexity(counts)),
+        "frechet_distance": frechet_distance(features(images), features(decoded)),
+        "features": features.name,
+    }
+    table = Table(
+        "",
+        ["images", "PSNR", "worst PSNR", "SSIM", "codes used", "perplexity", "Fréchet distance"],
+        [
+            [
+                number(len(images)),
+                f"{figures['psnr']:.2f} dB",
+                f"{figures['psnr_worst']:.2f} dB",
+                f"{figures['ssim']:.4f}",
+                f"{share(figures['code_usage'])} of {' × '.join(map(number, factors))}",
+                number(figures["perplexity"]),
+                number(figures["frechet_distance"]),
+            ]
+        ],
+        f"Hard codes, as in sampling. Fréchet distance over {features.name}.",
+    )
+    worst = quality.argsort()[:SHOWN].tolist()
+    tiles = [
+        image_tile(image, f"{name}, {quality[at]:.1f} dB", side=112)
+        for at in worst
+        for name, image in zip(
+            ("original", "decoded"), to_images(torch.stack((images[at], decoded[at]))), strict=True
+        )
+    ]
+    return Part(
+        "Image tokenizer", figures, [table], subheading("Worst reconstructions") + row(tiles)
+    )

@@ -1,0 +1,189 @@
+"""The pieces of a self-contained page: tables, images inside the file, curves as inline SVG.
+
+Every text is escaped here, so captions and names may hold anything.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from PIL import Image
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #888; --ink: #2563eb; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
+th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
+.row { display: flex; flex-wrap: wrap; gap: .8rem; align-items: flex-start; }
+figure { margin: 0; } figure.tile { width: min-content; min-width: 7rem; }
+figcaption, .note { font-size: .8rem; color: var(--soft); overflow-wrap: anywhere; }
+img { image-rendering: pixelated; max-width: 100%; display: block; }
+svg { display: block; } svg path { fill: none; stroke: var(--ink); stroke-width: 1.5; }
+svg line { stroke: var(--line); } svg text { font: 10px system-ui, sans-serif; fill: var(--soft); }
+pre { overflow-x: auto; padding: .8rem; border: 1px solid var(--line); border-radius: .4rem; }
+summary { cursor: pointer; margin: .5rem 0; }
+"""
+
+POINTS = 400
+"""Points that a curve is thinned to."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under column names, for a page or a terminal."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    """What a reader must know to read the numbers."""
+
+    def to_html(self) -> str:
+        head = "".join(f"<th>{escape(name)}</th>" for name in self.columns)
+        lines = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows
+        )
+        title = subheading(self.title) if self.title else ""
+        table = f'<div class="table"><table><tr>{head}</tr>{lines}</table></div>'
+        return title + table + note(self.note)
+
+    def __str__(self) -> str:
+        cells = [list(self.columns), *map(list, self.rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(
+                cell.rjust(width) if at else cell.ljust(width)
+                for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in cells
+        ]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        return "\n".join([*filter(None, [self.title]), *lines, *filter(None, [self.note])])
+
+
+def page(title: str, body: Iterable[str]) -> str:
+    """A whole HTML document with its style; it asks the network for nothing."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
+        f"<body><h1>{escape(title)}</h1>\n" + "\n".join(body) + "\n</body></html>\n"
+    )
+
+
+def heading(text: str) -> str:
+    """The title of a section."""
+    return f"<h2>{escape(text)}</h2>"
+
+
+def subheading(text: str) -> str:
+    """The title of a part of a section."""
+    return f"<h3>{escape(text)}</h3>"
+
+
+def note(text: str) -> str:
+    """A remark in small print; nothing for no text."""
+    return f'<p class="note">{escape(text)}</p>' if text else ""
+
+
+def folded(summary: str, body: str) -> str:
+    """A part that is opened by a click."""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
+
+
+def preformatted(text: str) -> str:
+    """Text as it stands, such as a configuration."""
+    return f"<pre>{escape(text)}</pre>"
+
+
+def image_tile(image: bytes | Image.Image, text: str = "", side: int | None = None) -> str:
+    """An image (PNG bytes or Pillow) inside the page; `side` enlarges or shrinks it to a tile."""
+    if isinstance(image, Image.Image):
+        stream = io.BytesIO()
+        image.save(stream, format="PNG")
+        image = stream.getvalue()
+    data = base64.b64encode(image).decode()
+    size = f' width="{side}" height="{side}"' if side else ""
+    caption = "".join(f"<div>{escape(line)}</div>" for line in text.splitlines())
+    shape = ' class="tile"' if side else ""
+    return (
+        f'<figure{shape}><img{size} alt="{escape(text, quote=True)}" '
+        f'src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+    )
+
+
+def row(parts: Iterable[str]) -> str:
+    """Figures side by side."""
+    return f'<div class="row">{"".join(parts)}</div>'
+
+
+def curve(title: str, points: Sequence[tuple[int, float | int]]) -> str:
+    """A small SVG of values over steps, logarithmic where they span much; "" under two points."""
+    points = [(x, y) for x, y in points if math.isfinite(y)]
+    if len(points) < 2:
+        return ""
+    last = points[-1]
+    points = [*points[:: math.ceil(len(points) / POINTS)], last]
+    values = [y for _, y in points]
+    low, high = min(values), max(values)
+    logarithmic = low > 0 and high / low > 20
+    scaled = [math.log(y) if logarithmic else y for y in values]
+    bottom, span = min(scaled), (max(scaled) - min(scaled)) or 1.0
+    left, right = points[0][0], last[0]
+    width, height, margin = 230, 110, 50
+    path = " ".join(
+        f"{margin + width * (x - left) / ((right - left) or 1):.1f},"
+        f"{8 + height * (1 - (y - bottom) / span):.1f}"
+        for (x, _), y in zip(points, scaled, strict=True)
+    )
+    base = 8 + height
+    scale = " (log)" if logarithmic else ""
+    return (
+        f'<figure><svg width="{margin + width + 12}" height="{height + 30}" role="img" '
+        f'aria-label="{escape(title, quote=True)}">'
+        f'<line x1="{margin}" y1="{base}" x2="{margin + width}" y2="{base}"/>'
+        f'<line x1="{margin}" y1="8" x2="{margin}" y2="{base}"/>'
+        f'<text x="{margin - 4}" y="14" text-anchor="end">{number(high)}</text>'
+        f'<text x="{margin - 4}" y="{base}" text-anchor="end">{number(low)}</text>'
+        f'<text x="{margin + width}" y="{base + 14}" text-anchor="end">step {right:,.0f}</text>'
+        f'<path d="M{path}"/></svg>'
+        f"<figcaption>{escape(title)}{scale}: {number(last[1])}</figcaption></figure>"
+    )
+
+
+def number(value: float | int | None) -> str:
+    """Four significant digits, thousands with commas; a dash for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, int) or abs(value) >= 10_000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def share(value: float | int, interval: tuple[float, float] | None = None) -> str:
+    """A share in percent, with its interval if given."""
+    text = f"{100 * value:.1f} %"
+    return text if interval is None else f"{text} ({100 * interval[0]:.0f}–{100 * interval[1]:.0f})"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of an evaluation: its numbers, the tables that show them, images as HTML."""
+
+    name: str
+    figures: Mapping[str, Any]
+    """JSON values."""
+    tables: Sequence[Table] = ()
+    images: str = ""
+
+    def to_html(self) -> str:
+        tables = "".join(table.to_html() for table in self.tables)
+        return heading(self.name) + tables + self.images

@@ -1,0 +1,190 @@
+"""report.html: what a run is, how it learned and what it paints, in one file that opens offline."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from dalle_mini_impl.evaluation.report.gallery import read_gallery
+from dalle_mini_impl.evaluation.report.page import (
+    Table,
+    curve,
+    folded,
+    heading,
+    image_tile,
+    note,
+    number,
+    page,
+    preformatted,
+    row,
+    share,
+    subheading,
+)
+from dalle_mini_impl.files import atomic_write
+from dalle_mini_impl.runs.folder import RunFolder
+
+STAGES = {
+    "image_tokenizer": "image_tokenizer",
+    "codes": None,
+    "transformer": "dalle",
+    "clip": "clip",
+}
+"""Stages in order, with the name of the weights that it leaves."""
+
+MACHINERY = ("learning_rate", "gradient_norm", "examples_per_second", "waiting")
+"""Logged beside the losses: shown folded."""
+
+SHARES = ("code_usage", "accuracy", "hard")
+
+Record = Mapping[str, Any]
+
+
+def write_report(run: RunFolder) -> Path:
+    """Write the run's report.html from what is there; parts that are missing are left out."""
+    records = run.metrics()
+    names = [stage for stage in STAGES if any(r["stage"] == stage for r in records)]
+    stages = {stage: [r for r in records if r["stage"] == stage] for stage in names}
+    body = [note(_origin(run)), *_figures(run, stages), *_curves(stages), *_previews(run)]
+    body += [*_galleries(run), heading("Configuration")]
+    body.append(folded("config.yaml", preformatted(run.experiment.to_yaml())))
+    target = run.path / "report.html"
+    with atomic_write(target) as temporary:
+        temporary.write_text(page(f"Run {run.path.resolve().name}", body), encoding="utf-8")
+    return target
+
+
+def parameters(run: RunFolder, weights: str) -> int | None:
+    """Trained numbers in a weights file, from its header alone; None where there is no file."""
+    if not run.has_weights(weights):
+        return None
+    try:
+        with safe_open(run.weights_path(weights), framework="pt") as file:
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
+
+
+def minutes(records: Sequence[Record], batch_size: int) -> float | None:
+    """Training time: the last logged `minutes`, or the sum of steps over their logged rates."""
+    logged = [r["minutes"] for r in records if isinstance(r.get("minutes"), int | float)]
+    if logged:
+        return float(logged[-1])
+    seconds, last = 0.0, 0
+    for record in records:
+        if record.get("examples_per_second"):
+            seconds += (record["step"] - last) * batch_size / record["examples_per_second"]
+            last = record["step"]
+    return seconds / 60 if seconds else None
+
+
+def final(records: Sequence[Record]) -> dict[str, float]:
+    """The last value of every logged number."""
+    values: dict[str, float] = {}
+    for record in records:
+        values |= {name: float(value) for name, value in record.items() if _is_number(value)}
+    for name in ("step", "progress", "minutes"):
+        values.pop(name, None)
+    return values
+
+
+def _origin(run: RunFolder) -> str:
+    data = run.experiment.data
+    parts = [f"data: {data.path}", f"{data.image_size} × {data.image_size} pixels"]
+    if run.fingerprint:
+        parts.append(f"data fingerprint {run.fingerprint}")
+    return " · ".join(parts)
+
+
+def _figures(run: RunFolder, stages: Mapping[str, Sequence[Record]]) -> Iterator[str]:
+    rows = []
+    for stage, weights in STAGES.items():
+        records = stages.get(stage, ())
+        count = parameters(run, weights) if weights else None
+        if not records and count is None:
+            continue
+        steps = spent = None
+        if records and weights:
+            steps = records[-1]["step"]
+            spent = minutes(records, getattr(run.experiment, stage).training.batch_size)
+        results = "  ".join(
+            f"{name} {_value(name, value)}"
+            for name, value in final(records).items()
+            if name not in MACHINERY
+        )
+        time = "–" if spent is None else f"{spent:.1f}"
+        rows.append([stage, number(count), number(steps), time, results])
+    if rows:
+        columns = ["stage", "parameters", "steps", "minutes", "last values"]
+        yield heading("Figures")
+        yield Table("", columns, rows).to_html()
+
+
+def _curves(stages: Mapping[str, Sequence[Record]]) -> Iterator[str]:
+    if any(stages.values()):
+        yield heading("Curves")
+    for stage, records in stages.items():
+        names = list(dict.fromkeys(name for r in records for name in r if name in final([r])))
+        drawn = {
+            name: curve(name, [(r["step"], r[name]) for r in records if _is_number(r.get(name))])
+            for name in names
+        }
+        losses = [svg for name, svg in drawn.items() if name not in MACHINERY]
+        rest = [svg for name, svg in drawn.items() if name in MACHINERY]
+        if any(losses):
+            yield subheading(stage) + row(losses)
+        if any(rest):
+            yield folded(f"{stage}: rates and gradients", row(rest))
+
+
+def _previews(run: RunFolder) -> Iterator[str]:
+    """Each series of preview PNGs (named SERIES-STEP.png): the last one open, the others folded."""
+    series: dict[str, list[Path]] = {}
+    for file in sorted((run.path / "previews").glob("*.png"), key=_by_number):
+        series.setdefault(re.sub(r"[-_.]*\d+$", "", file.stem) or file.stem, []).append(file)
+    order = [*STAGES, *sorted(series)]
+    if series:
+        yield heading("Reconstructions and samples")
+    for name in sorted(series, key=lambda n: next(i for i, s in enumerate(order) if s in n)):
+        *earlier, last = series[name]
+        yield subheading(_title(name)) + image_tile(last.read_bytes(), last.stem)
+        if earlier:
+            shown = "".join(image_tile(file.read_bytes(), file.stem) for file in earlier)
+            yield folded(f"{len(earlier)} earlier", shown)
+
+
+def _galleries(run: RunFolder) -> Iterator[str]:
+    galleries = read_gallery(run)
+    if galleries:
+        yield heading("Ranked galleries")
+        yield note("Best first. clip: cosine similarity. llr: log-likelihood ratio in nats.")
+    for ranked in galleries:
+        tiles = []
+        for painted in ranked.images:
+            scores = [] if painted.clip_score is None else [f"clip {painted.clip_score:.3f}"]
+            scores += [f"llr {painted.log_likelihood_ratio:.1f}", f"seed {painted.seed}"]
+            tiles.append(image_tile(painted.file.read_bytes(), "\n".join(scores), side=112))
+        yield subheading(f"{ranked.caption} (best of {ranked.candidates})") + row(tiles)
+
+
+def _title(name: str) -> str:
+    known = {"image_tokenizer": "image_tokenizer: originals beside reconstructions"}
+    known["transformer"] = "transformer: samples for fixed captions"
+    return known.get(name, name)
+
+
+def _by_number(file: Path) -> tuple[str, int]:
+    digits = re.search(r"(\d+)$", file.stem)
+    return re.sub(r"\d+$", "", file.stem), int(digits[1]) if digits else -1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _value(name: str, value: float) -> str:
+    if name.removeprefix("hard_") in SHARES and 0 <= value <= 1:
+        return share(value)
+    return f"{value:.2f} dB" if name.endswith("psnr") else number(value)

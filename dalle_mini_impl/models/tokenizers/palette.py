@@ -1,0 +1,133 @@
+"""The palette tokenizer's encoder and decoder: a patch as a pattern, and the colors that fill it.
+
+As in an indexed image, a pattern says which of a few colors each pixel has. The two are coded
+apart, so the codes of a color and a shape that never stood together are still codes that training
+knows, and a transformer that predicts them one after the other can put them together.
+"""
+
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dalle_mini_impl.config import Config, TrainingConfig
+from dalle_mini_impl.precision import full_precision
+
+
+class PaletteConfig(Config):
+    """Patches as patterns and colors, all finite scalars (arXiv 2309.15505)."""
+
+    type: Literal["palette"] = "palette"
+    """For flat images, such as drawings and icons: its codes recombine."""
+    downsampling: int = Field(8, gt=1)
+    """Side in pixels of the patch that one code stands for."""
+    pattern_levels: tuple[int, ...] = Field((4, 4, 4, 4), min_length=1)
+    """Levels of each channel of a patch's pattern."""
+    color_levels: tuple[int, ...] = Field((4, 4, 4), min_length=1)
+    """Levels of each channel of one of its colors."""
+    colors: int = Field(2, gt=1)
+    """Colors in a patch."""
+    width: int = Field(128, gt=0)
+    """Channels of the encoder and the decoder."""
+    blocks: int = Field(2, ge=0)
+    """Residual blocks in each of their parts."""
+    patches: int = Field(512, gt=0)
+    """Patches compared in a step, drawn from those of the batch's images."""
+    plain_patches: float = Field(0.05, gt=0, le=1)
+    """How much rarer patches of one color are drawn than others."""
+    training: TrainingConfig = TrainingConfig(steps=4000, batch_size=48)
+    """How it is trained."""
+
+    @model_validator(mode="after")
+    def _levels_quantize(self) -> "PaletteConfig":
+        for name in ("pattern_levels", "color_levels"):
+            if min(getattr(self, name)) < 2:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; every channel needs at least 2 levels"
+                )
+        return self
+
+
+class UnitNorm(nn.Module):
+    """Root-mean-square normalization without a gain."""
+
+    def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+        return F.rms_norm(x, x.shape[-1:], eps=1e-6)
+
+
+class Block(nn.Module):
+    """x + f(x) with two linear layers."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = UnitNorm()
+        self.inner = nn.Linear(width, 2 * width)
+        self.outer = nn.Linear(2 * width, width)
+
+    def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+        return x + self.outer(F.relu(self.inner(self.norm(x))))
+
+
+def perceptron(inputs: int, width: int, blocks: int, outputs: int) -> nn.Sequential:
+    """Residual blocks between two linear layers."""
+    inside = (Block(width) for _ in range(blocks))
+    return nn.Sequential(nn.Linear(inputs, width), *inside, UnitNorm(), nn.Linear(width, outputs))
+
+
+class PaletteEncoder(nn.Module):
+    """Images in [0, 1] to the features of each patch: its pattern's, then each color's.
+
+    The pattern must not depend on the colors. So in training it is read from patches whose
+    colors are mixed anew at random, each patch by a matrix of its own.
+    """
+
+    def __init__(self, config: PaletteConfig):
+        super().__init__()
+        self.side = config.downsampling
+        values = 3 * self.side**2
+        features = config.colors * len(config.color_levels)
+        self.pattern = perceptron(values, config.width, config.blocks, len(config.pattern_levels))
+        self.palette = perceptron(values, config.width, config.blocks, features)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c g g"]:
+        patches = rearrange(
+            2 * images - 1, "b c (h p) (w q) -> b h w c (p q)", p=self.side, q=self.side
+        )
+        mixed = patches
+        if self.training:
+            mixing = F.normalize(torch.randn(*patches.shape[:3], 3, 3, device=images.device), dim=4)
+            with full_precision(images.device):
+                mixed = mixing @ patches
+        # Without its mean and contrast little is left of a patch's colors but their direction.
+        mixed = mixed - mixed.mean(dim=4, keepdim=True)
+        contrast = mixed.square().mean(dim=(3, 4), keepdim=True).add(1e-3).sqrt()
+        pattern = self.pattern((mixed / contrast).flatten(3)).float()
+        palette = self.palette(patches.flatten(3)).float()
+        return torch.cat((pattern, palette), dim=3).movedim(3, 1)
+
+
+class PaletteDecoder(nn.Module):
+    """Latents to maps centered on mid-gray: every pixel a mixture of its patch's colors."""
+
+    def __init__(self, config: PaletteConfig):
+        super().__init__()
+        self.side, self.colors = config.downsampling, config.colors
+        self.channels = [len(config.pattern_levels)] + [len(config.color_levels)] * self.colors
+        self.shares = perceptron(
+            self.channels[0], config.width, config.blocks, self.colors * self.side**2
+        )
+        self.color = perceptron(self.channels[1], max(16, config.width // 2), 1, 3)
+
+    def forward(self, latents: Float[Tensor, "b d g g"]) -> Float[Tensor, "b 3 h w"]:
+        pattern, *palette = latents.movedim(1, 3).split(self.channels, dim=3)
+        shares = rearrange(
+            self.shares(pattern).float(), "b h w (k p) -> b h w k p", k=self.colors
+        ).softmax(dim=3)
+        colors = torch.stack([self.color(color).float().tanh() for color in palette], dim=4)
+        with full_precision(latents.device):
+            patches = colors @ shares
+        return rearrange(patches, "b h w c (p q) -> b c (h p) (w q)", p=self.side, q=self.side)

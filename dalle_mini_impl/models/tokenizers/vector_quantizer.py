@@ -1,0 +1,209 @@
+"""The vector quantizer of VQGAN: low-dimensional unit codes, kept alive and learned in two ways.
+
+Features and codes are compared on the unit sphere (Yu et al. 2021, arXiv 2110.04627): a code cannot
+die by being short. In training, codes start from the data and those hardly used are moved back to
+it; all statistics are summed over processes.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dalle_mini_impl.models.tokenizers.quantizers import Quantized, nearest_rows, straight_through
+from dalle_mini_impl.precision import full_precision
+
+Gradients = Literal["straight-through", "rotation"]
+Initialization = Literal["kmeans", "data", "random"]
+
+
+def rotate(
+    features: Float[Tensor, "b d h w"], codes: Float[Tensor, "b d h w"]
+) -> Float[Tensor, "b d h w"]:
+    """`codes`, with the gradient turned back by the rotation that takes features to them.
+
+    Fifty et al. 2024, arXiv 2410.06424, for unit vectors. Unlike straight-through, where a
+    feature lies around its code changes the gradient it receives.
+    """
+    source, target = features.detach(), codes.detach()
+    middle = F.normalize(source + target, dim=1)
+    along = (features * middle).sum(dim=1, keepdim=True)
+    onto = (features * source).sum(dim=1, keepdim=True)
+    return features - 2 * along * middle + 2 * onto * target
+
+
+PASSING: dict[Gradients, Callable[[Tensor, Tensor], Tensor]] = {
+    "straight-through": straight_through,
+    "rotation": rotate,
+}
+
+
+class VectorQuantizer(nn.Module):
+    """Unit features to the nearest of `code_count` unit codes; the codebook learns by gradient.
+
+    dead_code_threshold: a code used less than this share of the even use is moved to a feature at
+    hand; 0 leaves it. decay: memory of the running statistics, per training pass.
+    """
+
+    usage: Tensor
+    started: Tensor
+
+    def __init__(
+        self,
+        code_count: int,
+        width: int,
+        gradients: Gradients = "rotation",
+        initialization: Initialization = "kmeans",
+        dead_code_threshold: float = 0.03,
+        decay: float = 0.99,
+    ):
+        super().__init__()
+        self.code_count = code_count
+        self.features = self.latents = width
+        self.feature_gain = 1.0
+        self.passing = PASSING[gradients]
+        self.initialization = initialization
+        self.dead_code_threshold, self.decay = dead_code_threshold, decay
+        self._make_codebook(F.normalize(torch.randn(code_count, width), dim=1))
+        self.register_buffer("usage", torch.ones(code_count))
+        self.register_buffer("started", torch.tensor(initialization == "random"))
+
+    def _make_codebook(self, codes: Float[Tensor, "k d"]) -> None:
+        self.codebook = nn.Embedding.from_pretrained(codes, freeze=False)
+
+    def _vectors(self) -> Tensor:
+        """The tensor that holds the codes."""
+        return self.codebook.weight
+
+    def rows(self) -> Float[Tensor, "k d"]:
+        """All codes, of unit length."""
+        return F.normalize(self._vectors(), dim=1)
+
+    def forward(self, features: Float[Tensor, "b d h w"]) -> Quantized:
+        """Nearest codes; while training also the statistics, before the codes are looked up."""
+        features = F.normalize(features, dim=1)
+        if self.training:
+            self.observe(features.detach().movedim(1, -1).flatten(0, -2))
+        codes = nearest_rows(features, self.rows())
+        return Quantized(self.passing(features, self.embed(codes)), codes)
+
+    def codes(self, features: Float[Tensor, "b d h w"]) -> Int[Tensor, "b h w"]:
+        return nearest_rows(F.normalize(features, dim=1), self.rows())
+
+    def embed(self, codes: Int[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
+        return F.embedding(codes, self.rows()).movedim(-1, 1)
+
+    def nearest(self, latents: Float[Tensor, "b d h w"]) -> Quantized:
+        """The codes closest to `latents` in direction, with the gradient straight through."""
+        codes = self.codes(latents)
+        return Quantized(straight_through(latents, self.embed(codes)), codes)
+
+    def losses(
+        self, features: Float[Tensor, "b d h w"], codes: Int[Tensor, "b h w"]
+    ) -> dict[str, Tensor]:
+        """`commitment`, ‖z - sg[e]‖², moves the encoder; `codebook`, ‖sg[z] - e‖², the codes."""
+        features, embedded = F.normalize(features, dim=1), self.embed(codes)
+        return {
+            "commitment": (features - embedded.detach()).square().sum(dim=1).mean(),
+            "codebook": (features.detach() - embedded).square().sum(dim=1).mean(),
+        }
+
+    @torch.compiler.disable
+    @torch.no_grad()
+    def observe(self, points: Float[Tensor, "n d"]) -> None:
+        """Start the codes from the data, count their use and restart those hardly used."""
+        if not self.started:
+            start = shared(draw(points, self.code_count))
+            if self.initialization == "kmeans":
+                start = kmeans(points, start)
+            self._replace(torch.ones_like(self.usage, dtype=torch.bool), start)
+            self.started.fill_(True)
+        counts, sums = assign(points, self.rows())
+        self.usage.lerp_(counts / counts.sum() * self.code_count, 1 - self.decay)
+        self._learn(counts, sums)
+        if self.dead_code_threshold > 0:
+            self._replace(
+                self.usage < self.dead_code_threshold, shared(draw(points, self.code_count))
+            )
+
+    def _learn(self, counts: Float[Tensor, "k"], sums: Float[Tensor, "k d"]) -> None:
+        """Nothing: the optimizer moves the codes."""
+
+    def _replace(self, dead: Tensor, points: Float[Tensor, "k d"]) -> None:
+        self._vectors()[dead] = points[dead]
+        self.usage[dead] = 1.0
+
+
+class EmaVectorQuantizer(VectorQuantizer):
+    """Codes are running means of the features that chose them (van den Oord 2017, appendix A.1)."""
+
+    vectors: Tensor
+    sizes: Tensor
+    sums: Tensor
+
+    def _make_codebook(self, codes: Float[Tensor, "k d"]) -> None:
+        self.register_buffer("vectors", codes)
+        self.register_buffer("sizes", torch.ones(self.code_count))
+        self.register_buffer("sums", codes.clone())
+
+    def _vectors(self) -> Tensor:
+        return self.vectors
+
+    def losses(
+        self, features: Float[Tensor, "b d h w"], codes: Int[Tensor, "b h w"]
+    ) -> dict[str, Tensor]:
+        """`commitment` alone: the codes move without a loss."""
+        return {"commitment": super().losses(features, codes)["commitment"]}
+
+    def _learn(self, counts: Float[Tensor, "k"], sums: Float[Tensor, "k d"]) -> None:
+        self.sizes.lerp_(counts, 1 - self.decay)
+        self.sums.lerp_(sums, 1 - self.decay)
+        moved = F.normalize(self.sums, dim=1)
+        self.vectors.copy_(torch.where(self.sizes[:, None] > 1e-3, moved, self.vectors))
+
+    def _replace(self, dead: Tensor, points: Float[Tensor, "k d"]) -> None:
+        super()._replace(dead, points)
+        self.sizes[dead] = 1.0
+        self.sums[dead] = points[dead]
+
+
+def draw(points: Float[Tensor, "n d"], count: int) -> Float[Tensor, "k d"]:
+    """`count` of the points at random, none twice while there are enough."""
+    order = torch.randperm(len(points), device=points.device)
+    return points[order.repeat(-(-count // len(points)))[:count]]
+
+
+def assign(
+    points: Float[Tensor, "n d"], rows: Float[Tensor, "k d"]
+) -> tuple[Float[Tensor, "k"], Float[Tensor, "k d"]]:
+    """How many points chose each row and their sums, over all processes."""
+    with full_precision(points.device):
+        chosen = (points @ rows.T).argmax(dim=1)
+    counts = torch.bincount(chosen, minlength=len(rows)).to(points.dtype)
+    sums = torch.zeros_like(rows).index_add_(0, chosen, points)
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(counts)
+        dist.all_reduce(sums)
+    return counts, sums
+
+
+def kmeans(
+    points: Float[Tensor, "n d"], start: Float[Tensor, "k d"], rounds: int = 10
+) -> Float[Tensor, "k d"]:
+    """Spherical k-means over all processes' points; rows that nothing chose stay."""
+    for _ in range(rounds):
+        counts, sums = assign(points, start)
+        start = torch.where(counts[:, None] > 0, F.normalize(sums, dim=1), start)
+    return start
+
+
+def shared(values: Tensor) -> Tensor:
+    """The first process's values, on every process."""
+    if dist.is_available() and dist.is_initialized():
+        values = values.contiguous()
+        dist.broadcast(values, src=0)
+    return values

@@ -1,0 +1,134 @@
+"""CLIP at work: one small type around any CLIP, and the ranking of images for a caption.
+
+`RunClip` wraps the CLIP of a run; `pretrained_clip` wraps those of other libraries. Classifying,
+searching and painting along a gradient know this type only.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from dalle_mini_impl.captions import CaptionTokenizer
+from dalle_mini_impl.images import to_tensor
+from dalle_mini_impl.models.clip import Clip
+from dalle_mini_impl.runs.folder import RunFolder, newest
+from dalle_mini_impl.runs.loading import load_clip
+
+BATCH = 64
+"""Images or texts embedded at a time, to bound memory."""
+
+
+class JointEncoder(ABC):
+    """Images and texts as unit vectors of one space."""
+
+    key: str
+    """Identifies the weights: stored vectors are good for as long as it is the same."""
+    image_size: int
+    """Side in pixels of the images that it looks at."""
+    logit_scale: float
+    """What similarities are multiplied by before a softmax."""
+    device: torch.device
+
+    @abstractmethod
+    def embed_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        """Unit vectors of `image_size`² pixels in [0, 1], differentiable in the pixels."""
+
+    @abstractmethod
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "b e"]:
+        """Unit vectors of a few texts."""
+
+    @torch.no_grad()
+    def encode_images(
+        self, images: Sequence[Image.Image] | Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, "b e"]:
+        """Unit vectors of images of any kind and size, or of `image_size`² pixels in [0, 1]."""
+        vectors = []
+        for start in range(0, max(len(images), 1), BATCH):
+            part = images[start : start + BATCH]
+            pixels = part if isinstance(part, Tensor) else to_tensor(part, self.image_size)
+            vectors.append(self.embed_pixels(pixels.to(self.device)))
+        return torch.cat(vectors)
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "b e"]:
+        """Unit vectors of texts."""
+        return torch.cat(
+            [self.embed_texts(texts[i : i + BATCH]) for i in range(0, max(len(texts), 1), BATCH)]
+        )
+
+
+class RunClip(JointEncoder):
+    """The CLIP of this project with the vocabulary it was trained on."""
+
+    def __init__(
+        self,
+        clip: Clip,
+        captions: CaptionTokenizer,
+        key: str = "",
+        device: str | torch.device = "cpu",
+    ):
+        self.device = torch.device(device)
+        self.clip = clip.to(self.device).eval().requires_grad_(False)
+        self.captions = captions
+        self.key = key
+        self.image_size = clip.image_size
+        self.logit_scale = float(clip.logit_scale)
+
+    @classmethod
+    def from_run(
+        cls, run: str | Path | RunFolder, device: str | torch.device | None = None
+    ) -> "RunClip":
+        """The CLIP of a run folder; RunError where the run has none. None takes the GPU, if any."""
+        folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+        captions = folder.captions()
+        clip = load_clip(folder, captions)
+        return cls(clip, captions, folder.weights_hash("clip"), device or best_device())
+
+    def embed_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        return self.clip.encode_image(pixels)
+
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "b e"]:
+        return self.clip.encode_text(torch.from_numpy(self.captions.encode(texts)).to(self.device))
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """An image's place in the order that a caption gives."""
+
+    index: int
+    """Which of the given images it is."""
+    score: float
+    """Cosine similarity with the caption, in [-1, 1]."""
+
+
+def rerank(
+    clip: JointEncoder,
+    caption: str,
+    images: Sequence[Image.Image] | Float[Tensor, "b 3 h w"],
+) -> list[Ranked]:
+    """The images, from the one that fits the caption best."""
+    scores = clip.encode_images(images) @ clip.encode_texts([caption])[0]
+    order = scores.argsort(descending=True, stable=True).tolist()
+    return [Ranked(index, float(scores[index])) for index in order]
+
+
+def open_clip(
+    run: Path | None, other: str | None = None, device: str | None = None
+) -> JointEncoder:
+    """The CLIP that a command asks for: another library's, a run's, or the newest run's."""
+    if other is not None:
+        from dalle_mini_impl.retrieval.pretrained import open_pretrained
+
+        return open_pretrained(other, device or best_device())
+    return RunClip.from_run(run or newest(weights="clip"), device)
+
+
+def best_device() -> str:
+    """cuda where there is a GPU, else cpu."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,154 @@
+"""CLIP models of other libraries behind the type that `ranking` defines.
+
+They need the extra `pretrained`. Names are local folders first: nothing is downloaded for them.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.retrieval.encoder import JointEncoder
+
+
+def open_pretrained(name: str, device: str | torch.device = "cpu") -> JointEncoder:
+    """`transformers:NAME` or `open_clip:ARCHITECTURE[:WEIGHTS]`; names may be local paths.
+
+    ConfigError if the library is not installed or the model cannot be loaded.
+    """
+    library, _, model = name.partition(":")
+    openers: dict[str, Callable[[str, str | torch.device], JointEncoder]] = {
+        "transformers": TransformersClip,
+        "open_clip": OpenClip,
+    }
+    if library not in openers or not model:
+        raise ConfigError(
+            f"--clip {name!r}: write transformers:NAME or open_clip:ARCHITECTURE:WEIGHTS, such as "
+            "transformers:openai/clip-vit-base-patch32 or open_clip:ViT-B-32:/path/to/weights.pt"
+        )
+    return openers[library](model, device)
+
+
+class TransformersClip(JointEncoder):
+    """A CLIP or SigLIP of Hugging Face transformers, by folder or name."""
+
+    def __init__(self, name: str, device: str | torch.device = "cpu"):
+        try:
+            from transformers import AutoConfig, AutoModel, AutoTokenizer, ImageProcessingMixin
+        except ImportError as error:
+            raise _not_installed("transformers") from error
+        try:
+            config = AutoConfig.from_pretrained(name)
+            # Safetensors only: other weight files are pickles, which can run code.
+            model = AutoModel.from_pretrained(name, use_safetensors=True)
+            # Only its numbers are needed; the processor itself would want torchvision.
+            processor, _ = ImageProcessingMixin.get_image_processor_dict(name)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError, ImportError) as error:
+            raise ConfigError(f"--clip transformers:{name}: {error}") from error
+        if not hasattr(model, "get_image_features"):
+            raise ConfigError(f"--clip transformers:{name}: {config.model_type} is not a CLIP")
+        self.device = torch.device(device)
+        self.model: Any = model.to(self.device).eval().requires_grad_(False)
+        self.image_size = int(config.vision_config.image_size)
+        self.context = int(config.text_config.max_position_embeddings)
+        # SigLIP was trained on texts padded to the full context, CLIP on texts with a mask.
+        self.padding = "max_length" if "siglip" in config.model_type else "longest"
+        self.mean, self.deviation = _per_channel(
+            processor["image_mean"], processor["image_std"], self.device
+        )
+        self.logit_scale = float(self.model.logit_scale.exp())
+        self.key = f"transformers {digest(self.model)}"
+
+    def embed_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        seen = (resized(pixels, self.image_size) - self.mean) / self.deviation
+        return _unit(self.model.get_image_features(pixel_values=seen))
+
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "b e"]:
+        ids = self.tokenizer(
+            list(texts),
+            padding=self.padding,
+            truncation=True,
+            max_length=self.context,
+            return_tensors="pt",
+        )
+        return _unit(self.model.get_text_features(**ids.to(self.device)))
+
+
+class OpenClip(JointEncoder):
+    """A CLIP of open_clip: ARCHITECTURE, with `:WEIGHTS` a local file or one of its tags."""
+
+    def __init__(self, name: str, device: str | torch.device = "cpu"):
+        try:
+            import open_clip
+        except ImportError as error:
+            raise _not_installed("open_clip") from error
+        # A Hub name such as hf-hub:owner/name has a colon of its own.
+        hub = name.startswith(("hf-hub:", "local-dir:"))
+        architecture, _, weights = (name, "", "") if hub else name.partition(":")
+        self.device = torch.device(device)
+        try:
+            model = open_clip.create_model(
+                architecture, pretrained=weights or None, device=self.device
+            )
+            self.tokenizer: Any = open_clip.get_tokenizer(architecture)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"--clip open_clip:{name}: {error}") from error
+        if not (weights or hub):
+            tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+            raise ConfigError(f"--clip open_clip:{name}: add :WEIGHTS, a file or one of: {tags}")
+        self.model: Any = model.eval().requires_grad_(False)
+        size = model.visual.image_size
+        self.image_size = int(size[0] if isinstance(size, tuple | list) else size)
+        self.mean, self.deviation = _per_channel(
+            model.visual.image_mean, model.visual.image_std, self.device
+        )
+        self.logit_scale = float(model.logit_scale.exp())
+        self.key = f"open_clip {digest(model)}"
+
+    def embed_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        seen = (resized(pixels, self.image_size) - self.mean) / self.deviation
+        return _unit(self.model.encode_image(seen))
+
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "b e"]:
+        return _unit(self.model.encode_text(self.tokenizer(list(texts)).to(self.device)))
+
+
+def resized(pixels: Float[Tensor, "b 3 h w"], size: int) -> Float[Tensor, "b 3 s s"]:
+    """Pixels at size × size, differentiable."""
+    if pixels.shape[-2:] == (size, size):
+        return pixels
+    return F.interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def digest(module: nn.Module) -> str:
+    """Identifies the values of all weights."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()[:32]
+
+
+def _unit(features: Any) -> Float[Tensor, "b e"]:
+    # Newer transformers wrap the features in an output object.
+    vectors = features if isinstance(features, Tensor) else features.pooler_output
+    return F.normalize(vectors.float(), dim=-1)
+
+
+def _per_channel(
+    mean: Sequence[float], deviation: Sequence[float], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    return tuple(torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (mean, deviation))  # type: ignore[return-value]
+
+
+def _not_installed(library: str) -> ConfigError:
+    return ConfigError(
+        f"--clip {library}:…: {library} is not installed; "
+        "`pip install -e '.[pretrained]'`, or leave --clip out to use the run's CLIP"
+    )

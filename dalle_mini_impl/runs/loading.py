@@ -1,0 +1,56 @@
+"""A run's trained models, built from its configuration and filled from its weights."""
+
+from dalle_mini_impl.captions import CaptionTokenizer
+from dalle_mini_impl.models.clip import Clip
+from dalle_mini_impl.models.dalle import Dalle
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, build_image_tokenizer
+from dalle_mini_impl.runs.folder import RunError, RunFolder
+
+
+def load_image_tokenizer(run: RunFolder) -> ImageTokenizer:
+    """The run's image tokenizer with its trained weights."""
+    experiment = run.experiment
+    model = build_image_tokenizer(experiment.image_tokenizer, experiment.data.image_size)
+    run.load_weights("image_tokenizer", model)
+    return model
+
+
+def load_dalle(
+    run: RunFolder, captions: CaptionTokenizer, image_tokenizer: ImageTokenizer
+) -> Dalle:
+    """The run's transformer with its trained weights."""
+    model = Dalle(
+        run.experiment.transformer,
+        captions.vocabulary_size,
+        captions.context,
+        image_tokenizer.code_count,
+        image_tokenizer.grid,
+        image_tokenizer.factors,
+    )
+    _refuse_other_codes(run, "dalle", "transformer")
+    run.load_weights("dalle", model)
+    return model
+
+
+def load_clip(run: RunFolder, captions: CaptionTokenizer, ranks: bool = True) -> Clip:
+    """The run's CLIP with its trained weights.
+
+    ranks: it is to judge what the image tokenizer decodes, so RunError if trained with another.
+    """
+    experiment = run.experiment
+    model = Clip(
+        experiment.clip, captions.vocabulary_size, captions.context, experiment.data.image_size
+    )
+    if ranks:
+        _refuse_other_codes(run, "clip", "clip")
+    run.load_weights("clip", model)
+    return model
+
+
+def _refuse_other_codes(run: RunFolder, name: str, stage: str) -> None:
+    if run.has_weights(name) and not run.fits_image_tokenizer(name):
+        raise RunError(
+            f"{run.weights_path(name)}: trained with another image tokenizer than the run has now, "
+            "so its codes mean other images; train it anew with "
+            f"`python train.py --run {run.path} --stage {stage} --no-resume`"
+        )

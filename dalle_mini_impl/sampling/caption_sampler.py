@@ -1,0 +1,179 @@
+"""Captions written by the transformer itself: drawn from p(caption | it begins with a prompt).
+
+The stream begins with the caption, so the model of images is a model of captions too. A prompt
+may end inside a word, and byte-pair encoding then splits it as no caption of the training data was
+split: "a small re" ends in a token after which "d" never came, because "red" is a token of its own.
+So the last word is not taken as it is encoded. All token sequences that the vocabulary could have
+begun with it compete ("re", "red", "rectangle"); after that, tokens continue a word only where
+encoding the text would give the same tokens.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dalle_mini_impl.captions import BLANK, PAD, CaptionTokenizer
+from dalle_mini_impl.sampling.draw import filter_top_k
+
+TextLogits = Callable[[Tensor], Tensor]
+"""Caption ids `b t` to the logits of every token given those before it, `b t v`."""
+
+
+@dataclass(frozen=True)
+class SampledCaption:
+    """A caption that the model wrote."""
+
+    caption: str
+    seed: int
+    """The caption's own seed: with the same prompt it is written again, in any company."""
+    log_probability: float
+    """ln p(caption) in nats, its end included, whatever temperature it was drawn at."""
+
+
+def sample_captions(
+    tokenizer: CaptionTokenizer,
+    text_logits: TextLogits,
+    prompt: str,
+    seeds: Sequence[int],
+    temperature: float = 1.0,
+    top_k: int = 0,
+    device: str | torch.device = "cpu",
+) -> list[SampledCaption]:
+    """One caption per seed, each beginning with `prompt`; "" lets the model begin as it likes.
+
+    A blank at the end of the prompt ends its last word; without it the word may go on.
+    temperature: divides the logits, 0 always takes the likeliest. top_k: draw from the k likeliest,
+    0 from all. A caption ends at its first padding token, at the latest at the context. Raises
+    ValueError for a prompt that fills the context and for a temperature or k below 0.
+    """
+    if temperature < 0 or top_k < 0:
+        raise ValueError(f"temperature is {temperature} and top_k {top_k}: neither may be negative")
+    openings = _openings(tokenizer, prompt)
+    generators = [torch.Generator().manual_seed(int(seed) % 2**63) for seed in seeds]
+    spelled = tokenizer.spellings()
+    scores = _opening_scores(tokenizer, text_logits, openings, device)
+    ids = torch.full((len(seeds), tokenizer.context), PAD)
+    places = []
+    for row, generator in enumerate(generators):
+        opening = openings[_draw(scores, temperature, top_k, generator)]
+        ids[row, : len(opening)] = torch.tensor(opening, dtype=torch.long)
+        places.append(len(opening))
+    open_rows = [row for row, place in enumerate(places) if place < tokenizer.context]
+    while open_rows:
+        at = torch.tensor([places[row] for row in open_rows])
+        logits = text_logits(ids[open_rows].to(device)).float().cpu()[torch.arange(len(at)), at]
+        for row, own in zip(open_rows, logits, strict=True):
+            token = _next_token(
+                tokenizer, spelled, ids[row, : places[row]].tolist(), own,
+                temperature, top_k, generators[row],
+            )  # fmt: skip
+            ids[row, places[row]] = token
+            places[row] += 1
+        open_rows = [
+            r for r in open_rows if places[r] < tokenizer.context and ids[r, places[r] - 1] != PAD
+        ]
+    probabilities = log_probability(text_logits(ids.to(device)).cpu(), ids).tolist()
+    return [
+        SampledCaption(tokenizer.decode(row), seed, probability)
+        for row, seed, probability in zip(ids.tolist(), seeds, probabilities, strict=True)
+    ]
+
+
+def log_probability(logits: Float[Tensor, "b t v"], ids: Int[Tensor, "b t"]) -> Float[Tensor, "b"]:
+    """ln p of each caption, in nats: its tokens and the padding token that ends it."""
+    each = logits.float().log_softmax(dim=-1).gather(2, ids[:, :, None])[:, :, 0]
+    counted = (ids == PAD).cumsum(dim=1) <= 1
+    return (each * counted).sum(dim=1)
+
+
+def _openings(tokenizer: CaptionTokenizer, prompt: str) -> list[list[int]]:
+    """Every way in which encoded captions that start with `prompt` start, up to its last token."""
+    # Blanks at the end say no more than one does: the word is over.
+    if not prompt.strip():
+        return [[]]
+    *whole, last = tokenizer.words(prompt.strip() + " " * (prompt != prompt.rstrip()))
+    before = [token for word in whole for token in tokenizer.spell(word)]
+    spelled = tokenizer.spellings()
+    openings = []
+    for split in range(len(last)):
+        head = tokenizer.spell(last[:split])
+        for token, spelling in enumerate(spelled):
+            reaches = token != PAD and spelling.startswith(last[split:])
+            if reaches and tokenizer.spell(last[:split] + spelling) == [*head, token]:
+                openings.append([*before, *head, token])
+    openings = [opening for opening in openings if len(opening) <= tokenizer.context]
+    if not openings:
+        raise ValueError(
+            f"the prompt {prompt!r} has more tokens than the {tokenizer.context} of a caption: "
+            "shorten it"
+        )
+    return openings
+
+
+def _opening_scores(
+    tokenizer: CaptionTokenizer,
+    text_logits: TextLogits,
+    openings: Sequence[Sequence[int]],
+    device: str | torch.device,
+) -> Float[Tensor, "n"]:
+    """ln p of each opening. Those that differ in their last token share one row of the model."""
+    if openings == [[]]:
+        return torch.zeros(1)
+    heads = list(dict.fromkeys(tuple(opening[:-1]) for opening in openings))
+    rows = torch.full((len(heads), tokenizer.context), PAD)
+    for row, tokens in zip(rows, heads, strict=True):
+        row[: len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+    each = text_logits(rows.to(device)).float().cpu().log_softmax(dim=-1)
+    spoken = each.gather(2, rows[:, :, None])[:, :, 0].cumsum(dim=1)
+    numbers = {head: number for number, head in enumerate(heads)}
+    scores = []
+    for *head, token in openings:
+        row, length = numbers[tuple(head)], len(head)
+        scores.append(each[row, length, token] + (spoken[row, length - 1] if length else 0.0))
+    return torch.stack(scores)
+
+
+def _next_token(
+    tokenizer: CaptionTokenizer,
+    spelled: Sequence[str],
+    written: Sequence[int],
+    logits: Float[Tensor, "v"],
+    temperature: float,
+    top_k: int,
+    generator: torch.Generator,
+) -> int:
+    """A token that encoding could have put after those written, drawn again until it is one."""
+    logits = logits.clone()
+    while True:
+        token = _draw(logits, temperature, top_k, generator)
+        if written if token == PAD else _continues(tokenizer, spelled, written, token):
+            return token
+        # Refusing and drawing again leaves the others in their proportions.
+        logits[token] = float("-inf")
+
+
+def _continues(
+    tokenizer: CaptionTokenizer, spelled: Sequence[str], written: Sequence[int], token: int
+) -> bool:
+    """Whether the word that `token` ends would be encoded just so."""
+    if spelled[token].startswith(BLANK):
+        return True
+    begun = next(
+        (i for i in reversed(range(len(written))) if spelled[written[i]][0] == BLANK), None
+    )
+    if begun is None:
+        return False
+    word = [*written[begun:], token]
+    return tokenizer.spell("".join(spelled[i] for i in word)) == word
+
+
+def _draw(
+    logits: Float[Tensor, "v"], temperature: float, top_k: int, generator: torch.Generator
+) -> int:
+    if temperature == 0:
+        return int(logits.argmax())
+    filtered = filter_top_k((logits / temperature)[None], top_k)[0]
+    return int(torch.multinomial(filtered.softmax(dim=-1), 1, generator=generator))

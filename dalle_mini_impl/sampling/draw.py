@@ -1,0 +1,139 @@
+"""Sampling as pure functions: guide, filter, draw.
+
+Nothing here knows a model. Randomness comes as numbers: uniform numbers for each code, made from
+each image's own seed, so that an image does not depend on its neighbors in the batch.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from dalle_mini_impl.config import Config
+
+
+class SamplingConfig(Config):
+    """How images are drawn from the model."""
+
+    num_images: int = Field(4, gt=0)
+    """Images to keep for each caption, best first."""
+    candidates: int = Field(16, gt=0)
+    """Images to draw for each caption before ranking."""
+    guidance: float = Field(2.0, ge=0)
+    """Guidance scale: 1 samples the model as it is, more follows the caption more closely."""
+    guidance_schedule: Literal["constant", "rising", "falling"] = "constant"
+    """Guidance over the codes of an image: constant, or moving linearly from or to 1."""
+    guidance_until: float = Field(1.0, ge=0, le=1)
+    """Share of an image's codes, from the first, that guidance acts on."""
+    temperature: float = Field(1.0, ge=0)
+    """Divides the logits; 0 always takes the likeliest code (of several factors, each in turn)."""
+    top_k: int = Field(0, ge=0)
+    """Draw from the k likeliest codes only (of several factors, of each); 0 keeps all."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Draw from the likeliest codes (factors) that together reach this probability."""
+    rank_by: Literal["clip", "likelihood", "ratio", "both", "none"] = "clip"
+    """Order of the candidates: by CLIP, ln p(codes | caption), its ratio to the null caption's, or
+    both of the first two, each standardized over the candidates."""
+    batch_size: int = Field(64, gt=0)
+    """Candidates decoded at a time, to bound memory."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the decoding step; auto does once that pays. In fp32 the same codes come faster."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the blocks' products: auto is bf16 where the hardware multiplies it. In fp32 a seed gives
+    the same image in batches of any size; in bf16 rounding may now and then draw another code."""
+
+
+class Drawing(NamedTuple):
+    """How a code is drawn from logits.
+
+    Numbers are tensors and what changes the computation is not: other numbers of the same kind
+    need no other compiled step.
+    """
+
+    temperature: Float[Tensor, ""]
+    top_p: Float[Tensor, ""]
+    top_k: int
+    nucleus: bool
+    greedy: bool
+
+    @classmethod
+    def of(cls, config: SamplingConfig, device: torch.device | str = "cpu") -> "Drawing":
+        """What `config` says of it."""
+        return cls(
+            torch.tensor(config.temperature or 1.0, device=device),
+            torch.tensor(config.top_p, device=device),
+            config.top_k,
+            config.top_p < 1,
+            config.temperature == 0,
+        )
+
+
+def guide(
+    conditional: Float[Tensor, "*b k"], null: Float[Tensor, "*b k"], scale: float | Tensor
+) -> Float[Tensor, "*b k"]:
+    """Classifier-free guidance on logits (Ho and Salimans 2022, arXiv 2207.12598)."""
+    return torch.lerp(null, conditional, scale)
+
+
+def guidance_at(config: SamplingConfig, index: int, length: int) -> float:
+    """The guidance scale for the code at `index` of `length`."""
+    if index >= config.guidance_until * length:
+        return 1.0
+    progress = index / max(length - 1, 1)
+    share = {"constant": 1.0, "rising": progress, "falling": 1.0 - progress}
+    return 1.0 + (config.guidance - 1.0) * share[config.guidance_schedule]
+
+
+def guidance_scales(config: SamplingConfig, length: int) -> Float[Tensor, "n"]:
+    """The guidance scale of every code of an image of `length`."""
+    return torch.tensor([guidance_at(config, index, length) for index in range(length)])
+
+
+def filter_top_k(logits: Float[Tensor, "b k"], k: int) -> Float[Tensor, "b k"]:
+    """Keep the k largest logits of each row; 0 or more than there are keeps all."""
+    if k == 0 or k >= logits.shape[-1]:
+        return logits
+    threshold = logits.topk(k, dim=-1).values[:, -1:]
+    return logits.masked_fill(logits < threshold, float("-inf"))
+
+
+def filter_top_p(
+    logits: Float[Tensor, "b k"], p: float | Tensor, most: int = 0
+) -> Float[Tensor, "b k"]:
+    """Keep the smallest set of likeliest codes whose probability reaches p (nucleus sampling).
+
+    Holtzman et al. 2019, arXiv 1904.09751. The likeliest code always stays, and equal ones at the
+    edge stay together. most: finite logits of a row, where a filter before left few; 0 for all.
+    """
+    ranked = logits.topk(min(most or logits.shape[-1], logits.shape[-1]), dim=-1).values
+    probability = ranked.softmax(dim=-1)
+    before = probability.cumsum(dim=-1) - probability
+    last = (before < p).sum(dim=-1, keepdim=True).clamp(min=1) - 1
+    return logits.masked_fill(logits < ranked.gather(1, last), float("-inf"))
+
+
+def draw(
+    logits: Float[Tensor, "b k"], uniform: Float[Tensor, "b"], drawing: Drawing
+) -> Int[Tensor, "b"]:
+    """One code per row: the filtered distribution's quantile at `uniform` in [0, 1)."""
+    if drawing.greedy:
+        return logits.argmax(dim=-1)
+    logits = filter_top_k(logits / drawing.temperature, drawing.top_k)
+    if drawing.nucleus:
+        logits = filter_top_p(logits, drawing.top_p, most=drawing.top_k)
+    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
+    # Scaled by the sum so that rounding can never point past the last possible code.
+    threshold = uniform[:, None] * cumulative[:, -1:]
+    return (cumulative <= threshold).sum(dim=-1).clamp(max=logits.shape[-1] - 1)
+
+
+def uniform_noise(seeds: Sequence[int], length: int, draws: int = 1) -> Float[Tensor, "b n draws"]:
+    """Numbers in [0, 1) for each of `length` codes of each image, from its own seed alone."""
+    rows = [
+        torch.rand(length, draws, generator=torch.Generator().manual_seed(int(seed) % 2**63))
+        for seed in seeds
+    ]
+    return torch.stack(rows)

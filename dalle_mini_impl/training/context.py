@@ -1,0 +1,73 @@
+"""What the stages of a run share: its images, captions, vocabulary and processes."""
+
+from datetime import timedelta
+from functools import cached_property
+
+from accelerate import PartialState
+
+from dalle_mini_impl.captions import CaptionTokenizer
+from dalle_mini_impl.config import TrainingConfig
+from dalle_mini_impl.data.batches import CaptionTable, ImageBatches
+from dalle_mini_impl.data.negatives import Negative
+from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.data.synthetic.shapes import Split
+from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.training.loop import cpu_only
+
+
+class StageContext:
+    """A run with what its stages share: the data, the vocabulary, the processes."""
+
+    def __init__(self, run: RunFolder, resume: bool = True) -> None:
+        self.run, self.resume, self.experiment = run, resume, run.experiment
+        # The others wait while one decodes or encodes a whole collection.
+        self.processes = PartialState(cpu=cpu_only(), timeout=timedelta(hours=12))
+        self.device = self.processes.device
+
+    def say(self, message: str) -> None:
+        """A line from the main process."""
+        if self.processes.is_main_process:
+            print(message, flush=True)
+
+    @cached_property
+    def store(self) -> Store:
+        """The training images, decoded once."""
+        store = self.split("train")
+        with self.processes.main_process_first():
+            self.run.record_fingerprint(store.fingerprint)
+        return store
+
+    def split(self, split: Split) -> Store:
+        """Images of a split."""
+        with self.processes.main_process_first():
+            return prepare(self.experiment.data, split, self.run.cache / "images", self.say)
+
+    @cached_property
+    def vocabulary(self) -> CaptionTokenizer:
+        """The run's caption vocabulary."""
+        return self.run.captions()
+
+    def table(self, dropout: bool) -> CaptionTable:
+        """The training captions; encoded anew at each draw where BPE-dropout applies."""
+        dropout = dropout and self.experiment.captions.dropout > 0
+        return CaptionTable(self.store.captions, self.vocabulary, dropout)
+
+    def image_batches(
+        self,
+        training: TrainingConfig,
+        dropout: bool,
+        negative: Negative | None = None,
+        negatives: int = 0,
+    ) -> ImageBatches:
+        """This process's batches of images and captions, with `negatives` wrong ones each."""
+        return ImageBatches(
+            self.store,
+            self.table(dropout),
+            self.experiment.data,
+            training.batch_size,
+            training.seed,
+            self.processes.process_index,
+            self.processes.num_processes,
+            negative,
+            negatives,
+        )

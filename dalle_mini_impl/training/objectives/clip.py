@@ -1,0 +1,130 @@
+"""CLIP's objectives: agree with the own caption, not with the batch's others or near ones."""
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+from dalle_mini_impl.data.batches import ImageBatch
+from dalle_mini_impl.models.clip import Clip, ClipConfig
+from dalle_mini_impl.precision import full_precision
+
+
+def gathered(x: Tensor) -> Tensor:
+    """The rows of every process, own gradient included; itself when there is one process."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return x
+    return torch.cat(all_gather(x))
+
+
+def equal_captions(captions: Int[Tensor, "b t"], others: Int[Tensor, "n t"]) -> Bool[Tensor, "b n"]:
+    """Which pairs of captions are the same: they are never each other's negatives."""
+    return (captions[:, None] == others[None]).all(dim=-1)
+
+
+def infonce(
+    logits: Float[Tensor, "b n"], own: Int[Tensor, "b"], same: Bool[Tensor, "b n"]
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the own column, other columns with an equal caption left out."""
+    keep = F.one_hot(own, logits.shape[1]).bool()
+    return F.cross_entropy(logits.masked_fill(same & ~keep, float("-inf")), own)
+
+
+def siglip(logits: Float[Tensor, "b n"], same: Bool[Tensor, "b n"]) -> Float[Tensor, ""]:
+    """Independent sigmoids, summed over an image's pairs (Zhai et al. 2023, arXiv 2303.15343)."""
+    return -F.logsigmoid(torch.where(same, logits, -logits)).sum(dim=1).mean()
+
+
+def hard_negative_loss(
+    own: Float[Tensor, "b"], wrong: Float[Tensor, "b m"], real: Bool[Tensor, "b m"]
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the own caption against wrong ones of the same image.
+
+    real: which of the wrong captions exist; an image without any adds nothing.
+    """
+    logits = torch.cat((own[:, None], wrong.masked_fill(~real, float("-inf"))), dim=1)
+    return -logits.log_softmax(dim=1)[:, 0].mean()
+
+
+class ClipObjective:
+    """Contrastive losses both ways, plus hard negatives where the batch brings them.
+
+    autoencode: images as the run's image tokenizer shows them after decoding; a share of the
+    training images passes through it, because reconstructions are what CLIP will rank.
+    """
+
+    def __init__(
+        self,
+        model: Clip,
+        config: ClipConfig,
+        autoencode: Callable[[Tensor], Tensor] | None = None,
+    ):
+        self.model = model
+        self.config = config
+        self.autoencode = autoencode
+
+    def losses(
+        self,
+        model: Clip,
+        batch: ImageBatch,
+        progress: float,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """`loss`, `contrastive`, `hard`, and `accuracy` (own caption first in the batch)."""
+        images = model.encode_image(self.shown(batch.images))
+        texts = model.encode_text(batch.captions)
+        wrong = None
+        if batch.negatives is not None:
+            wrong = model.encode_text(rearrange(batch.negatives, "b m t -> (b m) t"))
+            wrong = rearrange(wrong, "(b m) e -> b m e", b=len(images))
+        # In bf16, logits of up to 100 would stand half a nat apart.
+        with full_precision(images.device):
+            return self.compared(model, batch, images, texts, wrong)
+
+    def compared(
+        self,
+        model: Clip,
+        batch: ImageBatch,
+        images: Float[Tensor, "b e"],
+        texts: Float[Tensor, "b e"],
+        wrong: Float[Tensor, "b m e"] | None,
+    ) -> dict[str, Tensor]:
+        """The losses of images, their captions and the wrong ones, as unit vectors."""
+        scale = model.logit_scale
+        all_images, all_texts = gathered(images), gathered(texts)
+        same = equal_captions(batch.captions, gathered(batch.captions))
+        for numbers in (batch.groups, batch.texts):
+            if numbers is not None:
+                same |= numbers[:, None] == gathered(numbers)[None]
+        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        own = torch.arange(len(images), device=images.device) + rank * len(images)
+        to_text = scale * images @ all_texts.T + model.bias
+        to_image = scale * texts @ all_images.T + model.bias
+        if self.config.loss == "siglip":
+            contrastive = siglip(to_text, same)
+        else:
+            contrastive = (infonce(to_text, own, same) + infonce(to_image, own, same)) / 2
+        losses = {
+            "loss": contrastive,
+            "contrastive": contrastive.detach(),
+            "accuracy": (to_text.argmax(1) == own).float().mean(),
+        }
+        if wrong is not None and batch.negatives is not None:
+            similarity = scale * torch.einsum("b e, b m e -> b m", images, wrong)
+            real = (batch.negatives != 0).any(dim=-1)
+            hard = hard_negative_loss(scale * (images * texts).sum(1), similarity, real)
+            losses |= {"loss": contrastive + hard, "hard": hard.detach()}
+        return losses
+
+    def shown(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """The first share of the batch as reconstructions, the rest as it is."""
+        count = round(self.config.reconstructions * len(images))
+        if self.autoencode is None or count == 0:
+            return images
+        with torch.no_grad():
+            return torch.cat((self.autoencode(images[:count]).to(images.dtype), images[count:]))

@@ -1,0 +1,46 @@
+"""The transformer's objective: a caption's tokens and an image's codes, each kind weighed."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dalle_mini_impl.data.batches import CodeBatch
+from dalle_mini_impl.kernels.cross_entropy import mean_cross_entropy
+from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
+
+
+def real_tokens(captions: Int[Tensor, "b t"]) -> Float[Tensor, "b t"]:
+    """1 for a caption's tokens and the pad that ends it, 0 for the predictable pads after it."""
+    pads_so_far = (captions == 0).cumsum(dim=1)
+    return (pads_so_far <= 1).float()
+
+
+class DalleObjective:
+    """Cross-entropy of text and codes, normalized per kind and summed by weight.
+
+    1/8 text + 7/8 image in the paper (arXiv 2102.12092, §2.2). Captions dropped for guidance
+    become the null caption and teach no text.
+    """
+
+    def __init__(self, model: Dalle, config: TransformerConfig):
+        self.model = model
+        self.config = config
+
+    def losses(
+        self,
+        model: Dalle,
+        batch: CodeBatch,
+        progress: float,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """`loss`, and `text` and `image` in nats per token."""
+        chance = torch.rand(len(batch.codes), generator=generator, device=batch.codes.device)
+        dropped = chance < self.config.caption_dropout
+        captions = batch.captions.masked_fill(dropped[:, None], 0)
+        trunk = model.trunk(captions, batch.codes)
+        weights = real_tokens(captions) * (~dropped)[:, None]
+        text = mean_cross_entropy(trunk.text, model.text_head.weight, captions, weights)
+        predictions = model.image_head.predictions(trunk.image, batch.codes)
+        image = torch.stack([mean_cross_entropy(*each) for each in predictions]).sum()
+        share = self.config.text_weight
+        return {"loss": share * text + (1 - share) * image, "text": text, "image": image}

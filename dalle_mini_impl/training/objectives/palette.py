@@ -1,0 +1,54 @@
+"""The palette tokenizer's objective: collages of patches, few of which are plain."""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dalle_mini_impl.data.batches import ImageBatch
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
+from dalle_mini_impl.models.tokenizers.pixels import PlainPixels
+from dalle_mini_impl.training.objectives.image_tokenizer import HardReconstruction
+
+PLAIN = 1e-4
+"""Variance of its values, summed over channels, below which a patch is of one color."""
+
+
+class PaletteObjective(HardReconstruction):
+    """The squared error of patches. No patch sees another, so they need not come as they stand."""
+
+    compile_models = True  # Which patches are drawn is decided by a generator, outside the model.
+
+    def __init__(self, model: ImageTokenizer, config: PaletteConfig):
+        self.model = model
+        self.config = config
+
+    def losses(
+        self,
+        model: nn.Module,
+        batch: ImageBatch,
+        progress: float,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """`loss` and `reconstruction`, the squared error that it is."""
+        images = self.collages(batch.images, generator)
+        pixels = self.model.pixels
+        assert isinstance(pixels, PlainPixels)
+        error = (pixels.unclamped(model(images).maps) - images).square().mean()
+        return {"loss": error, "reconstruction": error}
+
+    def collages(
+        self, images: Float[Tensor, "b 3 h w"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "n 3 h w"]:
+        """As many images of patches drawn from the batch as `config.patches` fill, one at least.
+
+        Most of a drawing is background: drawn evenly, its few edges would be learned last.
+        """
+        grid, side = self.model.grid, self.model.downsampling
+        patches = rearrange(images, "b c (h p) (w q) -> (b h w) c p q", p=side, q=side)
+        plain = patches.var(dim=(2, 3)).sum(dim=1) < PLAIN
+        shares = torch.where(plain, self.config.plain_patches, 1.0)
+        count = max(1, self.config.patches // grid**2) * grid**2
+        drawn = torch.multinomial(shares, count, replacement=True, generator=generator)
+        return rearrange(patches[drawn], "(n h w) c p q -> n c (h p) (w q)", h=grid, w=grid)

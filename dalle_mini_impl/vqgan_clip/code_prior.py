@@ -1,0 +1,128 @@
+"""What a transformer makes of codes: how likely they are, and likelier ones close by.
+
+A transformer that reads codes in order says little about noise: after an impossible code every
+next one is impossible too, and the gradient of its likelihood leads nowhere. What works is to let
+it paint anew, each code drawn from p(code | codes before) · exp(-closeness · distance to the
+present latent): the part of an image that the score wants stays, the rest becomes plausible.
+"""
+
+from collections.abc import Callable
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from dalle_mini_impl.config import Config
+from dalle_mini_impl.models.dalle import Dalle
+from dalle_mini_impl.sampling.draw import Drawing, SamplingConfig, draw
+from dalle_mini_impl.vqgan_clip.code_space import CodeSpace
+
+
+class CodePriorConfig(Config):
+    """How maps are drawn near the present one."""
+
+    count: int = Field(4, gt=0)
+    """Maps drawn for each image at a time; the best of them is kept if it is better."""
+    closest: float = Field(4.0, gt=0)
+    """Largest weight of the distance to the present map where a part is painted anew."""
+    loosest: float = Field(0.25, gt=0)
+    """Smallest such weight; each map draws its own between the two."""
+    held: float = Field(32.0, gt=0)
+    """Weight of the distance outside the part that is painted anew."""
+    settling: float = Field(8.0, ge=1)
+    """How many times closer the first maps stay than the last."""
+
+
+class CodePrior:
+    """Likelihood and proposals of a transformer, given texts or for images in general."""
+
+    def __init__(
+        self, dalle: Dalle, space: CodeSpace, captions: Int[Tensor, "c t"], config: CodePriorConfig
+    ):
+        """captions: one for all images or one for each; all padding for images in general."""
+        self.dalle, self.space, self.captions, self.config = dalle, space, captions, config
+
+    @torch.no_grad()
+    def log_likelihood(self, latents: Float[Tensor, "b d g g"]) -> Float[Tensor, "b"]:
+        """log p of each row's nearest codes, in nats per code."""
+        codes = self.space.codes(latents)
+        return self.dalle.log_likelihood(self._captions(len(codes)), codes).mean(dim=1)
+
+    @torch.no_grad()
+    def propose(
+        self, latents: Float[Tensor, "b d g g"], progress: float, generator: torch.Generator
+    ) -> Float[Tensor, "m d g g"]:
+        """`count` maps near each row, m = count · b, the rows varying fastest.
+
+        progress: in [0, 1], from maps that stay close to those that move freely.
+        """
+        rows = repeat(latents, "b d h w -> (n b) d h w", n=self.config.count)
+        closeness = self.closeness(len(rows), progress, generator).to(latents)
+        biases = [-closeness[:, :, None] * each for each in self.space.distances(rows)]
+        dalle = self.dalle
+        draws = (*closeness.shape, len(biases))
+        noise = torch.rand(draws, generator=generator).to(latents)
+        captions = self._captions(len(rows))
+        return self.space.from_codes(sample_near(dalle, captions, biases, noise))
+
+    def closeness(
+        self, rows: int, progress: float, generator: torch.Generator
+    ) -> Float[Tensor, "m n"]:
+        """The weight of the distance at each place: low within a random rectangle, high outside.
+
+        Half of the rectangles are the whole map.
+        """
+        config, grid = self.config, self.dalle.grid
+        shares = torch.rand(rows, 6, generator=generator)
+        whole = shares[:, 0] < 0.5
+        least = min(2, grid)
+        sides = least + (shares[:, 1:3] * (grid - least + 1)).floor()
+        sides[whole] = grid
+        corners = (shares[:, 3:5] * (grid - sides + 1)).floor()
+        axis = torch.arange(grid)
+        inside = (axis >= corners[:, :, None]) & (axis < (corners + sides)[:, :, None])
+        drawn = config.loosest * (config.closest / config.loosest) ** shares[:, 5]
+        drawn = drawn * config.settling ** (1 - progress)
+        free = inside[:, 0, :, None] & inside[:, 1, None, :]
+        weights = torch.where(free, drawn[:, None, None], max(config.held, config.closest))
+        return rearrange(weights, "m h w -> m (h w)")
+
+    def cost(self, weight: float) -> Callable[[Tensor], Tensor]:
+        """`weight` · -log p per code, of any rows of latents."""
+        return lambda latents: -weight * self.log_likelihood(latents)
+
+    def _captions(self, rows: int) -> Int[Tensor, "m t"]:
+        return self.captions.repeat(rows // len(self.captions), 1)
+
+
+def sample_near(
+    dalle: Dalle,
+    captions: Int[Tensor, "m t"],
+    biases: list[Float[Tensor, "m n _"]],
+    noise: Float[Tensor, "m n draws"],
+) -> Int[Tensor, "m n"]:
+    """Codes drawn one after the other, with a bias on the logits of each place.
+
+    biases: one for each factor of a code, as is the last axis of `noise`.
+    """
+    drawing = Drawing.of(SamplingConfig(), captions.device)
+    rows, length = noise.shape[:2]
+    cache = dalle.empty_cache(rows)
+    hidden = dalle.prefill(captions, cache)
+    places = torch.arange(dalle.length, device=captions.device)
+    # A grid row that stands for what is above the image, then the image's codes.
+    codes = torch.full((rows, dalle.grid + length), dalle.code_count, device=captions.device)
+    for index in range(length):
+        turn = iter(biases)
+
+        def choose(logits: Tensor, uniform: Tensor) -> Tensor:
+            return draw(logits + next(turn)[:, index], uniform, drawing)  # noqa: B023
+
+        codes[:, dalle.grid + index] = dalle.image_head.draw(hidden, noise[:, index], choose)
+        if index + 1 < length:
+            code, above = codes[:, dalle.grid + index], codes[:, index + 1]
+            window = places[: dalle.text_length + index + 1]
+            hidden = dalle.step(code, above, places[index : index + 1], cache, window)
+    return codes[:, dalle.grid :]

@@ -1,0 +1,168 @@
+"""The judge of two panels reads both halves, and tells the asked change from every other."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFilter
+
+from dalle_mini_impl.data.synthetic.panels import (
+    CHANGES,
+    Change,
+    Figure,
+    Panel,
+    Panels,
+    PanelsConfig,
+    alike,
+    apply,
+    random_panels,
+    render_panels,
+)
+from dalle_mini_impl.data.synthetic.shapes import BACKGROUNDS, COLORS, SHAPES
+from dalle_mini_impl.evaluation.judges.panels import ASPECTS, find_panels, truth
+from dalle_mini_impl.evaluation.judges.scenes import UNKNOWN
+
+SAME = Change("same")
+UPPER = Panel(
+    (Figure("star", "red", "large", 0, 8), Figure("ring", "blue", "large", 32, 0)), "white"
+)
+
+
+def found(image: Image.Image) -> tuple[Panel, Panel]:
+    return find_panels(np.asarray(image))
+
+
+def same(truth_of: Panel, judged: Panel) -> bool:
+    return all(truth(SAME, truth_of, judged).values())
+
+
+def share_right(spoil, count: int, lattice: int = 8) -> float:
+    """Of images whose halves are both read as drawn, the asked change found and true."""
+    config = PanelsConfig(seed=11, lattice=lattice)
+    right = 0
+    for index in range(count):
+        split = "held_out" if index % 4 == 0 else "validation"
+        panels, change = random_panels(index, split, config)
+        upper, lower = found(spoil(render_panels(panels)))
+        read = same(panels.upper, upper) and same(panels.lower, lower)
+        right += read and all(truth(change, upper, lower).values())
+    return right / count
+
+
+def noisy(image: Image.Image) -> Image.Image:
+    values = np.asarray(image) + np.random.default_rng(0).normal(0, 12, (64, 64, 3))
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+
+
+def blurred(image: Image.Image) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(1))
+
+
+def smeared(image: Image.Image) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(4))
+
+
+def compressed(image: Image.Image) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=75)
+    return Image.open(file).convert("RGB")
+
+
+def tinted(image: Image.Image) -> Image.Image:
+    values = np.asarray(image) * np.array([0.93, 0.95, 0.9]) + 8
+    return Image.fromarray(values.astype(np.uint8))
+
+
+@pytest.mark.parametrize(("lattice", "count"), [(8, 200), (1, 40)])
+def test_fresh_images_are_read_without_error(lattice, count):
+    assert share_right(lambda image: image, count, lattice) >= 0.995
+
+
+@pytest.mark.parametrize("spoil", [blurred, noisy, compressed, tinted])
+def test_spoilt_images_are_mostly_read(spoil):
+    assert share_right(spoil, 40) >= 0.9
+
+
+def test_what_is_smeared_beyond_recognition_is_not_read():
+    assert share_right(smeared, 20) < 0.5
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_is_known_filled_and_outlined_on_every_ground(shape):
+    for at, color in enumerate(COLORS):
+        background = tuple(BACKGROUNDS)[at % len(BACKGROUNDS)]
+        upper = Panel((Figure(shape, color, "large", 13, 5),), background)
+        lower = apply(Change("outline"), upper)
+        judged = found(render_panels(Panels(upper, lower)))
+        assert same(upper, judged[0])
+        assert same(lower, judged[1])
+        assert not same(upper, judged[1])
+
+
+def test_no_change_is_taken_for_another():
+    for index in range(40):
+        panels, change = random_panels(index, "validation", PanelsConfig(seed=5))
+        _, lower = found(render_panels(panels))
+        assert all(truth(change, panels.upper, lower).values())
+        for kind in CHANGES:
+            ground = "gray" if kind == "background" else change.background
+            other = Change(kind, "pink" if kind == "color" else None, ground)
+            if not alike(apply(other, panels.upper), panels.lower):
+                assert not all(truth(other, panels.upper, lower).values())
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"shape": "heart"}, "shape"),
+        ({"color": "pink"}, "color"),
+        ({"style": "outline"}, "style"),
+        ({"y": 0}, "place"),
+    ],
+)
+def test_each_aspect_is_judged_by_itself(change, wrong):
+    star, ring = UPPER.objects
+    lower = Panel((ring, replace(star, **change)), "white")
+    judged = truth(SAME, UPPER, found(render_panels(Panels(UPPER, lower)))[1])
+    assert set(judged) == set(ASPECTS)
+    assert [name for name, right in judged.items() if not right] == [wrong]
+
+
+def test_missing_and_added_objects_and_another_ground_are_wrong():
+    star, ring = UPPER.objects
+    one = Panel((ring,), "black")
+    _, lower = found(render_panels(Panels(UPPER, one)))
+    judged = truth(SAME, UPPER, lower)
+    assert not judged["count"]
+    assert not judged["shape"]
+    assert not judged["background"]
+    added = truth(SAME, Panel((star,), "white"), found(render_panels(Panels(UPPER, UPPER)))[1])
+    assert [name for name, right in added.items() if not right] == ["count"]
+
+
+def test_a_change_is_measured_by_the_given_half_not_by_the_painted_one():
+    """The lower half repeats a wrong upper one: it is not the same as what was given."""
+    painted = Panel((replace(UPPER.objects[0], shape="heart"), UPPER.objects[1]), "white")
+    _, lower = found(render_panels(Panels(painted, painted)))
+    assert not truth(SAME, UPPER, lower)["shape"]
+
+
+def test_blobs_and_patchwork_are_no_known_shape():
+    image = render_panels(Panels(UPPER, UPPER))
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((0, 52, 24, 64), fill=COLORS["green"])
+    assert UNKNOWN in [item.shape for item in found(image)[1].objects]
+    pen.rectangle((0, 40, 63, 63), fill=COLORS["green"])
+    assert {item.shape for item in found(image)[1].objects} == {UNKNOWN}
+    assert not truth(SAME, found(image)[1], found(image)[1])["shape"]
+
+
+def test_images_of_any_size_are_read_and_noise_does_no_harm():
+    assert same(UPPER, found(render_panels(Panels(UPPER, UPPER), 128))[1])
+    values = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    find_panels(values)
+    empty = found(Image.new("RGB", (64, 64), BACKGROUNDS["gray"]))
+    assert empty == (Panel((), "gray"), Panel((), "gray"))
+    with pytest.raises(ValueError, match="square"):
+        find_panels(values[:32])

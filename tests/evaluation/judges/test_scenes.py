@@ -1,0 +1,141 @@
+"""The judge finds what was drawn, also blurred and noisy, and takes no blob for a shape."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFilter
+
+from dalle_mini_impl.data.synthetic.shapes import (
+    BACKGROUNDS,
+    COLORS,
+    SHAPES,
+    SIZES,
+    Object,
+    Scene,
+    ShapesConfig,
+    random_scene,
+    render,
+)
+from dalle_mini_impl.evaluation.judges.scenes import UNKNOWN, find_scene
+
+
+def found(image: Image.Image) -> Scene:
+    return find_scene(np.asarray(image))
+
+
+def same(truth: Scene, judged: Scene) -> bool:
+    """Equal names, and every place within two pixels."""
+    if truth.background != judged.background or len(truth.objects) != len(judged.objects):
+        return False
+    left = list(judged.objects)
+    for item in truth.objects:
+        match = [
+            other
+            for other in left
+            if (item.shape, item.color, item.size) == (other.shape, other.color, other.size)
+            and abs(item.x - other.x) <= 2
+            and abs(item.y - other.y) <= 2
+        ]
+        if not match:
+            return False
+        left.remove(match[0])
+    return True
+
+
+def share_right(change, lattice: int, count: int = 300) -> float:
+    config = ShapesConfig(lattice=lattice, seed=11)
+    scenes = [
+        random_scene(index, "held_out" if index % 4 == 0 else "validation", config)
+        for index in range(count)
+    ]
+    return sum(same(scene, found(change(render(scene)))) for scene in scenes) / count
+
+
+def noisy(image: Image.Image) -> Image.Image:
+    rng = np.random.default_rng(0)
+    values = np.asarray(image) + rng.normal(0, 12, (64, 64, 3))
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+
+
+def blurred(image: Image.Image) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(1))
+
+
+def compressed(image: Image.Image) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=75)
+    return Image.open(file).convert("RGB")
+
+
+def tinted(image: Image.Image) -> Image.Image:
+    values = np.asarray(image) * np.array([0.93, 0.95, 0.9]) + 8
+    return Image.fromarray(values.astype(np.uint8))
+
+
+@pytest.mark.parametrize("lattice", [8, 1])
+def test_fresh_scenes_are_read_without_error(lattice):
+    assert share_right(lambda image: image, lattice) >= 0.995
+
+
+@pytest.mark.parametrize("change", [blurred, noisy, compressed, tinted])
+def test_spoilt_images_are_mostly_read(change):
+    assert share_right(change, 8) >= 0.95
+
+
+@pytest.mark.parametrize("size", [128, 256])
+def test_larger_images_are_read_on_the_same_canvas(size):
+    scene = random_scene(3, "validation", ShapesConfig(object_shares=(0, 0, 1)))
+    assert same(scene, found(render(scene, size)))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_color_size_and_background_is_known(shape):
+    for color in COLORS:
+        for size in SIZES:
+            for background in BACKGROUNDS:
+                scene = Scene((Object(shape, color, size, 21, 13),), background)
+                assert same(scene, found(render(scene)))
+
+
+def test_touching_objects_are_parted_by_color():
+    for first, second in [("red", "blue"), ("blue", "purple"), ("orange", "yellow")]:
+        objects = (
+            Object("square", first, "large", 8, 16),
+            Object("circle", second, "large", 32, 16),
+        )
+        for background in BACKGROUNDS:
+            scene = Scene(objects, background)
+            assert same(scene, found(render(scene)))
+
+
+def test_specks_are_ignored_and_blobs_are_unknown():
+    scene = Scene((Object("heart", "pink", "small", 40, 40),), "black")
+    image = render(scene)
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((5, 5, 8, 8), fill=COLORS["green"])
+    assert same(scene, found(image))
+    pen.rectangle((4, 16, 34, 21), fill=COLORS["green"])
+    judged = found(image)
+    assert sorted(item.shape for item in judged.objects) == ["heart", UNKNOWN]
+
+
+def test_fused_objects_are_no_known_shape():
+    objects = (Object("star", "red", "large", 8, 16), Object("ring", "red", "large", 26, 22))
+    judged = found(render(Scene(objects, "white")))
+    assert [item.shape for item in judged.objects] == [UNKNOWN]
+
+
+def test_an_empty_image_has_a_background_only():
+    assert found(Image.new("RGB", (64, 64), BACKGROUNDS["gray"])) == Scene((), "gray")
+    assert found(Image.new("RGB", (64, 64), COLORS["red"])).background in BACKGROUNDS
+
+
+def test_noise_alone_is_read_without_failing():
+    values = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    assert find_scene(values).background in BACKGROUNDS
+
+
+def test_a_image_that_is_not_square_is_refused():
+    with pytest.raises(ValueError, match="square"):
+        find_scene(np.zeros((64, 32, 3), dtype=np.uint8))
