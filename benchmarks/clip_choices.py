@@ -30,7 +30,7 @@ from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.retrieval.encoder import RunClip
 from dalle_mini_impl.runs.folder import RunFolder
-from dalle_mini_impl.runs.loading import load_image_tokenizer
+from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.loop import train
 from dalle_mini_impl.training.objectives.clip import ClipObjective
@@ -114,7 +114,7 @@ def train_clip(shop: StageContext, variant: Variant, seed: int, minutes: float) 
     fresh = {"seed": seed, "minutes": minutes, "steps": 10**6, "compile": "off"}
     training = own.training.model_copy(update=fresh)
     config = own.model_copy(update={**variant.config, "training": training})
-    tokenizer = load_image_tokenizer(shop.run).to(shop.device).eval().requires_grad_(False)
+    tokenizer = frozen(load_image_tokenizer(shop.run), shop.device)
     batches = shop.image_batches(
         training,
         dropout=True,
@@ -134,7 +134,7 @@ def train_clip(shop: StageContext, variant: Variant, seed: int, minutes: float) 
         train(objective, batches, training, run, "clip", resume=False)
         run.load_weights("clip", model)
         steps = max(record["step"] for record in run.metrics())
-    return model.eval().requires_grad_(False), steps
+    return frozen(model), steps
 
 
 def hard_accuracy(shop: StageContext, clip: RunClip, count: int) -> float:

@@ -18,7 +18,7 @@ from dalle_mini_impl.images import to_images
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.runs.folder import RunFolder
-from dalle_mini_impl.runs.loading import load_image_tokenizer
+from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.sampling.draw import SamplingConfig
 from dalle_mini_impl.sampling.sampler import CodeSampler
 from dalle_mini_impl.training.compilation import compile_if_it_pays
@@ -78,7 +78,7 @@ def prepare(run: RunFolder, held_out: int, prompts: int) -> Lesson:
     prompts: for each number of objects and half.
     """
     shop = StageContext(run)
-    tokenizer = load_image_tokenizer(run).eval().requires_grad_(False)
+    tokenizer = frozen(load_image_tokenizer(run))
     training = shop.experiment.transformer.training
     batches = CodeBatches(codes_of(shop, tokenizer), shop.table(False), training.batch_size)
     shown = shop.split("validation")

@@ -31,7 +31,7 @@ from dalle_mini_impl.experiment import Experiment, load_experiment
 from dalle_mini_impl.images import contact_sheet, save_png, to_images
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, build_image_tokenizer
 from dalle_mini_impl.runs.folder import RunFolder
-from dalle_mini_impl.runs.loading import load_image_tokenizer
+from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.loop import train
 from dalle_mini_impl.training.previews import reconstruction_previews
@@ -105,7 +105,7 @@ def trained(
     shown = reconstruction_previews(objective, run, unseen, experiment.data, shop.device)
     train(objective, batches, config.training, run, "image_tokenizer", False, preview=shown)
     steps = [r["step"] for r in run.metrics() if r["stage"] == "image_tokenizer"]
-    return load_image_tokenizer(run).eval().requires_grad_(False), max(steps)
+    return frozen(load_image_tokenizer(run)), max(steps)
 
 
 def use_of_codes(model: ImageTokenizer, images: Tensor) -> tuple[float, float]:

@@ -1,19 +1,32 @@
-"""Files written whole or not at all."""
+"""Files that appear complete or not at all, and the digest that identifies tensors."""
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` if the block succeeds and vanishes if it does not."""
+    """A temporary path that is renamed to `path` if the block succeeds, else removed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
-        # safetensors writes for the owner alone; a run is as open as the folder it lies in.
+        # safetensors makes files that only their owner may read; follow the folder instead.
         temporary.chmod(path.parent.stat().st_mode & 0o666)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of names, types, shapes and values, in 32 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]

@@ -19,8 +19,9 @@ from dalle_mini_impl.images import to_images, to_tensor, touched_cells
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.precision import best_device
 from dalle_mini_impl.runs.folder import RunFolder
-from dalle_mini_impl.runs.loading import load_clip, load_dalle, load_image_tokenizer
+from dalle_mini_impl.runs.loading import frozen, load_clip, load_dalle, load_image_tokenizer
 from dalle_mini_impl.sampling.caption_ranking import RankBy, RankedCaption, rank_captions
 from dalle_mini_impl.sampling.caption_sampler import SampledCaption, sample_captions
 from dalle_mini_impl.sampling.draw import SamplingConfig
@@ -58,10 +59,10 @@ class TextToImage:
     ):
         self.device = torch.device(device)
         self.captions = captions
-        self.image_tokenizer = image_tokenizer.to(self.device).eval().requires_grad_(False)
-        self.dalle = dalle.to(self.device).eval().requires_grad_(False)
+        self.image_tokenizer = frozen(image_tokenizer, self.device)
+        self.dalle = frozen(dalle, self.device)
         self.sample_codes = CodeSampler(self.dalle)
-        self.clip = clip and clip.to(self.device).eval().requires_grad_(False)
+        self.clip = clip and frozen(clip, self.device)
         self.sampling = sampling
 
     @classmethod
@@ -81,7 +82,7 @@ class TextToImage:
             load_dalle(folder, captions, image_tokenizer),
             load_clip(folder, captions) if folder.has_weights("clip") else None,
             folder.experiment.sampling,
-            device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            device or best_device(),
         )
 
     def __call__(

@@ -1,4 +1,4 @@
-"""The precision policy, in one place: where bf16 is used and where it never is.
+"""The device to run on, and the precision policy: where bf16 is used and where it never is.
 
 Training runs under bf16 autocast only on hardware that multiplies bf16 natively: weights, optimizer
 state, losses, CLIP's logits and the choice of the nearest code stay in fp32, and what a head
@@ -17,6 +17,11 @@ import torch
 from dalle_mini_impl.config import ConfigError
 
 Precision = Literal["fp32", "bf16"]
+
+
+def best_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def native_bf16(device: torch.device) -> bool:

@@ -205,6 +205,7 @@ def measure_collection(
     )
     from dalle_mini_impl.evaluation.measures.features import local_features
     from dalle_mini_impl.evaluation.report.page import note, page
+    from dalle_mini_impl.precision import best_device
 
     settings = CollectionSettings(
         arguments.split,
@@ -217,7 +218,7 @@ def measure_collection(
     if arguments.features and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # Where a module of the user's own lies.
     features = local_features(arguments.features) if arguments.features else None
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(arguments.device or best_device())
     parts = evaluate_collection(run, settings, device, features, report)
     for part in parts:
         report(f"\n{part.name}")

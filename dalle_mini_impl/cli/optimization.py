@@ -12,9 +12,10 @@ from dalle_mini_impl.cli.sample import open_image, write_json
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.images import contact_sheet, save_png, to_images, to_tensor
 from dalle_mini_impl.pipeline import TextToImage, rank
-from dalle_mini_impl.retrieval.encoder import JointEncoder, best_device, open_clip
+from dalle_mini_impl.precision import best_device
+from dalle_mini_impl.retrieval.encoder import JointEncoder, open_clip
 from dalle_mini_impl.runs.folder import RunFolder, newest
-from dalle_mini_impl.runs.loading import load_image_tokenizer
+from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.sampling.draw import SamplingConfig
 from dalle_mini_impl.vqgan_clip.code_prior import CodePrior
 from dalle_mini_impl.vqgan_clip.code_space import CodeSpace
@@ -45,8 +46,8 @@ def paint(arguments: OptimizeArguments) -> None:
     if arguments.prior and not asked and not sampled:
         print(f"{run.path} has no transformer yet: painting without the code prior")
     model = TextToImage.from_pretrained(run, device) if sampled or asked else None
-    tokenizer = model.image_tokenizer if model else load_image_tokenizer(run).to(device)
-    space = CodeSpace(tokenizer.eval().requires_grad_(False))
+    tokenizer = model.image_tokenizer if model else frozen(load_image_tokenizer(run), device)
+    space = CodeSpace(tokenizer)
     start = begin(arguments, space, model)
     settings = arguments.settings
     if not run.experiment.data.horizontal_flip and settings.cutouts.flip:

@@ -23,6 +23,7 @@ from dalle_mini_impl.models.tokenizers.image_tokenizer import (
 )
 from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
 from dalle_mini_impl.models.tokenizers.perceptual import PerceptualNetwork
+from dalle_mini_impl.runs.loading import frozen
 from dalle_mini_impl.training.objectives.clip import ClipObjective
 from dalle_mini_impl.training.objectives.dalle import DalleObjective
 from dalle_mini_impl.training.objectives.image_tokenizer import DvaeObjective, FsqObjective
@@ -92,15 +93,17 @@ def dry_run(experiment: Experiment, stage: Stage, words: int) -> DryRun:
         transformer = experiment.transformer
         return DryRun(DalleObjective(model, transformer), transformer.training, codes)
     clip = experiment.clip
-    frozen = tokenizer.eval().requires_grad_(False)
+    tokenizer = frozen(tokenizer)
     judge = ClipObjective(
-        Clip(clip, words, context, size), clip, lambda images: frozen.decode(frozen.encode(images))
+        Clip(clip, words, context, size),
+        clip,
+        lambda images: tokenizer.decode(tokenizer.encode(images)),
     )
     return DryRun(
         judge,
         clip.training,
         lambda rows, device: image_batch(rows, device, clip.hard_negatives),
-        (frozen,),
+        (tokenizer,),
     )
 
 
@@ -108,7 +111,7 @@ def _feature_network(config: ImageTokenizerConfig) -> PerceptualNetwork | None:
     """What a perceptual loss looks through; another network than the trained one is not known."""
     if not isinstance(config, VqganConfig) or config.perceptual == 0:
         return None
-    return PerceptualNetwork(config.feature_network).eval().requires_grad_(False)
+    return frozen(PerceptualNetwork(config.feature_network))
 
 
 def _image_tokenizer_objective(

@@ -13,7 +13,7 @@ from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokeni
 from dalle_mini_impl.planning.counting import Cost, count_encoding, count_stage
 from dalle_mini_impl.planning.disk import CHECKPOINTS, DataCost, count_data
 from dalle_mini_impl.planning.dry_run import STAGES, Stage, dry_run, vocabulary_size
-from dalle_mini_impl.precision import choose_precision
+from dalle_mini_impl.precision import best_device, choose_precision
 from dalle_mini_impl.training.loop import cpu_only
 from dalle_mini_impl.training.stages import AUGMENTED_VARIANTS
 from dalle_mini_impl.training.timing import step_seconds
@@ -191,7 +191,7 @@ def matrix_speed(device: torch.device, precision: str) -> float:
 
 def default_device() -> torch.device:
     """Where training will run: the GPU if there is one, unless accelerate is told otherwise."""
-    return torch.device("cuda" if torch.cuda.is_available() and not cpu_only() else "cpu")
+    return torch.device("cpu") if cpu_only() else best_device()
 
 
 def available_memory(device: torch.device) -> int:

@@ -17,8 +17,9 @@ from torch import Tensor
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.images import to_tensor
 from dalle_mini_impl.models.clip import Clip
+from dalle_mini_impl.precision import best_device
 from dalle_mini_impl.runs.folder import RunFolder, newest
-from dalle_mini_impl.runs.loading import load_clip
+from dalle_mini_impl.runs.loading import frozen, load_clip
 
 BATCH = 64
 """Images or texts embedded at a time, to bound memory."""
@@ -74,7 +75,7 @@ class RunClip(JointEncoder):
         device: str | torch.device = "cpu",
     ):
         self.device = torch.device(device)
-        self.clip = clip.to(self.device).eval().requires_grad_(False)
+        self.clip = frozen(clip, self.device)
         self.captions = captions
         self.key = key
         self.image_size = clip.image_size
@@ -119,7 +120,7 @@ def rerank(
 
 
 def open_clip(
-    run: Path | None, other: str | None = None, device: str | None = None
+    run: Path | None, other: str | None = None, device: str | torch.device | None = None
 ) -> JointEncoder:
     """The CLIP that a command asks for: another library's, a run's, or the newest run's."""
     if other is not None:
@@ -127,8 +128,3 @@ def open_clip(
 
         return open_pretrained(other, device or best_device())
     return RunClip.from_run(run or newest(weights="clip"), device)
-
-
-def best_device() -> str:
-    """cuda where there is a GPU, else cpu."""
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -3,17 +3,18 @@
 They need the extra `pretrained`. Names are local folders first: nothing is downloaded for them.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.files import tensor_digest
 from dalle_mini_impl.retrieval.encoder import JointEncoder
+from dalle_mini_impl.runs.loading import frozen
 
 
 def open_pretrained(name: str, device: str | torch.device = "cpu") -> JointEncoder:
@@ -54,7 +55,7 @@ class TransformersClip(JointEncoder):
         if not hasattr(model, "get_image_features"):
             raise ConfigError(f"--clip transformers:{name}: {config.model_type} is not a CLIP")
         self.device = torch.device(device)
-        self.model: Any = model.to(self.device).eval().requires_grad_(False)
+        self.model: Any = frozen(model, self.device)
         self.image_size = int(config.vision_config.image_size)
         self.context = int(config.text_config.max_position_embeddings)
         # SigLIP was trained on texts padded to the full context, CLIP on texts with a mask.
@@ -63,7 +64,7 @@ class TransformersClip(JointEncoder):
             processor["image_mean"], processor["image_std"], self.device
         )
         self.logit_scale = float(self.model.logit_scale.exp())
-        self.key = f"transformers {digest(self.model)}"
+        self.key = f"transformers {tensor_digest(self.model.state_dict())}"
 
     def embed_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
         seen = (resized(pixels, self.image_size) - self.mean) / self.deviation
@@ -102,14 +103,14 @@ class OpenClip(JointEncoder):
         if not (weights or hub):
             tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
             raise ConfigError(f"--clip open_clip:{name}: add :WEIGHTS, a file or one of: {tags}")
-        self.model: Any = model.eval().requires_grad_(False)
+        self.model: Any = frozen(model)
         size = model.visual.image_size
         self.image_size = int(size[0] if isinstance(size, tuple | list) else size)
         self.mean, self.deviation = _per_channel(
             model.visual.image_mean, model.visual.image_std, self.device
         )
         self.logit_scale = float(model.logit_scale.exp())
-        self.key = f"open_clip {digest(model)}"
+        self.key = f"open_clip {tensor_digest(model.state_dict())}"
 
     def embed_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
         seen = (resized(pixels, self.image_size) - self.mean) / self.deviation
@@ -124,15 +125,6 @@ def resized(pixels: Float[Tensor, "b 3 h w"], size: int) -> Float[Tensor, "b 3 s
     if pixels.shape[-2:] == (size, size):
         return pixels
     return F.interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
-
-
-def digest(module: nn.Module) -> str:
-    """Identifies the values of all weights."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()[:32]
 
 
 def _unit(features: Any) -> Float[Tensor, "b e"]:

@@ -13,7 +13,6 @@
 Files are written under a temporary name and renamed, so a reader never meets half of one.
 """
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from importlib import metadata
@@ -28,7 +27,7 @@ from torch import nn
 
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.experiment import Experiment, load_experiment
-from dalle_mini_impl.files import atomic_write
+from dalle_mini_impl.files import atomic_write, tensor_digest
 from dalle_mini_impl.runs.metrics import MetricsLog
 
 WEIGHTS = {"image_tokenizer": "image_tokenizer", "transformer": "dalle", "clip": "clip"}
@@ -145,7 +144,12 @@ class RunFolder:
         # Cloned because the format refuses tensors that share memory.
         tensors = {key: value.detach().cpu().clone() for key, value in module_state.items()}
         tensors = {key: value.contiguous() for key, value in tensors.items()}
-        note = {"format": "pt", "hash": _digest(tensors), "package_version": _version(), **notes}
+        note = {
+            "format": "pt",
+            "hash": tensor_digest(tensors),
+            "package_version": _version(),
+            **notes,
+        }
         with atomic_write(self.weights_path(name)) as temporary:
             save_file(tensors, temporary, metadata=note)
 
@@ -169,13 +173,13 @@ class RunFolder:
                 f"{path}: the weights do not fit {self.path / 'config.yaml'} ({wrong}); restore "
                 "the configuration they were trained with, or train in another --run"
             )
-        if note.get("hash") not in (None, _digest(tensors)):
+        if note.get("hash") not in (None, tensor_digest(tensors)):
             raise RunError(f"{path}: damaged (its contents differ from its hash); copy it again")
         module.load_state_dict(tensors, strict=True)
 
     def weights_hash(self, name: str) -> str:
         """Identifies the weights' values: the key of whatever is computed from them."""
-        return self._note(name).get("hash") or _digest(self._read_weights(name)[0])
+        return self._note(name).get("hash") or tensor_digest(self._read_weights(name)[0])
 
     def fits_image_tokenizer(self, name: str) -> bool:
         """Whether the weights called `name` were trained with the run's present image tokenizer.
@@ -266,15 +270,6 @@ def _runs_beside(path: Path) -> str:
 def _few(names: list[str], most: int = 4) -> str:
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
-
-
-def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for key in sorted(tensors):
-        tensor = tensors[key].contiguous()
-        digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:32]
 
 
 def _version() -> str:

@@ -1,10 +1,22 @@
 """A run's trained models, built from its configuration and filled from its weights."""
 
+from typing import TypeVar
+
+import torch
+from torch import nn
+
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, build_image_tokenizer
 from dalle_mini_impl.runs.folder import RunError, RunFolder
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def frozen(model: Model, device: str | torch.device | None = None) -> Model:
+    """The model ready for inference on `device` (None: where it is): eval mode, no gradients."""
+    return model.to(device).eval().requires_grad_(False)
 
 
 def load_image_tokenizer(run: RunFolder) -> ImageTokenizer:

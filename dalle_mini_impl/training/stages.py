@@ -29,7 +29,7 @@ from dalle_mini_impl.models.tokenizers.image_tokenizer import (
 from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.runs.folder import WEIGHTS, RunFolder
-from dalle_mini_impl.runs.loading import load_image_tokenizer
+from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.training.checkpoints import TrainState, list_checkpoints
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.loop import train
@@ -108,7 +108,7 @@ def image_tokenizer_objective(
 
 def encode_images(shop: StageContext) -> None:
     """Fill the code cache unless it is current, and report how the codes are used."""
-    tokenizer = load_image_tokenizer(shop.run).to(shop.device).eval().requires_grad_(False)
+    tokenizer = frozen(load_image_tokenizer(shop.run), shop.device)
     cache = codes_of(shop, tokenizer)
     counts = cache.counts(tokenizer.code_count)
     usage, spread = factor_usage(counts, tokenizer.factors), float(perplexity(counts))
@@ -155,7 +155,7 @@ def _encoded(shop: StageContext, tokenizer: ImageTokenizer, variants: int) -> It
 def train_transformer(shop: StageContext) -> None:
     """Train the transformer on captions and cached codes."""
     config, run = shop.experiment.transformer, shop.run
-    tokenizer = load_image_tokenizer(run).to(shop.device).eval().requires_grad_(False)
+    tokenizer = frozen(load_image_tokenizer(run), shop.device)
     batches = CodeBatches(
         codes_of(shop, tokenizer),
         shop.table(dropout=True),
@@ -230,7 +230,7 @@ def train_clip(shop: StageContext) -> None:
 
 def _autoencoder(shop: StageContext) -> Callable[[Tensor], Tensor]:
     """Images to what the run's image tokenizer decodes of them."""
-    tokenizer = load_image_tokenizer(shop.run).to(shop.device).eval().requires_grad_(False)
+    tokenizer = frozen(load_image_tokenizer(shop.run), shop.device)
     return lambda images: tokenizer.decode(tokenizer.encode(images))
 
 

@@ -36,7 +36,7 @@ from dalle_mini_impl.images import to_tensor
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.runs.folder import RunFolder
-from dalle_mini_impl.runs.loading import load_clip, load_image_tokenizer
+from dalle_mini_impl.runs.loading import frozen, load_clip, load_image_tokenizer
 
 ROWS = 128
 
@@ -100,11 +100,11 @@ def evaluate_collection(
     features: what sets of images are compared by; the run's CLIP if none are given, or plain
     pixels where it has none. Raises RunError where there is not even an image tokenizer.
     """
-    tokenizer = load_image_tokenizer(run).to(device).eval().requires_grad_(False)
+    tokenizer = frozen(load_image_tokenizer(run), device)
     held_out = HeldOut(run, settings, report)
     clip: Clip | None = None
     if run.has_weights("clip"):
-        clip = load_clip(run, run.captions()).to(device).eval().requires_grad_(False)
+        clip = frozen(load_clip(run, run.captions()), device)
     if features is None:
         features = clip_features(clip, device) if clip is not None else pixel_features(8)
     report(f"image tokenizer: {len(held_out):,} {settings.split} images")

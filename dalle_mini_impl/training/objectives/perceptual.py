@@ -16,7 +16,7 @@ from dalle_mini_impl.data.batches import ImageBatch
 from dalle_mini_impl.evaluation.measures.features import local_features
 from dalle_mini_impl.models.tokenizers.image_tokenizer import VqganConfig
 from dalle_mini_impl.models.tokenizers.perceptual import PerceptualNetwork
-from dalle_mini_impl.runs.loading import load_clip
+from dalle_mini_impl.runs.loading import frozen, load_clip
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.loop import train
 from dalle_mini_impl.training.objectives.vqgan import Features
@@ -40,7 +40,7 @@ def perceptual_features(shop: StageContext, config: VqganConfig) -> Features | N
                 "with features: trained first, or `--stage clip` before this stage"
             )
         tower = load_clip(shop.run, shop.vocabulary, ranks=False).image
-        tower = tower.eval().requires_grad_(False).to(shop.device)
+        tower = frozen(tower, shop.device)
         shop.say("image_tokenizer: perceptual loss over features of the run's CLIP")
         return tower.features
     if config.features != "trained":
@@ -55,7 +55,7 @@ def perceptual_features(shop: StageContext, config: VqganConfig) -> Features | N
         train(PerceptualObjective(network), batches, training, shop.run, "perceptual", shop.resume)
     shop.run.load_weights("perceptual", network)
     shop.say("image_tokenizer: perceptual loss over features of perceptual.safetensors")
-    return network.eval().requires_grad_(False).to(shop.device)
+    return frozen(network, shop.device)
 
 
 class PerceptualObjective:

@@ -14,6 +14,7 @@ from dalle_mini_impl.models.tokenizers.discriminator import PatchDiscriminator
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, VqganConfig
 from dalle_mini_impl.models.tokenizers.pixels import PlainPixels
 from dalle_mini_impl.models.tokenizers.vector_quantizer import VectorQuantizer
+from dalle_mini_impl.runs.loading import frozen
 from dalle_mini_impl.training.objectives.image_tokenizer import (
     HardReconstruction,
     foreground_weights,
@@ -76,7 +77,7 @@ class VqganObjective(HardReconstruction):
     def to(self, device: torch.device) -> None:
         """Move the frozen network."""
         if isinstance(self.features, nn.Module):
-            self.features.to(device).eval().requires_grad_(False)
+            frozen(self.features, device)
 
     def losses(
         self,
