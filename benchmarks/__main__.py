@@ -20,7 +20,7 @@ from benchmarks.data import DataOptions
 from benchmarks.decode import DecodeOptions
 from benchmarks.options import Common, Session, Table
 from benchmarks.record import environment
-from benchmarks.tokenizer import TokenizerOptions
+from benchmarks.tokenizer_models import TokenizerOptions
 from benchmarks.train import TrainOptions
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import ours, peers
-from benchmarks.floors import DTYPES
+from benchmarks.floors import DTYPES, decoding_floor
 from benchmarks.options import Session, Table
-from benchmarks.shape import Shape, Work, decoding_floor
+from benchmarks.shape import Shape, Work
 from benchmarks.timing import Contender, Row
 from dalle_mini_impl.precision import Precision
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.shape import Shape
+from benchmarks.shape import Shape, Work
 from benchmarks.timing import synchronize
 from dalle_mini_impl.kernels.linear import multiply, onednn_is_faster
 
@@ -98,3 +98,30 @@ class Floors:
             best = min(best, now - started)
             if now - began > self.seconds:
                 return best
+
+
+def decoding_floor(
+    shape: Shape,
+    work: Work,
+    rows: int,
+    prompts: int,
+    floors: Floors,
+    precision: str,
+) -> float:
+    """Seconds that `shape.image` codes of `rows` streams take at the least.
+
+    Each step reads the weights once and the filled part of the cache, and multiplies every row:
+    the slower of the two counts. rows: streams (twice the images when guided); prompts:
+    different captions, the null caption included, each of which is run once.
+    """
+    size = 2 if precision == "bf16" else 4
+    weights = work.blocks + work.image_head
+    rate = floors.peak(precision)
+    seconds = 2.0 * prompts * shape.text * work.blocks / rate
+    for step in range(1, shape.image):
+        seen = shape.text + step
+        cached = 2 * shape.depth * work.attention_width * rows * seen
+        moved = size * (weights + cached) / floors.bandwidth(size * weights)
+        multiplied = 2.0 * (rows * weights + cached) / rate
+        seconds += max(moved, multiplied)
+    return seconds

@@ -4,7 +4,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +13,13 @@ from torch import Tensor
 from benchmarks import ours, peers
 from benchmarks.options import Session, Table
 from benchmarks.timing import Row
+from benchmarks.tokenizer_models import (
+    PEER_SETTINGS,
+    TokenizerOptions,
+    build,
+    build_peer,
+    configurations,
+)
 from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.batches import ImageBatch, batch_indices, load_images
 from dalle_mini_impl.data.collections.sources import DataConfig
@@ -20,20 +27,15 @@ from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.precision import Precision, autocast
 from dalle_mini_impl.training.objectives.image_tokenizer import psnr
 
-if TYPE_CHECKING:
-    from benchmarks.tokenizer import TokenizerOptions
-
 JUDGED = 512
 """Held-out images that the PSNR is a mean over, at most."""
 
 
-def quality(options: "TokenizerOptions", session: Session) -> Table:
+def quality(options: TokenizerOptions, session: Session) -> Table:
     """Hard PSNR on held-out images; `amount` of a row is decibels, `seconds` the time given.
 
     Compiling counts as training time. Schedules end with the time.
     """
-    from benchmarks import tokenizer
-
     config = data_config(options)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -44,18 +46,18 @@ def quality(options: "TokenizerOptions", session: Session) -> Table:
         source = Source(train, config, options.quality_batch, session.device)
         modes = ("eager", "compiled") if session.common.compile else ("eager",)
         for precision in session.able(options.precisions):
-            for label, settings in tokenizer.configurations(options).items():
+            for label, settings in configurations(options).items():
                 for mode in modes:
                     name = f"this project, {label}, {mode}"
                     if session.wanted(name):
-                        objective = tokenizer.build(settings, options.image_size)
+                        objective = build(settings, options.image_size)
                         found = train_ours(objective, mode, precision, source, judged, options)
                         rows.append(replace(found, contender=name))
             if peers.present(peers.DALLE):
-                for label, peer_settings in tokenizer.PEER_SETTINGS.items():
+                for label, peer_settings in PEER_SETTINGS.items():
                     name = f"{peers.DALLE} DiscreteVAE, {label}"
                     if session.wanted(name):
-                        vae = tokenizer.build_peer(options, peer_settings).to(session.device)
+                        vae = build_peer(options, peer_settings).to(session.device)
                         found = train_peer(vae, precision, source, judged, options)
                         rows.append(replace(found, contender=name))
     for row in rows:
@@ -66,7 +68,7 @@ def quality(options: "TokenizerOptions", session: Session) -> Table:
     return Table("quality", title, rows, notes)
 
 
-def data_config(options: "TokenizerOptions") -> DataConfig:
+def data_config(options: TokenizerOptions) -> DataConfig:
     """The images to train and to judge on."""
     return DataConfig(
         path=options.data, image_size=options.image_size, limit=options.data_limit, held_out=0.1
@@ -90,7 +92,7 @@ def train_ours(
     precision: Precision,
     source: Source,
     judged: Tensor,
-    options: "TokenizerOptions",
+    options: TokenizerOptions,
 ) -> Row:
     """This project's objective and defaults, judged by its averaged weights."""
     training = TrainingConfig(
@@ -116,7 +118,7 @@ def train_ours(
 
 
 def train_peer(
-    vae: Any, precision: Precision, source: Source, judged: Tensor, options: "TokenizerOptions"
+    vae: Any, precision: Precision, source: Source, judged: Tensor, options: TokenizerOptions
 ) -> Row:
     """As train_vae.py: Adam at 1e-3 falling by 2 % and temperature fixed at each 100 steps."""
     optimizer = torch.optim.Adam(vae.parameters(), lr=1e-3)
@@ -133,15 +135,15 @@ def train_peer(
             schedule.step()
     taken = time.monotonic() - started
     with torch.no_grad():
-        painted = vae.decode(vae.get_codebook_indices(judged)) * 0.5 + 0.5
-        decibels = psnr(painted.clamp(0, 1), judged)
+        reconstructed = vae.decode(vae.get_codebook_indices(judged)) * 0.5 + 0.5
+        decibels = psnr(reconstructed.clamp(0, 1), judged)
     return _row(False, precision, options, decibels, taken, step, ours.count(vae))
 
 
 def _row(
     own: bool,
     precision: str,
-    options: "TokenizerOptions",
+    options: TokenizerOptions,
     decibels: float,
     seconds: float,
     steps: int,

@@ -1,10 +1,6 @@
 """The shape of transformer that every contender is given, and what work it is at the least."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from benchmarks.floors import Floors
 
 
 @dataclass(frozen=True)
@@ -66,30 +62,3 @@ def training_flops(shape: Shape, work: Work, batch: int) -> float:
     )
     attention = shape.depth * work.attention_width * shape.tokens**2
     return batch * 6.0 * (products + attention)
-
-
-def decoding_floor(
-    shape: Shape,
-    work: Work,
-    rows: int,
-    prompts: int,
-    floors: "Floors",
-    precision: str,
-) -> float:
-    """Seconds that `shape.image` codes of `rows` streams take at the least.
-
-    Each step reads the weights once and the filled part of the cache, and multiplies every row:
-    the slower of the two counts. rows: streams (twice the images when guided); prompts:
-    different captions, the null caption included, each of which is run once.
-    """
-    size = 2 if precision == "bf16" else 4
-    weights = work.blocks + work.image_head
-    rate = floors.peak(precision)
-    seconds = 2.0 * prompts * shape.text * work.blocks / rate
-    for step in range(1, shape.image):
-        seen = shape.text + step
-        cached = 2 * shape.depth * work.attention_width * rows * seen
-        moved = size * (weights + cached) / floors.bandwidth(size * weights)
-        multiplied = 2.0 * (rows * weights + cached) / rate
-        seconds += max(moved, multiplied)
-    return seconds

@@ -1,9 +1,8 @@
 """The image tokenizers' training step, beside DALLE-pytorch's `DiscreteVAE`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,21 +10,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import ours, peers
 from benchmarks.options import Session, Table
+from benchmarks.quality import quality
 from benchmarks.timing import Contender, Row
+from benchmarks.tokenizer_models import (
+    PEER_SETTINGS,
+    TokenizerOptions,
+    build,
+    build_peer,
+    configurations,
+)
 from benchmarks.train import update
 from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.batches import ImageBatch
-from dalle_mini_impl.models.tokenizers.image_tokenizer import (
-    DvaeConfig,
-    FsqConfig,
-    ImageTokenizerConfig,
-    VqganConfig,
-    build_image_tokenizer,
-)
 from dalle_mini_impl.precision import Precision
-from dalle_mini_impl.training.objectives.image_tokenizer import DvaeObjective, FsqObjective
-from dalle_mini_impl.training.objectives.objective import Objective
-from dalle_mini_impl.training.objectives.vqgan import VqganObjective
 
 NOTES = [
     "This project: every tokenizer with its defaults, VQGAN without discriminator. A step also "
@@ -36,28 +33,6 @@ NOTES = [
     "Floor: the FLOPs that torch counts in one step's convolutions and products, at the peak of a "
     "large square product of the same precision.",
 ]
-
-
-@dataclass(frozen=True)
-class TokenizerOptions:
-    """The image tokenizers."""
-
-    batch: int = 32
-    """Images in a step."""
-    image_size: int = 64
-    """Side of the images in pixels."""
-    downsampling: int = 8
-    """Side in pixels of the square that one code stands for."""
-    precisions: tuple[Precision, ...] = ("fp32", "bf16")
-    """Columns; contenders are compared within one."""
-    quality: float = 0.0
-    """Also train each for this many seconds and measure its hard PSNR; 0 does not."""
-    quality_batch: int = 16
-    """Images in a step of that training, for every contender."""
-    data: str = "shapes"
-    """Images for it: shapes, or a folder of images."""
-    data_limit: int = 10000
-    """Images to train it on, at most."""
 
 
 def run(options: TokenizerOptions, session: Session) -> list[Table]:
@@ -80,8 +55,6 @@ def run(options: TokenizerOptions, session: Session) -> list[Table]:
     title = f"Image tokenizers: {size}×{size} pixels, {grid}×{grid} codes of 512"
     tables = [Table("tokenizer", title, rows, NOTES)]
     if options.quality > 0:
-        from benchmarks.quality import quality
-
         tables.append(quality(options, session))
     return tables
 
@@ -136,45 +109,6 @@ def contenders(
                 theirs = peer_step(vae, batch.images, precision, device)
                 add(name, theirs, theirs, vae)
     return found
-
-
-def configurations(options: TokenizerOptions) -> dict[str, ImageTokenizerConfig]:
-    """This project's tokenizers by name, 512 codes each."""
-    f = options.downsampling
-    return {
-        "fsq": FsqConfig(downsampling=f, patch=min(4, f)),
-        "fsq, patches": FsqConfig(downsampling=f, patch=min(4, f), encoder="patches"),
-        "dvae": DvaeConfig(downsampling=f, patch=min(4, f)),
-        "vqgan": VqganConfig(downsampling=f, patch=min(4, f), adversarial=0, perceptual=0),
-    }
-
-
-def build(config: ImageTokenizerConfig, image_size: int) -> Objective:
-    """A fresh tokenizer with its objective."""
-    torch.manual_seed(0)
-    model = build_image_tokenizer(config, image_size)
-    match config:
-        case DvaeConfig():
-            return DvaeObjective(model, config)
-        case FsqConfig():
-            return FsqObjective(model, config)
-        case VqganConfig():
-            return VqganObjective(model, config)
-
-
-PEER_SETTINGS: dict[str, dict[str, int]] = {
-    "defaults": {},
-    "train_vae.py": {"hidden_dim": 256, "codebook_dim": 512, "num_resnet_blocks": 2},
-}
-
-
-def build_peer(options: TokenizerOptions, settings: dict[str, int]) -> Any:
-    """DALLE-pytorch's `DiscreteVAE` with 512 codes."""
-    torch.manual_seed(0)
-    layers = options.downsampling.bit_length() - 1
-    return peers.import_dalle_pytorch().DiscreteVAE(
-        image_size=options.image_size, num_layers=layers, num_tokens=512, **settings
-    )
 
 
 def peer_step(

@@ -8,8 +8,8 @@ import torch
 
 from benchmarks import peers, tables, timing
 from benchmarks.__main__ import main
-from benchmarks.floors import Floors
-from benchmarks.shape import Shape, Work, decoding_floor, training_flops
+from benchmarks.floors import Floors, decoding_floor
+from benchmarks.shape import Shape, Work, training_flops
 from benchmarks.timing import Contender, measure
 
 SHAPE = {"depth": 1, "width": 32, "heads": 2, "ffn_width": 32, "text": 8, "grid": 2, "codes": 16}
