@@ -27,7 +27,7 @@ from benchmarks.train import TrainOptions
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes)
 @dataclass(frozen=True)
 class Decode:
-    """Draw codes: one image, many, guided, and how the cost grows."""
+    """Sample codes: one image, many, guided, and how the cost grows."""
 
     common: Common = field(default_factory=Common)
     decode: DecodeOptions = field(default_factory=DecodeOptions)

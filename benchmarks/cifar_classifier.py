@@ -6,7 +6,7 @@
         dalle evaluate --run RUN --features benchmarks.cifar_classifier:embed
 
 `train` sees the real training images only and prints its accuracy on the real test images.
-`judge` paints every class from the run's first caption template and prints the share of images
+`judge` samples every class from the run's first caption template and prints the share of images
 that the classifier assigns to the class that was asked for. `embed` gives its features to
 whatever compares sets of images.
 """
@@ -136,7 +136,7 @@ class Judge:
     per_class: int = 50
     """Images kept for each class."""
     candidates: int = 4
-    """Images drawn for each that is kept; 1 is unranked."""
+    """Images sampled for each that is kept; 1 is unranked."""
     guidance: float | None = None
     seed: int = 0
 
@@ -205,7 +205,7 @@ def train(arguments: Train) -> None:
 
 
 def judge(arguments: Judge) -> None:
-    """Paint every class and print the share assigned to the class that was asked for."""
+    """Sample every class and print the share assigned to the class that was asked for."""
     from dalle_mini_impl import TextToImage
     from dalle_mini_impl.evaluation.suites.prompts import interval
     from dalle_mini_impl.images import to_tensor
@@ -217,12 +217,12 @@ def judge(arguments: Judge) -> None:
     settings = {} if arguments.guidance is None else {"guidance": arguments.guidance}
     right = 0
     for number, name in enumerate(CLASSES):
-        drawn = arguments.per_class * arguments.candidates
+        count = arguments.per_class * arguments.candidates
         results = model(
             template.format(label=name),
-            seed=arguments.seed + number * drawn,
+            seed=arguments.seed + number * count,
             num_images=arguments.per_class,
-            candidates=drawn,
+            candidates=count,
             **settings,
         )
         images = to_tensor([result.image for result in results], 32)

@@ -173,7 +173,7 @@ def among_wrong(
 ) -> Part:
     """How often the true caption is first among all the wrong ones of its image.
 
-    distinct: how many different wrong captions each image has; they are drawn independently.
+    distinct: how many different wrong captions each image has; they are chosen independently.
     """
     best = torch.stack([(images * own).sum(1) for own in wrong]).amax(0)
     hits, n = int(((images * texts).sum(1) > best).sum()), len(images)

@@ -1,8 +1,8 @@
-"""What each choice brings to the CLIP that ranks: train it without, equally long, and let it rank.
+"""Ablations of the CLIP that ranks: train each variant for the same time and let it rank.
 
     python -m benchmarks.clip_choices RUN [--minutes 3] [--seeds 0 1 2] [--out result.json]
 
-RUN is a complete run on drawn scenes. Its transformer paints the candidates of unseen captions
+RUN is a complete run on synthetic scenes. Its transformer samples the candidates of unseen captions
 once, and they are judged once by rule; then every variant of its CLIP chooses among the same. What
 counts is the share of the distance between no ranking and the oracle that its choice closes.
 `--beside` adds the results of earlier calls to the table.
@@ -36,16 +36,16 @@ from dalle_mini_impl.training.loop import train
 from dalle_mini_impl.training.objectives.clip import ClipObjective
 
 
-class Nowhere(nn.Module):
-    """In place of the places' channels: none of them."""
+class NoPositions(nn.Module):
+    """Replaces the layer that keeps positions: returns zeros."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.new_zeros(len(x), 64, *x.shape[2:])
 
 
-def pool_without_places(clip: Clip) -> None:
-    """Leave only the mean over places, as a global average pool."""
-    clip.image.add_module("reduce", Nowhere())
+def pool_without_positions(clip: Clip) -> None:
+    """Leave only the mean over positions, as a global average pool."""
+    clip.image.add_module("reduce", NoPositions())
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ VARIANTS = {
     "full": Variant(),
     "no hard negatives": Variant({"hard_negatives": 0}),
     "three hard negatives": Variant({"hard_negatives": 3}),
-    "no places in the pool": Variant(change=pool_without_places),
+    "no positions in the pool": Variant(change=pool_without_positions),
     "no reconstructions": Variant({"reconstructions": 0.0}),
     "SigLIP's loss": Variant({"loss": "siglip"}),
 }
@@ -68,7 +68,7 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Candidates:
-    """What the run's transformer painted for some captions: pixels, and whether all claims hold."""
+    """What the run's transformer sampled for some captions: pixels, and whether all claims hold."""
 
     prompts: list[Prompt]
     pixels: list[Tensor]
@@ -77,7 +77,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Trained:
-    """What one training of one variant is good for, as shares."""
+    """Results of one training of one variant, as shares."""
 
     seed: int
     steps: int
@@ -88,7 +88,7 @@ class Trained:
 
 
 @torch.inference_mode()
-def paint(model: TextToImage, run: RunFolder, each: int, count: int) -> Candidates:
+def sample_candidates(model: TextToImage, run: RunFolder, each: int, count: int) -> Candidates:
     """`count` candidates for `each` captions of one, two and three objects and each half."""
     scenes = run.experiment.data.shapes
     prompts = [
@@ -108,42 +108,44 @@ def paint(model: TextToImage, run: RunFolder, each: int, count: int) -> Candidat
     return Candidates(prompts, pixels, right)
 
 
-def train_clip(shop: StageContext, variant: Variant, seed: int, minutes: float) -> tuple[Clip, int]:
+def train_clip(
+    context: StageContext, variant: Variant, seed: int, minutes: float
+) -> tuple[Clip, int]:
     """One variant after `minutes`, and its steps."""
-    own = shop.experiment.clip
+    own = context.experiment.clip
     fresh = {"seed": seed, "minutes": minutes, "steps": 10**6, "compile": "off"}
     training = own.training.model_copy(update=fresh)
     config = own.model_copy(update={**variant.config, "training": training})
-    tokenizer = frozen(load_image_tokenizer(shop.run), shop.device)
-    batches = shop.image_batches(
+    tokenizer = frozen(load_image_tokenizer(context.run), context.device)
+    batches = context.image_batches(
         training,
         dropout=True,
-        negative=hard_negatives(shop.store.captions, shop.store.attributes),
+        negative=hard_negatives(context.store.captions, context.store.attributes),
         negatives=config.hard_negatives,
     )
     torch.manual_seed(seed)
-    words = shop.vocabulary
-    model = Clip(config, words.vocabulary_size, words.context, shop.experiment.data.image_size)
+    words = context.vocabulary
+    model = Clip(config, words.vocabulary_size, words.context, context.experiment.data.image_size)
     if variant.change is not None:
         variant.change(model)
     objective = ClipObjective(
         model, config, lambda images: tokenizer.decode(tokenizer.encode(images))
     )
     with tempfile.TemporaryDirectory() as folder:
-        run = RunFolder.create(Path(folder) / "run", shop.experiment)
+        run = RunFolder.create(Path(folder) / "run", context.experiment)
         train(objective, batches, training, run, "clip", resume=False)
         run.load_weights("clip", model)
         steps = max(record["step"] for record in run.metrics())
     return frozen(model), steps
 
 
-def hard_accuracy(shop: StageContext, clip: RunClip, count: int) -> float:
+def hard_accuracy(context: StageContext, clip: RunClip, count: int) -> float:
     """Share of unseen images whose own caption beats one with an attribute exchanged."""
-    store = shop.split("validation")
+    store = context.split("validation")
     rows = np.arange(min(count, len(store)), dtype=np.int64)
     negative = hard_negatives(store.captions, store.attributes)
     found, wrong = wrong_captions(negative, [0] * len(rows), rows.tolist(), 0)
-    images = clip.encode_images(load_images(store, rows[found], shop.experiment.data, None))
+    images = clip.encode_images(load_images(store, rows[found], context.experiment.data, None))
     own = clip.encode_texts([store.captions[rows[at]][0] for at in found])
     return float(
         ((images * own).sum(1) > (images * clip.encode_texts(wrong)).sum(1)).float().mean()
@@ -205,7 +207,7 @@ def main(
     """Train every variant of a run's CLIP and let it choose among the same candidates.
 
     Args:
-        run: a complete run on drawn scenes.
+        run: a complete run on synthetic scenes.
         minutes: of each training.
         seeds: one training of every variant for each.
         prompts: captions for each number of objects and half.
@@ -220,16 +222,20 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     folder = RunFolder.open(run)
-    shop = StageContext(folder)
+    context = StageContext(folder)
     trained: dict[str, list[Trained]] = earlier(
         beside, "minutes", minutes, lambda own: Trained(**own)
     )
-    painted = paint(TextToImage.from_pretrained(folder, "cpu"), folder, prompts, candidates)
+    sampled = sample_candidates(
+        TextToImage.from_pretrained(folder, "cpu"), folder, prompts, candidates
+    )
     for seed in seeds:
         for name in variants:
-            model, steps = train_clip(shop, VARIANTS[name], seed, minutes)
-            clip = RunClip(model, shop.vocabulary)
-            result = Trained(seed, steps, hard_accuracy(shop, clip, images), choose(clip, painted))
+            model, steps = train_clip(context, VARIANTS[name], seed, minutes)
+            clip = RunClip(model, context.vocabulary)
+            result = Trained(
+                seed, steps, hard_accuracy(context, clip, images), choose(clip, sampled)
+            )
             trained.setdefault(name, []).append(result)
             print(f"seed {seed}: {name}: {asdict(result)}", flush=True)
             if out is not None:

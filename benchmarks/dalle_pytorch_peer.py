@@ -147,7 +147,7 @@ def vae_temperature(start: float, step: int) -> float:
 
 
 @torch.inference_mode()
-def paint(dalle: Any, captions: Tensor, seed: int, top: float) -> Tensor:
+def sample(dalle: Any, captions: Tensor, seed: int, top: float) -> Tensor:
     """An image in [0, 1] for each row of captions, with its cache, at guidance 1.
 
     top: its `filter_thres`. At guidance 1 its `forward_with_cond_scale` drops the cache that

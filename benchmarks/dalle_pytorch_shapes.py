@@ -4,7 +4,7 @@
     python -m benchmarks.dalle_pytorch_shapes --out dalle_pytorch
 
 Trains its dVAE, transformer and CLIP as large as those of the configuration and for the minutes of
-its stages, on the same images and caption ids; paints captions of unseen scenes, seen and held
+its stages, on the same images and caption ids; samples captions of unseen scenes, seen and held
 out; judges every image by rule and prints the suite's tables. Writes figures.json and sheet.png.
 """
 
@@ -63,7 +63,7 @@ class Arguments:
     top: float = 0.9
     """Its `filter_thres`: the share of logits that is cut away; 0.9 in its generate.py."""
     batch_size: int = 128
-    """Images painted at a time."""
+    """Images sampled at a time."""
     threads: int = 0
     """Threads to compute with; 0 uses all cores."""
     seed: int = 0
@@ -191,7 +191,7 @@ def plain_images(store: Store) -> Iterator[Tensor]:
 def outcomes_of(
     dalle: Any, clip: Any, words: CaptionTokenizer, prompts: list[Prompt], arguments: Arguments
 ) -> tuple[list[Outcome], list[Result]]:
-    """Every prompt painted and judged, and the images that its CLIP chose first."""
+    """Every prompt sampled and judged, and the images that its CLIP chose first."""
     count = arguments.candidates
     together = max(1, arguments.batch_size // count)
     outcomes, chosen = [], []
@@ -199,7 +199,7 @@ def outcomes_of(
         part = prompts[start : start + together]
         ids = torch.from_numpy(words.encode([prompt.caption for prompt in part]))
         rows = ids.repeat_interleave(count, dim=0)
-        pixels = peer.paint(dalle, rows, arguments.seed + start, arguments.top)
+        pixels = peer.sample(dalle, rows, arguments.seed + start, arguments.top)
         with torch.inference_mode():
             scores = clip(rows, pixels, text_mask=rows != 0).tolist()
         images = to_images(pixels)
@@ -212,12 +212,12 @@ def outcomes_of(
             outcome = judged(prompt, GUIDANCE, results, counts, "clip")
             outcomes.append(outcome)
             chosen.append(results[outcome.chosen[count, "clip"]])
-        print(f"  painted {len(outcomes)} of {len(prompts)} captions", flush=True)
+        print(f"  sampled {len(outcomes)} of {len(prompts)} captions", flush=True)
     return outcomes, chosen
 
 
 def main(arguments: Arguments) -> None:
-    """Train, paint, judge, print and write."""
+    """Train, sample, judge, print and write."""
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     experiment = load_experiment(arguments.config)

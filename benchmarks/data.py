@@ -27,7 +27,7 @@ from dalle_mini_impl.training.objectives.dalle import DalleObjective
 from dalle_mini_impl.training.objectives.image_tokenizer import FsqObjective
 
 NOTES = [
-    "Preparing draws or decodes every image, resizes it and writes the store; several processes "
+    "Preparing makes or decodes every image, resizes it and writes the store; several processes "
     "are used from 2,000 images on.",
     "Files: smooth random images, PNG and JPEG (quality 90).",
     "Waiting: the share of a training loop's time in which it has no batch, with batches made "

@@ -15,10 +15,10 @@ from benchmarks.timing import Contender, Row
 from dalle_mini_impl.precision import Precision
 
 NOTES = [
-    "Every contender draws all codes of the given number of images, without decoding them to "
+    "Every contender samples all codes of the given number of images, without decoding them to "
     "pixels. All images are of one caption unless the case says otherwise: this project runs it "
     "once, the peers once for each image.",
-    "DALLE-pytorch keeps the better half of the logits (its default); the others draw from all.",
+    "DALLE-pytorch keeps the better half of the logits (its default); the others sample from all.",
     "DALLE-pytorch 1.6.6 never passes its cache on at guidance 1; 'cache repaired' does.",
     "Llama's guidance is transformers' own: a second, unconditional call for each code.",
     "Floor: each step's weights and filled cache at the bandwidth of a matrix–vector product of "
@@ -60,11 +60,11 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Drawer:
-    """A named way to draw codes with one model."""
+class Sampler:
+    """A named way to sample codes with one model."""
 
     name: str
-    draw: Callable[[Tensor, int, float], Tensor]
+    sample: Callable[[Tensor, int, float], Tensor]
     work: Work
     ours: bool = False
     guided: bool = True
@@ -83,9 +83,9 @@ def run(options: DecodeOptions, session: Session) -> list[Table]:
     cases += [Case(n, guidance=options.guidance) for n in options.guided]
     rows: list[Row] = []
     for precision in session.able(options.precisions):
-        drawers = contenders(shape, session, precision)
+        samplers = contenders(shape, session, precision)
         for case in cases:
-            rows += time_case(str(case), case, shape, drawers, session, precision)
+            rows += time_case(str(case), case, shape, samplers, session, precision)
     tables = [Table("decode", f"Decoding {shape.image} codes", rows, NOTES)]
     if options.sweep:
         for precision in session.able(options.precisions):
@@ -95,7 +95,7 @@ def run(options: DecodeOptions, session: Session) -> list[Table]:
 
 def contenders(
     shape: Shape, session: Session, precision: Precision, growing: bool = False
-) -> list[Drawer]:
+) -> list[Sampler]:
     """All that are installed, in one precision; `growing`: those that are swept.
 
     In bf16 all weights of the peers, and those of this project that its sampler takes.
@@ -104,37 +104,37 @@ def contenders(
     dalle = ours.build_dalle(shape, device).eval()
     work = ours.work_of(dalle)
     found = [
-        Drawer(f"this project, {name}", draw, work, True, compiled=name != "eager", sweeps=True)
-        for name, draw in ours.decoders(dalle, compiled, precision).items()
+        Sampler(f"this project, {name}", sample, work, True, compiled=name != "eager", sweeps=True)
+        for name, sample in ours.decoders(dalle, compiled, precision).items()
     ]
     if peers.present(peers.LLAMA):
         llama, work = peers.build_llama(shape, device)
         llama = llama.to(dtype).eval()
-        draw = peers.llama_decoder(llama, shape)
-        found.append(Drawer(f"{peers.LLAMA}, static cache", draw, work, sweeps=True))
+        sample = peers.llama_decoder(llama, shape)
+        found.append(Sampler(f"{peers.LLAMA}, static cache", sample, work, sweeps=True))
         if compiled and not growing:
-            draw = peers.llama_decoder(llama, shape, compiled=True)
+            sample = peers.llama_decoder(llama, shape, compiled=True)
             name = f"{peers.LLAMA}, compiled"
-            found.append(Drawer(name, draw, work, guided=False, compiled=True))
+            found.append(Sampler(name, sample, work, guided=False, compiled=True))
     if peers.present(peers.DALLE) and not growing:
         peer, work = peers.build_dalle_pytorch(shape, device)
         peer = peer.to(dtype).eval()
-        draw = peers.dalle_pytorch_decoder(peer, repaired=False)
-        found.append(Drawer(peers.DALLE, draw, work))
-        draw = peers.dalle_pytorch_decoder(peer, repaired=True)
-        found.append(Drawer(f"{peers.DALLE}, cache repaired", draw, work, guided=False))
-    return [drawer for drawer in found if session.wanted(drawer.name)]
+        sample = peers.dalle_pytorch_decoder(peer, repaired=False)
+        found.append(Sampler(peers.DALLE, sample, work))
+        sample = peers.dalle_pytorch_decoder(peer, repaired=True)
+        found.append(Sampler(f"{peers.DALLE}, cache repaired", sample, work, guided=False))
+    return [sampler for sampler in found if session.wanted(sampler.name)]
 
 
 def time_case(
     name: str,
     case: Case,
     shape: Shape,
-    drawers: list[Drawer],
+    samplers: list[Sampler],
     session: Session,
     precision: str,
 ) -> list[Row]:
-    """One case of all drawers that can do it."""
+    """One case of all samplers that can do it."""
     generator = torch.Generator().manual_seed(case.images)
     captions = torch.randint(
         1, shape.text_vocabulary, (case.captions, shape.text), generator=generator
@@ -142,28 +142,28 @@ def time_case(
     guided = case.guidance != 1
     prompts, rows = case.captions + guided, case.images * (1 + guided)
 
-    def draw_all(drawer: Drawer) -> None:
+    def sample_all(sampler: Sampler) -> None:
         # A peer may write into the captions it is given.
-        codes = drawer.draw(captions.clone(), case.images, case.guidance)
+        codes = sampler.sample(captions.clone(), case.images, case.guidance)
         if codes.shape != (case.images, shape.image):
-            raise ValueError(f"{drawer.name} drew {tuple(codes.shape)} codes")
+            raise ValueError(f"{sampler.name} sampled {tuple(codes.shape)} codes")
 
     return session.measure(
         name,
         precision,
         [
             Contender(
-                drawer.name,
-                partial(draw_all, drawer),
-                drawer.ours,
-                drawer.work.parameters,
+                sampler.name,
+                partial(sample_all, sampler),
+                sampler.ours,
+                sampler.work.parameters,
                 partial(
-                    decoding_floor, shape, drawer.work, rows, prompts, session.floors, precision
+                    decoding_floor, shape, sampler.work, rows, prompts, session.floors, precision
                 ),
-                compiled=drawer.compiled,
+                compiled=sampler.compiled,
             )
-            for drawer in drawers
-            if (drawer.guided or not guided) and (drawer.sweeps or case.captions == 1)
+            for sampler in samplers
+            if (sampler.guided or not guided) and (sampler.sweeps or case.captions == 1)
         ],
         case.images * shape.image,
         "codes/s",
@@ -174,8 +174,8 @@ def sweep(session: Session, precision: str) -> Table:
     """Batch 1 to 256, grid 8×8 to 32×32, depth and width, one changed at a time."""
     rows: list[Row] = []
     for name, shape, case in growth(session.common.shape):
-        drawers = contenders(shape, session, precision, growing=True)
-        rows += time_case(name, case, shape, drawers, session, precision)
+        samplers = contenders(shape, session, precision, growing=True)
+        rows += time_case(name, case, shape, samplers, session, precision)
     return Table("decode-sweep", f"How the cost of decoding grows ({precision})", rows)
 
 
@@ -188,6 +188,6 @@ def growth(shape: Shape) -> Iterator[tuple[str, Shape, Case]]:
     for depth in (3, 6, 12, 24):
         yield f"depth {depth}", replace(shape, depth=depth), Case(1)
     for width in (128, 256, 512, 1024):
-        hidden = 16 * round(width * 8 / 3 / 16)
-        changed = replace(shape, width=width, heads=max(1, width // 64), ffn_width=hidden)
+        ffn_width = 16 * round(width * 8 / 3 / 16)
+        changed = replace(shape, width=width, heads=max(1, width // 64), ffn_width=ffn_width)
         yield f"width {width}", changed, Case(1)

@@ -67,7 +67,8 @@ class Floors:
 
     def survey(self, shape: Shape, batch: int, precisions: tuple[str, ...]) -> dict[str, float]:
         """Rates by name: GFLOP/s of products, GB/s of streams, in and out of cache."""
-        width, hidden = shape.width, shape.ffn_width
+        width, ffn_width = shape.width, shape.ffn_width
+        products = ((width, 3 * width), (width, 2 * ffn_width), (ffn_width, width))
         tokens = batch * shape.tokens
         found: dict[str, float] = {}
         for precision in precisions:
@@ -75,7 +76,7 @@ class Floors:
             for n in self.squares:
                 found[f"{kind}, {n}×{n}×{n}"] = self.product(n, n, n, precision) / 1e9
             for rows in (tokens, 1, 16, 32, 64):
-                for inner, columns in ((width, 3 * width), (width, 2 * hidden), (hidden, width)):
+                for inner, columns in products:
                     rate = self.product(rows, inner, columns, precision) / 1e9
                     found[f"{kind}, {rows}×{inner}×{columns}"] = rate
         for name, size in (("in cache", IN_CACHE), ("out of cache", self.out_of_cache)):

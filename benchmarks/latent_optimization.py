@@ -1,8 +1,8 @@
-"""Does painting along CLIP's gradient paint what was asked for, by judges it did not climb?
+"""How well does optimizing codes along CLIP's gradient follow the prompt, by independent judges?
 
     python -m benchmarks.latent_optimization --run DIR --judge-run DIR2 --prompts 50
 
-For captions of freshly drawn scenes of one and two objects: random codes → optimized as `dalle
+For captions of new random scenes of one and two objects: random codes → optimized as `dalle
 optimize` does, and the transformer's best candidate → refined as `--refine` does. The scene judge
 decides by rule which claims hold; DIR2's CLIP, trained with another seed, says whether the text
 score rose for it too. By chance: the same images, judged by the next prompt's claims.
@@ -40,7 +40,7 @@ POOLED = "all attributes"
 
 @dataclass(frozen=True)
 class Arguments:
-    """What is painted and who judges it."""
+    """What is sampled and who judges it."""
 
     run: Path
     """A run on shapes with all stages."""
@@ -80,14 +80,14 @@ def best_candidates(model: TextToImage, prompts: Sequence[Prompt], seed: int) ->
     """Codes of the candidate that the run's own ranking takes for each prompt."""
     config = model.sampling
     seeds = [(seed << 32) + 1024 * at for at in range(len(prompts))]
-    painted = model.paint([prompt.caption for prompt in prompts], seeds, config)
-    return torch.tensor([rank(results, config.rank_by)[0].codes for results in painted])
+    sampled = model.paint([prompt.caption for prompt in prompts], seeds, config)
+    return torch.tensor([rank(results, config.rank_by)[0].codes for results in sampled])
 
 
-def painted(
+def optimized(
     arguments: Arguments, start: str, model: TextToImage, clip: JointEncoder, asked: list[Prompt]
 ) -> OptimizeResult:
-    """All prompts pushed as one batch, with the command's own settings."""
+    """All prompts optimized as one batch, with the command's own settings."""
     command = OptimizeArguments() if start == "random" else REFINING
     captions = [prompt.caption for prompt in asked]
     space = CodeSpace(model.image_tokenizer)
@@ -123,7 +123,7 @@ def painted(
 
 
 def claims_held(pixels: Float[Tensor, "b 3 h w"], prompts: Sequence[Prompt]) -> list[dict]:
-    """Which kinds of each prompt's claims hold of its image."""
+    """Which kinds of each prompt's claims hold for its image."""
     arrays = [np.asarray(image) for image in to_images(pixels)]
     return [judge(array, p.claims) for array, p in zip(arrays, prompts, strict=True)]
 
@@ -193,20 +193,20 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(arguments: Arguments) -> None:
-    """Paint, judge, write the table, the figures and a sheet."""
+    """Optimize, judge, write the table, the figures and a sheet."""
     model = TextToImage.from_pretrained(arguments.run, "cpu")
     own = RunClip.from_run(arguments.run, "cpu")
     scenes = RunFolder.open(arguments.run).experiment.data.shapes
     per = -(-arguments.prompts // 2)
-    drawn = [scene_prompts(scenes, "seen", count, per, arguments.seed) for count in (1, 2)]
-    prompts = [prompt for pair in zip(*drawn, strict=True) for prompt in pair]
+    by_count = [scene_prompts(scenes, "seen", count, per, arguments.seed) for count in (1, 2)]
+    prompts = [prompt for pair in zip(*by_count, strict=True) for prompt in pair]
     prompts = prompts[: arguments.prompts]
     clips: dict[str, JointEncoder] = {"own_clip": own}
     by_step: dict[str, Tensor] = {}
     took = {}
     for start in arguments.starts:
         begun = time.monotonic()
-        best = painted(arguments, start, model, own, prompts)
+        best = optimized(arguments, start, model, own, prompts)
         took[start] = time.monotonic() - begun
         first, last = {
             "random": ("random codes", "optimized"),

@@ -1,12 +1,13 @@
-"""What each choice brings to a transformer: train it without, equally long, from several seeds.
+"""Ablations of a transformer: train each variant for the same time, from several seeds.
 
     python -m benchmarks.leave_one_out RUN [--seconds 170] [--seeds 0 1 2] [--out result.json]
 
 RUN holds an image tokenizer, its codes and a vocabulary. Every variant trains the run's transformer
-for the same wall time on the same batches; its image loss on held-out images is taken along the
-way, off the clock. The yardstick is what the plain variant (AdamW) ends at. All are eager but
-"compiled", which pays for compiling anew. Where the run is of drawn scenes, captions are painted at
-the end, one image each, and judged by rule. `--beside` adds the results of earlier calls.
+for the same wall time on the same batches; its image loss on held-out images is measured along the
+way, with the clock stopped. The reference is the final loss of the plain variant (AdamW). All are
+eager but "compiled", whose compilation counts as training time. For a run of synthetic scenes
+captions are sampled at the end, one image each, and judged by rule. `--beside` adds the results of
+earlier calls.
 """
 
 import json
@@ -20,7 +21,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from benchmarks.lesson import Point, Trained, Variant, prepare, train_variant
+from benchmarks.variants import Point, Trained, Variant, prepare, train_variant
 from dalle_mini_impl.cli.sample import write_json
 from dalle_mini_impl.runs.folder import RunFolder
 
@@ -54,7 +55,7 @@ def seconds_to(loss: float, points: list[Point]) -> float:
 
 def table(trained: dict[str, list[Trained]], seconds: float) -> list[str]:
     """Markdown: a line per variant with means over the seeds, and the time to the plain loss."""
-    groups = list(next(iter(trained.values()))[0].painted)
+    groups = list(next(iter(trained.values()))[0].sampled)
     plain = trained.get(PLAIN, [])
     target = mean([own.points[-1].loss for own in plain])
     lines = [
@@ -66,7 +67,7 @@ def table(trained: dict[str, list[Trained]], seconds: float) -> list[str]:
         made = mean([own.points[-1].step for own in runs])
         took = median([seconds_to(target, own.points) for own in runs]) / seconds
         reached = f"{took:.0%}" if took < math.inf else "never"
-        shares = [f"{spread([100 * own.painted[group] for own in runs], 0)} %" for group in groups]
+        shares = [f"{spread([100 * own.sampled[group] for own in runs], 0)} %" for group in groups]
         cells = (name, spread(losses, 3), f"{made:.0f}", reached if plain else "", *shares)
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -103,7 +104,7 @@ def main(
         seeds: one training of every variant for each.
         points: evaluations along the way.
         held_out: validation images to evaluate on.
-        prompts: captions to paint for each number of objects and half.
+        prompts: captions to sample for each number of objects and half.
         variants: some of the variants.
         beside: results of earlier calls, equally long, to add to the table.
         threads: threads to compute with; 0 uses all cores.
@@ -113,17 +114,17 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     folder = RunFolder.open(run)
-    lesson = prepare(folder, held_out, prompts)
+    setup = prepare(folder, held_out, prompts)
     base = folder.experiment.transformer
     trained: dict[str, list[Trained]] = earlier(beside, "seconds", seconds, read)
     # Seeds outside: a machine that slows down slows all variants.
     for seed in seeds:
         for name in variants:
             print(f"seed {seed}: {name}", flush=True)
-            own = train_variant(lesson, base, VARIANTS[name], seed, seconds, points)
+            own = train_variant(setup, base, VARIANTS[name], seed, seconds, points)
             trained.setdefault(name, []).append(own)
             print("  " + "  ".join(f"{p.seconds:.0f} s {p.loss:.3f}" for p in own.points))
-            print("  " + "  ".join(f"{group} {share:.0%}" for group, share in own.painted.items()))
+            print("  " + "  ".join(f"{group} {share:.0%}" for group, share in own.sampled.items()))
             if out is not None:
                 settings = {"run": str(run), "seconds": seconds, "points": points}
                 record = {key: [asdict(each) for each in runs] for key, runs in trained.items()}
@@ -154,7 +155,7 @@ def earlier(
 
 def read(record: dict[str, Any]) -> Trained:
     """A training as an earlier call wrote it."""
-    return Trained(record["seed"], [Point(**p) for p in record["points"]], record["painted"])
+    return Trained(record["seed"], [Point(**p) for p in record["points"]], record["sampled"])
 
 
 if __name__ == "__main__":

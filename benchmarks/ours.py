@@ -64,15 +64,15 @@ def matrices(module: nn.Module) -> int:
 
 
 def decoders(model: Dalle, compiled: bool, precision: Precision) -> dict[str, Decoder]:
-    """The ways in which this project draws codes, by name."""
+    """The ways in which this project samples codes, by name."""
     sampler = CodeSampler(model)
 
     def decoder(mode: Literal["on", "off"]) -> Decoder:
-        def draw(captions: Tensor, images: int, guidance: float) -> Tensor:
+        def sample(captions: Tensor, images: int, guidance: float) -> Tensor:
             config = SamplingConfig(guidance=guidance, compile=mode, precision=precision)
             return sampler(captions, range(images), config)
 
-        return draw
+        return sample
 
     return {"eager": decoder("off")} | ({"compiled": decoder("on")} if compiled else {})
 

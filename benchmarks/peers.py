@@ -1,4 +1,4 @@
-"""The peers, what has to be put in place for them to run today, and what is said where they lack.
+"""The peers, what they need to run today, and how to install those that are missing.
 
 `transformers` (a Llama of the same shape) needs nothing.
 
@@ -108,7 +108,7 @@ def build_llama(shape: Shape, device: torch.device) -> tuple[nn.Module, Work]:
 def llama_decoder(
     model: Any, shape: Shape, compiled: bool = False
 ) -> Callable[[Tensor, int, float], Tensor]:
-    """Its `generate` with the static cache, drawing from all logits; eager or compiled."""
+    """Its `generate` with the static cache, sampling from all logits; eager or compiled."""
     options: dict[str, Any] = {
         "max_new_tokens": shape.image,
         "min_new_tokens": shape.image,

@@ -94,15 +94,15 @@ def trained(
     run = RunFolder.create(folder, experiment)
     captions = [text for own in store.captions for text in own]
     run.save_captions(CaptionTokenizer.from_config(experiment.captions, captions))
-    shop = StageContext(run, resume=False)
-    shop.store = store
+    context = StageContext(run, resume=False)
+    context.store = store
     config = experiment.image_tokenizer
     torch.manual_seed(config.training.seed)
     model = build_image_tokenizer(config, experiment.data.image_size)
-    objective = image_tokenizer_objective(shop, model)
-    batches = shop.image_batches(config.training, dropout=False)
+    objective = image_tokenizer_objective(context, model)
+    batches = context.image_batches(config.training, dropout=False)
     # VQGAN's discriminator backs off at previews, of images that do not train.
-    shown = reconstruction_previews(objective, run, unseen, experiment.data, shop.device)
+    shown = reconstruction_previews(objective, run, unseen, experiment.data, context.device)
     train(objective, batches, config.training, run, "image_tokenizer", False, preview=shown)
     steps = [r["step"] for r in run.metrics() if r["stage"] == "image_tokenizer"]
     return frozen(load_image_tokenizer(run)), max(steps)

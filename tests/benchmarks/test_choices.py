@@ -1,4 +1,4 @@
-"""The measurements of one choice left out: trained equally long, and laid beside each other."""
+"""The ablations: variants trained for the same time and compared."""
 
 import json
 import math
@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import clip_choices, leave_one_out
 from benchmarks.leave_one_out import FULL, PLAIN, seconds_to, table
-from benchmarks.lesson import Point, Trained
+from benchmarks.variants import Point, Trained
 from tests.tiny import tiny_run
 
 CHOSEN = {"none": 0.2, "clip": 0.5, "oracle": 0.8}
@@ -47,7 +47,7 @@ def test_variants_are_trained_judged_and_continued(tmp_path, capsys):
     assert list(record) == [FULL, PLAIN]
     for (trained,) in record.values():
         assert trained["points"][-1]["step"] > 0
-        assert set(trained["painted"]) == {
+        assert set(trained["sampled"]) == {
             f"{n} {half}" for n in (1, 2) for half in ("seen", "held_out")
         }
     assert f"| {PLAIN} |" in capsys.readouterr().out
@@ -55,10 +55,10 @@ def test_variants_are_trained_judged_and_continued(tmp_path, capsys):
 
 def test_clips_choose_among_the_same_candidates(tmp_path, capsys):
     run = tiny_run(tmp_path / "run").path
-    names = ("no hard negatives", "no places in the pool")
+    names = ("no hard negatives", "no positions in the pool")
     settings = {"minutes": 0.01, "prompts": 1, "candidates": 2, "images": 8}
     clip_choices.main(run, variants=names, out=tmp_path / "out.json", **settings)
     record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["trained"]
     unranked = [record[name][0]["chosen"]["seen none"] for name in names]
     assert unranked[0] == unranked[1]
-    assert "| no places in the pool |" in capsys.readouterr().out
+    assert "| no positions in the pool |" in capsys.readouterr().out

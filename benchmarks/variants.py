@@ -1,4 +1,4 @@
-"""One training of one variant of a transformer, and what came of it."""
+"""One training of one variant of a transformer, and its results."""
 
 import time
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from dalle_mini_impl.training.objectives.objective import to_device
 from dalle_mini_impl.training.stages import codes_of
 
 MOST_OBJECTS = 2
-"""Objects in the scenes that are painted; three are too hard for so short a training."""
+"""Objects in the scenes that are sampled; three are too hard for so short a training."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What all variants share: batches by step and seed, and what none of them sees."""
+class Setup:
+    """What all variants share: batches by step and seed, and held-out data."""
 
     batches: CodeBatches
     vocabulary: CaptionTokenizer
@@ -59,7 +59,7 @@ class Lesson:
     held_out: CodeBatch
     sampling: SamplingConfig
     prompts: list[Prompt]
-    """Captions to paint, none where the collection has no judge."""
+    """Captions to sample, none where the collection has no judge."""
 
 
 @dataclass(frozen=True)
@@ -68,36 +68,36 @@ class Trained:
 
     seed: int
     points: list[Point]
-    painted: dict[str, float]
+    sampled: dict[str, float]
     """Share of captions all of whose claims hold, by group and half, one image each."""
 
 
-def prepare(run: RunFolder, held_out: int, prompts: int) -> Lesson:
+def prepare(run: RunFolder, held_out: int, prompts: int) -> Setup:
     """The run's batches, its first `held_out` validation images, captions of unseen scenes.
 
     prompts: for each number of objects and half.
     """
-    shop = StageContext(run)
+    context = StageContext(run)
     tokenizer = frozen(load_image_tokenizer(run))
-    training = shop.experiment.transformer.training
-    batches = CodeBatches(codes_of(shop, tokenizer), shop.table(False), training.batch_size)
-    shown = shop.split("validation")
+    training = context.experiment.transformer.training
+    batches = CodeBatches(codes_of(context, tokenizer), context.table(False), training.batch_size)
+    shown = context.split("validation")
     rows = torch.arange(min(held_out, len(shown))).numpy()
     with torch.no_grad():
-        codes = tokenizer.encode(load_images(shown, rows, shop.experiment.data, None))
+        codes = tokenizer.encode(load_images(shown, rows, context.experiment.data, None))
     texts = [shown.captions[row][0] for row in rows]
-    captions = torch.from_numpy(shop.vocabulary.encode(texts))
-    scenes = shop.experiment.data.shapes
-    drawn = shop.experiment.data.path == "shapes"
+    captions = torch.from_numpy(context.vocabulary.encode(texts))
+    scenes = context.experiment.data.shapes
+    synthetic = context.experiment.data.path == "shapes"
     asked = [
         prompt
         for objects in range(1, min(MOST_OBJECTS, scenes.max_objects) + 1)
         for half in HALVES
-        for prompt in scene_prompts(scenes, half, objects, prompts if drawn else 0)
+        for prompt in scene_prompts(scenes, half, objects, prompts if synthetic else 0)
     ]
     unseen = CodeBatch(codes, captions)
-    sampling = shop.experiment.sampling
-    return Lesson(batches, shop.vocabulary, tokenizer, unseen, sampling, asked)
+    sampling = context.experiment.sampling
+    return Setup(batches, context.vocabulary, tokenizer, unseen, sampling, asked)
 
 
 @torch.no_grad()
@@ -109,26 +109,26 @@ def held_out_loss(model: Dalle, batch: CodeBatch, rows: int = 128) -> float:
 
 
 @torch.no_grad()
-def painted(model: Dalle, lesson: Lesson) -> dict[str, float]:
-    """Paint every caption once and judge it."""
-    if not lesson.prompts:
+def judged_samples(model: Dalle, setup: Setup) -> dict[str, float]:
+    """Sample every caption once and judge it."""
+    if not setup.prompts:
         return {}
     device = next(model.parameters()).device
-    ids = torch.from_numpy(lesson.vocabulary.encode([p.caption for p in lesson.prompts]))
+    ids = torch.from_numpy(setup.vocabulary.encode([p.caption for p in setup.prompts]))
     sampler, truths = CodeSampler(model), []
-    for numbers in torch.arange(len(ids)).split(lesson.sampling.batch_size):
-        codes = sampler(ids[numbers].to(device), numbers.tolist(), lesson.sampling)
-        images_of = to_images(lesson.tokenizer.decode(codes.cpu()))
+    for numbers in torch.arange(len(ids)).split(setup.sampling.batch_size):
+        codes = sampler(ids[numbers].to(device), numbers.tolist(), setup.sampling)
+        images_of = to_images(setup.tokenizer.decode(codes.cpu()))
         for at, image in zip(numbers.tolist(), images_of, strict=True):
-            truths.append(all(judge(np.asarray(image), lesson.prompts[at].claims).values()))
+            truths.append(all(judge(np.asarray(image), setup.prompts[at].claims).values()))
     groups: dict[str, list[bool]] = {}
-    for prompt, truth in zip(lesson.prompts, truths, strict=True):
+    for prompt, truth in zip(setup.prompts, truths, strict=True):
         groups.setdefault(f"{prompt.objects} {prompt.half}", []).append(truth)
     return {name: sum(own) / len(own) for name, own in groups.items()}
 
 
 def train_variant(
-    lesson: Lesson,
+    setup: Setup,
     base: TransformerConfig,
     variant: Variant,
     seed: int,
@@ -144,14 +144,12 @@ def train_variant(
     config = base.model_copy(update={**variant.model, "training": training})
     torch.manual_seed(seed)
     torch.compiler.reset()
-    sizes = (lesson.vocabulary.vocabulary_size, lesson.vocabulary.context)
-    tokenizer = lesson.tokenizer
+    sizes = (setup.vocabulary.vocabulary_size, setup.vocabulary.context)
+    tokenizer = setup.tokenizer
     model = Dalle(config, *sizes, tokenizer.code_count, tokenizer.grid, tokenizer.factors)
     learner = Learner(DalleObjective(model, config), training, Accelerator(mixed_precision="no"))
-    held_out = to_device(lesson.held_out, learner.device)
-    batches = CodeBatches(
-        lesson.batches.cache, lesson.batches.table, training.batch_size, seed=seed
-    )
+    held_out = to_device(setup.held_out, learner.device)
+    batches = CodeBatches(setup.batches.cache, setup.batches.table, training.batch_size, seed=seed)
     started = time.monotonic()
     with fresh_cache():  # What an earlier training compiled is not given to this one.
         compile_if_it_pays(
@@ -173,7 +171,7 @@ def train_variant(
             found.append(Point(elapsed, step, held_out_loss(averaged(learner), held_out)))
             paused += time.monotonic() - began
         if elapsed >= seconds:
-            return Trained(seed, found, painted(averaged(learner), lesson))
+            return Trained(seed, found, judged_samples(averaged(learner), setup))
         progress = max(0.0, elapsed - overhead) / max(1e-9, seconds - overhead)
         learner.gradients(to_device(batch, learner.device), step, progress)
         learner.update(progress)
