@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks import dalle_pytorch_peer as peer
@@ -38,7 +39,7 @@ from dalle_mini_impl.images import contact_sheet, save_png, to_images
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
-from dalle_mini_impl.pipeline import Result
+from dalle_mini_impl.sampling.samples import Samples
 
 GUIDANCE = 1.0
 
@@ -190,7 +191,7 @@ def plain_images(store: Store) -> Iterator[Tensor]:
 
 def outcomes_of(
     dalle: Any, clip: Any, words: CaptionTokenizer, prompts: list[Prompt], arguments: Arguments
-) -> tuple[list[Outcome], list[Result]]:
+) -> tuple[list[Outcome], list[Image.Image]]:
     """Every prompt sampled and judged, and the images that its CLIP chose first."""
     count = arguments.candidates
     together = max(1, arguments.batch_size // count)
@@ -201,17 +202,19 @@ def outcomes_of(
         rows = ids.repeat_interleave(count, dim=0)
         pixels = peer.sample(dalle, rows, arguments.seed + start, arguments.top)
         with torch.inference_mode():
-            scores = clip(rows, pixels, text_mask=rows != 0).tolist()
+            scores = clip(rows, pixels, text_mask=rows != 0)
         images = to_images(pixels)
         for at, prompt in enumerate(part):
-            results = [
-                Result(images[row], prompt.caption, row, scores[row], 0.0, 0.0, ())
-                for row in range(at * count, (at + 1) * count)
-            ]
+            own = slice(at * count, (at + 1) * count)
+            none = torch.zeros(count)
+            samples = Samples(
+                prompt.caption, tuple(range(own.start, own.stop)), pixels[own],
+                torch.zeros(count, 0, dtype=torch.long), none, none, scores[own],
+            )  # fmt: skip
             counts = sorted({1, count})
-            outcome = judged(prompt, GUIDANCE, results, counts, "clip")
+            outcome = judged(prompt, GUIDANCE, samples, counts, "clip")
             outcomes.append(outcome)
-            chosen.append(results[outcome.chosen[count, "clip"]])
+            chosen.append(images[own][outcome.chosen[count, "clip"]])
         print(f"  sampled {len(outcomes)} of {len(prompts)} captions", flush=True)
     return outcomes, chosen
 
@@ -263,10 +266,9 @@ def main(arguments: Arguments) -> None:
     }
     text = json.dumps(figures, indent=1, default=str) + "\n"
     (arguments.out / "figures.json").write_text(text, encoding="utf-8")
-    shown = chosen[:: max(1, len(chosen) // 24)]
-    sheet = contact_sheet(
-        [result.image for result in shown], [result.caption for result in shown], columns=8, scale=2
-    )
+    step = max(1, len(chosen) // 24)
+    captions = [prompt.caption for prompt in prompts[::step]]
+    sheet = contact_sheet(chosen[::step], captions, columns=8, scale=2)
     save_png(sheet, arguments.out / "sheet.png")
     print(f"\n{arguments.out / 'figures.json'}\n{arguments.out / 'sheet.png'}")
 

@@ -25,7 +25,7 @@ from dalle_mini_impl.cli.optimize import REFINING, OptimizeArguments
 from dalle_mini_impl.data.synthetic.shapes import KINDS
 from dalle_mini_impl.evaluation.suites.prompts import Prompt, interval, judge, scene_prompts
 from dalle_mini_impl.images import contact_sheet, save_png, to_images
-from dalle_mini_impl.pipeline import TextToImage, rank
+from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.retrieval.encoder import JointEncoder, RunClip
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.vqgan_clip.code_prior import CodePrior
@@ -80,8 +80,8 @@ def best_candidates(model: TextToImage, prompts: Sequence[Prompt], seed: int) ->
     """Codes of the candidate that the run's own ranking takes for each prompt."""
     config = model.sampling
     seeds = [(seed << 32) + 1024 * at for at in range(len(prompts))]
-    sampled = model.paint([prompt.caption for prompt in prompts], seeds, config)
-    return torch.tensor([rank(results, config.rank_by)[0].codes for results in sampled])
+    samples = model.sample([prompt.caption for prompt in prompts], seeds, config)
+    return torch.stack([own.codes[own.order(config.rank_by)[0]] for own in samples])
 
 
 def optimized(

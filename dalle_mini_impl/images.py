@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
@@ -92,11 +92,15 @@ def to_tensor(images: Sequence[Image.Image], size: int) -> Float[Tensor, "b 3 h 
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 255.0
 
 
+def to_uint8(pixels: Float[Tensor, "b 3 h w"]) -> UInt8[np.ndarray, "b h w 3"]:
+    """Tensors in [0, 1] as 8-bit arrays; values outside are clipped, NaN becomes black."""
+    levels = pixels.detach().float().nan_to_num(0.0).clamp(0.0, 1.0).mul(255.0).round()
+    return levels.to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
 def to_images(pixels: Float[Tensor, "b 3 h w"]) -> list[Image.Image]:
     """Tensors in [0, 1] as RGB images; values outside are clipped, NaN becomes black."""
-    levels = pixels.detach().float().nan_to_num(0.0).clamp(0.0, 1.0).mul(255.0).round()
-    rows = levels.to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-    return [Image.fromarray(row) for row in rows]
+    return [Image.fromarray(array) for array in to_uint8(pixels)]
 
 
 def contact_sheet(

@@ -1,6 +1,6 @@
-"""TextToImage: a trained run as one object that paints, completes, inpaints and ranks.
+"""TextToImage: a trained run as one object that samples, completes, inpaints and ranks images.
 
-Strings and PIL images go in and out; between them everything is codes and tensors.
+`sample` yields tensors; strings and PIL images appear only in what goes in and in `Result`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
@@ -22,20 +21,21 @@ from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.precision import best_device
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_clip, load_dalle, load_image_tokenizer
-from dalle_mini_impl.sampling.caption_ranking import RankBy, RankedCaption, rank_captions
+from dalle_mini_impl.sampling.caption_ranking import CaptionRanking, RankedCaption, rank_captions
 from dalle_mini_impl.sampling.caption_sampler import SampledCaption, sample_captions
 from dalle_mini_impl.sampling.draw import SamplingConfig
 from dalle_mini_impl.sampling.sampler import CodeSampler
+from dalle_mini_impl.sampling.samples import Samples
 
 
 @dataclass(frozen=True)
 class Result:
-    """One image with what made it and what was thought of it."""
+    """One sampled image with its seed and scores."""
 
     image: Image.Image
     caption: str
     seed: int
-    """The image's own seed: the same caption and seed paint it again, in fp32 in any batch."""
+    """The image's own seed: with the same caption it gives the same image, in fp32 in any batch."""
     clip_score: float | None
     """Cosine similarity of image and caption in [-1, 1]; None where the run has no CLIP."""
     log_likelihood: float
@@ -46,7 +46,7 @@ class Result:
 
 
 class TextToImage:
-    """Paints images from captions with the models of one run."""
+    """Samples images from captions with the models of one run."""
 
     def __init__(
         self,
@@ -99,13 +99,80 @@ class TextToImage:
         """
         config = SamplingConfig(**{**self.sampling.model_dump(), **settings})
         config = config.model_copy(update={"candidates": max(config.candidates, config.num_images)})
-        candidates = self.candidates(caption, seed, config, given)
-        return rank(candidates, config.rank_by)[: config.num_images]
+        samples = next(self.sample([caption], [seed], config, given))
+        return _results(samples, samples.order(config.rank_by)[: config.num_images])
 
     def complete(
         self, image: Image.Image, caption: str, keep_rows: int, **settings: Any
     ) -> list[Result]:
-        """Keep the first `keep_rows` rows of the image's code grid and paint the rest."""
+        """Keep the first `keep_rows` rows of the image's code grid and sample the rest."""
+        return self(caption, given=self.given_by_rows(image, keep_rows), **settings)
+
+    def inpaint(
+        self, image: Image.Image, mask: Image.Image, caption: str, **settings: Any
+    ) -> list[Result]:
+        """Sample the codes whose patches the mask touches with white; keep the others.
+
+        The mask has the image's size and is cropped with it; its smallest stroke counts.
+        """
+        return self(caption, given=self.given_by_mask(image, mask), **settings)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        captions: Sequence[str],
+        seeds: Sequence[int],
+        config: SamplingConfig,
+        given: Int[Tensor, "n"] | None = None,
+    ) -> Iterator[Samples]:
+        """The `config.candidates` candidates of each caption.
+
+        seeds: the seed of each caption's first candidate; candidate i has seed + i. As many
+        captions are sampled together as fit into `config.batch_size`. given: as for `__call__`.
+        """
+        count = config.candidates
+        together = max(1, config.batch_size // count)
+        for start in range(0, len(captions), together):
+            texts = captions[start : start + together]
+            first_seeds = seeds[start : start + together]
+            ids = torch.from_numpy(self.captions.encode(texts)).to(self.device)
+            batches = []
+            # Candidates of one caption are split where they alone exceed the batch.
+            for begin in range(0, count, config.batch_size):
+                offsets = range(begin, min(begin + config.batch_size, count))
+                own = [first + offset for first in first_seeds for offset in offsets]
+                batches.append(self._sample_batch(ids, own, config, given))
+            for row, (caption, first) in enumerate(zip(texts, first_seeds, strict=True)):
+                fields = {name: torch.cat([b[name][row] for b in batches]) for name in batches[0]}
+                yield Samples(caption, tuple(range(first, first + count)), **fields)
+
+    def _sample_batch(
+        self,
+        ids: Int[Tensor, "c t"],
+        seeds: Sequence[int],
+        config: SamplingConfig,
+        given: Int[Tensor, "n"] | None,
+    ) -> dict[str, Tensor]:
+        """Images of equally many seeds for each caption: the tensors of `Samples`, `c k ...`."""
+        codes = self.sample_codes(ids, seeds, config, given)
+        pixels = self.image_tokenizer.decode(codes)
+        each = len(seeds) // len(ids)
+        rows = ids.repeat_interleave(each, dim=0)
+        likelihoods = self.dalle.log_likelihood(rows, codes).sum(dim=1)
+        null = self.dalle.log_likelihood(torch.zeros_like(rows), codes).sum(dim=1)
+        fields = {
+            "pixels": pixels,
+            "codes": codes,
+            "log_likelihoods": likelihoods,
+            "log_likelihood_ratios": likelihoods - null,
+        }
+        if self.clip is not None:
+            texts = self.clip.encode_text(ids).repeat_interleave(each, dim=0)
+            fields["clip_scores"] = (self.clip.encode_image(pixels) * texts).sum(dim=-1)
+        return {name: value.unflatten(0, (len(ids), each)) for name, value in fields.items()}
+
+    def given_by_rows(self, image: Image.Image, keep_rows: int) -> Int[Tensor, "n"]:
+        """The image's codes with all but the first `keep_rows` rows free, as for completion."""
         grid = self.image_tokenizer.grid
         if not 0 < keep_rows < grid:
             raise ValueError(
@@ -113,15 +180,10 @@ class TextToImage:
             )
         given = self.encode(image)
         given[keep_rows * grid :] = -1
-        return self(caption, given=given, **settings)
+        return given
 
-    def inpaint(
-        self, image: Image.Image, mask: Image.Image, caption: str, **settings: Any
-    ) -> list[Result]:
-        """Repaint the codes whose patches the mask touches (white = repaint); keep the others.
-
-        The mask has the image's size and is cropped with it; its smallest stroke counts.
-        """
+    def given_by_mask(self, image: Image.Image, mask: Image.Image) -> Int[Tensor, "n"]:
+        """The image's codes with those free that the mask touches, as for inpainting."""
         if mask.size != image.size:
             raise ValueError(
                 f"the mask has {mask.size[0]}×{mask.size[1]} pixels and the image "
@@ -130,20 +192,25 @@ class TextToImage:
         touched = touched_cells(mask, self.image_tokenizer.grid).reshape(-1)
         if not touched.any():
             raise ValueError(
-                "the mask is black wherever the image is kept after cropping to a square: paint "
-                "white what is to be repainted"
+                "the mask is black in the whole square that is kept after cropping: make white "
+                "what is to be sampled again"
             )
         given = self.encode(image)
         given[torch.from_numpy(touched).to(given.device)] = -1
-        return self(caption, given=given, **settings)
+        return given
 
-    @torch.inference_mode()
+    def encode(self, image: Image.Image) -> Int[Tensor, "n"]:
+        """An image's codes, after the same resize and crop as in training."""
+        pixels = to_tensor([image], self.image_tokenizer.image_size).to(self.device)
+        return self.image_tokenizer.encode(pixels)[0]
+
+    @torch.no_grad()
     def continue_text(
         self, prompt: str, count: int = 4, seed: int = 0, temperature: float = 1.0, top_k: int = 0
     ) -> list[SampledCaption]:
-        """`count` captions that begin with `prompt`, as the model of captions continues them.
+        """`count` captions that begin with `prompt`, continued by the transformer.
 
-        Caption i is drawn from seed + i. Settings and errors: `sample_captions`.
+        Caption i is sampled with seed + i. Settings and errors: `sample_captions`.
         """
         return sample_captions(
             self.captions,
@@ -156,100 +223,28 @@ class TextToImage:
         )
 
     def rank_captions(
-        self, image: Image.Image, captions: Sequence[str], rank_by: RankBy = "likelihood"
+        self, image: Image.Image, captions: Sequence[str], rank_by: CaptionRanking = "likelihood"
     ) -> list[RankedCaption]:
-        """The captions, best first, by how well they explain the image; errors: `captioning`."""
+        """The captions, best first, by how well they explain the image (see `rank_captions`)."""
         pixels = to_tensor([image], self.image_tokenizer.image_size).to(self.device)
         ids = torch.from_numpy(self.captions.encode(captions)).to(self.device)
         codes = self.image_tokenizer.encode(pixels)
         return rank_captions(captions, ids, codes, self.dalle, pixels, self.clip, rank_by)
 
-    def encode(self, image: Image.Image) -> Int[Tensor, "n"]:
-        """An image's codes, after the same resize and crop as in training."""
-        pixels = to_tensor([image], self.image_tokenizer.image_size).to(self.device)
-        return self.image_tokenizer.encode(pixels)[0]
 
-    def candidates(
-        self,
-        caption: str,
-        seed: int,
-        config: SamplingConfig,
-        given: Int[Tensor, "n"] | None = None,
-    ) -> list[Result]:
-        """All candidates of a caption with their scores, in the order of their seeds."""
-        return next(self.paint([caption], [seed], config, given))
-
-    @torch.inference_mode()
-    def paint(
-        self,
-        captions: Sequence[str],
-        seeds: Sequence[int],
-        config: SamplingConfig,
-        given: Int[Tensor, "n"] | None = None,
-    ) -> Iterator[list[Result]]:
-        """For each caption its `config.candidates` candidates, in the order of their seeds.
-
-        seeds: the seed of each caption's first candidate; candidate i has seed + i. Captions are
-        painted together as far as `config.batch_size` lets them. given: as for `__call__`.
-        """
-        count = config.candidates
-        together = max(1, config.batch_size // count)
-        for start in range(0, len(captions), together):
-            texts = captions[start : start + together]
-            firsts = seeds[start : start + together]
-            ids = torch.from_numpy(self.captions.encode(texts)).to(self.device)
-            text_embeddings = None if self.clip is None else self.clip.encode_text(ids)
-            # Candidates of one caption are split where they alone exceed the batch.
-            results: list[list[Result]] = [[] for _ in texts]
-            for begin in range(0, count, config.batch_size):
-                some = range(begin, min(begin + config.batch_size, count))
-                own = [first + i for first in firsts for i in some]
-                codes = self.sample_codes(ids, own, config, given)
-                pixels = self.image_tokenizer.decode(codes)
-                likelihoods, ratios = self.log_likelihoods(ids, codes)
-                scores = self.clip_scores(text_embeddings, pixels)
-                for at, image in enumerate(to_images(pixels)):
-                    row, of = tuple(codes[at].tolist()), at // len(some)
-                    own_scores = scores[at], likelihoods[at], ratios[at]
-                    results[of].append(Result(image, texts[of], own[at], *own_scores, row))
-            yield from results
-
-    def log_likelihoods(
-        self, ids: Int[Tensor, "c t"], codes: Int[Tensor, "b n"]
-    ) -> tuple[list[float], list[float]]:
-        """ln p(codes | caption) of each row, and less ln p(codes | null caption), in nats.
-
-        The rows are grouped by caption, equally many for each.
-        """
-        rows = ids.repeat_interleave(len(codes) // len(ids), dim=0)
-        own = self.dalle.log_likelihood(rows, codes).sum(dim=1)
-        null = self.dalle.log_likelihood(torch.zeros_like(rows), codes).sum(dim=1)
-        return own.tolist(), (own - null).tolist()
-
-    def clip_scores(
-        self, text_embeddings: Float[Tensor, "c d"] | None, pixels: Float[Tensor, "b 3 h w"]
-    ) -> list[float] | list[None]:
-        """Cosine similarity of each image with its caption's embedding; none without a CLIP."""
-        if self.clip is None or text_embeddings is None:
-            return [None] * len(pixels)
-        own = text_embeddings.repeat_interleave(len(pixels) // len(text_embeddings), dim=0)
-        return (self.clip.encode_image(pixels) * own).sum(-1).tolist()
-
-
-def rank(candidates: Sequence[Result], rank_by: str) -> list[Result]:
-    """Candidates best first by `SamplingConfig.rank_by`; without a CLIP the likelihood serves."""
-    if rank_by == "none":
-        return list(candidates)
-    likelihood = np.array([c.log_likelihood for c in candidates])
-    ratio = np.array([c.log_likelihood_ratio for c in candidates])
-    clip = np.array([np.nan if c.clip_score is None else c.clip_score for c in candidates])
-    if np.isnan(clip).any() and rank_by in ("clip", "both"):
-        rank_by = "likelihood"
-    both = standardize(clip) + standardize(likelihood)
-    score = {"clip": clip, "likelihood": likelihood, "ratio": ratio, "both": both}[rank_by]
-    return [candidates[i] for i in np.argsort(-score, kind="stable")]
-
-
-def standardize(scores: np.ndarray) -> np.ndarray:
-    """Zero mean and unit deviation."""
-    return (scores - scores.mean()) / (scores.std() + 1e-8)
+def _results(samples: Samples, order: Sequence[int]) -> list[Result]:
+    """The images at `order` with their scores."""
+    images = to_images(samples.pixels[list(order)])
+    scores = samples.clip_scores
+    return [
+        Result(
+            image,
+            samples.caption,
+            samples.seeds[at],
+            None if scores is None else float(scores[at]),
+            float(samples.log_likelihoods[at]),
+            float(samples.log_likelihood_ratios[at]),
+            tuple(samples.codes[at].tolist()),
+        )
+        for image, at in zip(images, order, strict=True)
+    ]

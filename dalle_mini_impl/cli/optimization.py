@@ -11,7 +11,7 @@ from dalle_mini_impl.cli.optimize import OptimizeArguments, start_of
 from dalle_mini_impl.cli.sample import open_image, write_json
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.images import contact_sheet, save_png, to_images, to_tensor
-from dalle_mini_impl.pipeline import TextToImage, rank
+from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.precision import best_device
 from dalle_mini_impl.retrieval.encoder import JointEncoder, open_clip
 from dalle_mini_impl.runs.folder import RunFolder, newest
@@ -94,9 +94,9 @@ def begin(arguments: OptimizeArguments, space: CodeSpace, model: TextToImage | N
             config = SamplingConfig(
                 **{**model.sampling.model_dump(), "candidates": drawn, "num_images": count}
             )
-            candidates = model.candidates(arguments.text, arguments.seed, config)
-            chosen = rank(candidates, config.rank_by if arguments.refine else "none")[:count]
-            return space.from_codes(torch.tensor([result.codes for result in chosen]))
+            samples = next(model.sample([arguments.text], [arguments.seed], config))
+            best = samples.order(config.rank_by if arguments.refine else "none")[:count]
+            return space.from_codes(samples.codes[best])
     return space.random(count, generator)
 
 

@@ -10,22 +10,24 @@ from torch import Tensor
 
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
+from dalle_mini_impl.sampling.ranking import rank
 
-ROWS = 32
+BATCH_SIZE = 32
 """Captions scored at a time, to bound memory."""
 
-RankBy = Literal["likelihood", "clip", "both"]
+CaptionRanking = Literal["likelihood", "clip", "both"]
+"""The ratio would give the order of the likelihood: the null caption is the same for all."""
 
 
 @dataclass(frozen=True)
 class RankedCaption:
-    """A caption with what was thought of it for one image."""
+    """A caption with its scores for one image."""
 
     caption: str
     log_likelihood: float
     """ln p(codes | caption), in nats."""
     log_likelihood_ratio: float
-    """ln p(codes | caption) - ln p(codes | null caption), in nats: what the caption explains."""
+    """ln p(codes | caption) - ln p(codes | null caption), in nats."""
     clip_score: float | None
     """Cosine similarity of image and caption in [-1, 1]; None where there is no CLIP."""
 
@@ -38,32 +40,27 @@ def rank_captions(
     dalle: Dalle,
     pixels: Float[Tensor, "1 3 h w"],
     clip: Clip | None = None,
-    rank_by: RankBy = "likelihood",
+    rank_by: CaptionRanking = "likelihood",
 ) -> list[RankedCaption]:
     """The captions, best first, for the image of these codes and pixels.
 
-    ids: the captions encoded. rank_by: the likelihood (the ratio gives the same order, as the null
-    caption is one for all), CLIP's similarity, or the sum of both, each standardized over the
-    captions. ValueError for an order by CLIP without a CLIP.
+    ids: the captions encoded. ValueError for a ranking that needs a CLIP where there is none.
     """
     if rank_by != "likelihood" and clip is None:
         raise ValueError(f"rank_by is {rank_by!r}, but there is no CLIP; use likelihood")
     rows = torch.cat((torch.zeros_like(ids[:1]), ids))
-    likelihoods = torch.cat([_likelihoods(dalle, part, codes) for part in rows.split(ROWS)])
+    likelihoods = torch.cat([_likelihoods(dalle, part, codes) for part in rows.split(BATCH_SIZE)])
     null, own = likelihoods[0], likelihoods[1:]
-    score = own
-    similarity: list[float | None] = [None] * len(captions)
+    cosines = None
     if clip is not None:
-        cosines = torch.cat([clip.encode_text(part) for part in ids.split(ROWS)])
-        cosines = cosines @ clip.encode_image(pixels)[0]
-        similarity = cosines.tolist()
-        if rank_by != "likelihood":
-            score = cosines if rank_by == "clip" else _standard(cosines) + _standard(own)
+        texts = torch.cat([clip.encode_text(part) for part in ids.split(BATCH_SIZE)])
+        cosines = texts @ clip.encode_image(pixels)[0]
+    similarity = [None] * len(captions) if cosines is None else cosines.tolist()
     ranked = [
         RankedCaption(*fields)
         for fields in zip(captions, own.tolist(), (own - null).tolist(), similarity, strict=True)
     ]
-    return [ranked[i] for i in score.argsort(descending=True, stable=True).tolist()]
+    return [ranked[at] for at in rank(rank_by, own, own - null, cosines).tolist()]
 
 
 def _likelihoods(
@@ -71,7 +68,3 @@ def _likelihoods(
 ) -> Float[Tensor, "b"]:
     rows = codes.expand(len(ids), -1)
     return dalle.log_likelihood(ids, rows).sum(dim=1)
-
-
-def _standard(scores: Float[Tensor, "c"]) -> Float[Tensor, "c"]:
-    return (scores - scores.mean()) / (scores.std(correction=0) + 1e-8)

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dalle_mini_impl.config import Config
+from dalle_mini_impl.sampling.ranking import Ranking
 
 
 class SamplingConfig(Config):
@@ -34,7 +35,7 @@ class SamplingConfig(Config):
     """Draw from the k likeliest codes only (of several factors, of each); 0 keeps all."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Draw from the likeliest codes (factors) that together reach this probability."""
-    rank_by: Literal["clip", "likelihood", "ratio", "both", "none"] = "clip"
+    rank_by: Ranking = "clip"
     """Order of the candidates: by CLIP, ln p(codes | caption), its ratio to the null caption's, or
     both of the first two, each standardized over the candidates."""
     batch_size: int = Field(64, gt=0)

@@ -65,9 +65,10 @@ def sample_previews(
 
     def preview(model: nn.Module, step: int) -> None:
         assert isinstance(model, Dalle)
-        painter = TextToImage(vocabulary, tokenizer, model, None, settings, device)
-        samples = [painter.candidates(caption, 0, settings)[0].image for caption in captions]
-        sheet = contact_sheet(samples, captions, columns=4, scale=2)
+        sampler = TextToImage(vocabulary, tokenizer, model, None, settings, device)
+        samples = sampler.sample(captions, [0] * len(captions), settings)
+        images = to_images(torch.cat([own.pixels for own in samples]))
+        sheet = contact_sheet(images, captions, columns=4, scale=2)
         save_png(sheet, run.previews / f"transformer-{step:06d}.png")
 
     return preview

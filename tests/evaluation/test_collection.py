@@ -1,4 +1,4 @@
-"""`dalle evaluate`: batched painting, the judged suite, and each model's measures."""
+"""`dalle evaluate`: batched sampling, the judged suite, and each model's measures."""
 
 import json
 import random
@@ -28,7 +28,8 @@ from dalle_mini_impl.evaluation.measures.samples import measure_memorization, me
 from dalle_mini_impl.evaluation.report.shapes_page import Scores, failures, suite_tables
 from dalle_mini_impl.evaluation.suites.prompts import Prompt
 from dalle_mini_impl.evaluation.suites.shapes import count_cells, judged
-from dalle_mini_impl.pipeline import Result, TextToImage
+from dalle_mini_impl.pipeline import TextToImage
+from tests.evaluation.scored import scored_samples
 from tests.tiny import tiny_run
 
 CAPTIONS = ["a red heart", "two large blue stars on white", "a ring above a cross"]
@@ -45,20 +46,21 @@ def model(run):
 
 
 @pytest.mark.parametrize(("guidance", "batch_size"), [(1.0, 64), (2.0, 64), (2.0, 2), (2.0, 8)])
-def test_painting_many_captions_gives_the_images_of_each_alone(model, guidance, batch_size):
+def test_sampling_many_captions_gives_the_images_of_each_alone(model, guidance, batch_size):
     config = model.sampling.model_copy(
         update={"guidance": guidance, "candidates": 4, "batch_size": batch_size}
     )
     seeds = [5, 100, 7]
-    together = list(model.paint(CAPTIONS, seeds, config))
-    assert [[r.seed for r in own] for own in together] == [list(range(s, s + 4)) for s in seeds]
+    together = list(model.sample(CAPTIONS, seeds, config))
     for caption, seed, own in zip(CAPTIONS, seeds, together, strict=True):
-        alone = model.candidates(caption, seed, config)
-        assert [r.caption for r in own] == [caption] * 4
-        assert [r.codes for r in own] == [r.codes for r in alone]
-        for ours, theirs in zip(own, alone, strict=True):
-            assert ours.clip_score == pytest.approx(theirs.clip_score, abs=1e-4)
-            assert ours.log_likelihood_ratio == pytest.approx(theirs.log_likelihood_ratio, abs=1e-2)
+        alone = next(model.sample([caption], [seed], config))
+        assert own.caption == caption
+        assert own.seeds == tuple(range(seed, seed + 4))
+        assert torch.equal(own.codes, alone.codes)
+        torch.testing.assert_close(own.pixels, alone.pixels, atol=1e-4, rtol=0)
+        torch.testing.assert_close(own.clip_scores, alone.clip_scores, atol=1e-4, rtol=0)
+        ratios = own.log_likelihood_ratios, alone.log_likelihood_ratios
+        torch.testing.assert_close(*ratios, atol=1e-2, rtol=0)
 
 
 def scene_results(count=4):
@@ -70,19 +72,8 @@ def scene_results(count=4):
     wrong = replace(scene, objects=(replace(item, color="red" if item.color != "red" else "blue"),))
     claims = claims_of(scene, rng)
     prompt = Prompt("scene", phrase(claims, rng), claims, "seen", 1)
-    results = [
-        Result(
-            render(scene if at == 2 else wrong, 64),
-            prompt.caption,
-            50 + at,
-            0.9 if at == 2 else 0.1 * at,
-            -1.0 * at,
-            1.0 * at,
-            (),
-        )
-        for at in range(count)
-    ]
-    return prompt, results
+    images = [render(scene if at == 2 else wrong, 64) for at in range(count)]
+    return prompt, scored_samples(prompt.caption, images, liked=2, first_seed=50)
 
 
 def test_rankings_choose_among_the_first_n():

@@ -32,7 +32,6 @@ from dalle_mini_impl.evaluation.measures.samples import (
     measure_scores,
 )
 from dalle_mini_impl.evaluation.report.page import Part
-from dalle_mini_impl.images import to_tensor
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.runs.folder import RunFolder
@@ -141,7 +140,6 @@ def _samples(
     report: Callable[[str], None],
 ) -> list[Part]:
     """Unranked samples for every caption, ranked ones for some."""
-    size = run.experiment.data.image_size
     sampling = model.sampling.model_copy(
         update={
             "guidance": settings.guidance,
@@ -153,12 +151,12 @@ def _samples(
     # A caption's candidates start where its sample does, and no two captions share noise.
     seeds = [(settings.seed << 32) + at * max(most, 1024) for at in range(len(held_out))]
     report(f"samples: {len(seeds):,} at guidance {settings.guidance:g}")
-    results = [own[0] for own in model.paint(held_out.captions, seeds, sampling)]
-    samples = to_tensor([result.image for result in results], size)
+    unranked = list(model.sample(held_out.captions, seeds, sampling))
+    samples = torch.cat([own.pixels for own in unranked]).cpu()
     train_store = prepare(run.experiment.data, "train", run.cache / "images", report)
     rows = _sample(len(train_store), settings.train_examples, settings.seed)
     train = _images(train_store, rows, run)
-    parts = [measure_scores(results)]
+    parts = [measure_scores(unranked)]
     # Distances shrink with the number of images, so all sets have the same.
     n = min(len(samples), len(train))
     if n > NEIGHBOURS:
@@ -169,14 +167,14 @@ def _samples(
         count = max(1, min(len(held_out), max(16, len(held_out) // 16)))
         report(f"reranking: {count:,} captions, {most} candidates each")
         sampling = sampling.model_copy(update={"candidates": most})
-        painted = list(model.paint(held_out.captions[:count], seeds[:count], sampling))
+        candidates = list(model.sample(held_out.captions[:count], seeds[:count], sampling))
         likeness = torch.stack(
             [
-                _cosine(features(to_tensor([r.image for r in own], size)), target)
-                for own, target in zip(painted, features(held_out.images[:count]), strict=True)
+                _cosine(features(own.pixels.cpu()), target)
+                for own, target in zip(candidates, features(held_out.images[:count]), strict=True)
             ]
         )
-        parts.append(measure_reranking(painted, likeness, settings.candidates, features))
+        parts.append(measure_reranking(candidates, likeness, settings.candidates, features))
     return parts
 
 

@@ -23,10 +23,10 @@ from dalle_mini_impl.evaluation.report.page import (
     subheading,
 )
 from dalle_mini_impl.evaluation.suites.prompts import interval
+from dalle_mini_impl.evaluation.suites.shapes import RANKINGS
 from dalle_mini_impl.images import to_images
-from dalle_mini_impl.pipeline import Result, rank
+from dalle_mini_impl.sampling.samples import Samples
 
-RANKINGS = ("none", "clip", "likelihood", "ratio", "both", "oracle")
 SHOWN = 12
 NEIGHBOURS = 3
 
@@ -60,15 +60,16 @@ def measure_distribution(
     return Part("Samples: distribution", figures, [table])
 
 
-def measure_scores(results: Sequence[Result]) -> Part:
+def measure_scores(samples: Sequence[Samples]) -> Part:
     """Mean CLIP score and likelihood ratio of unranked samples."""
-    clip = [r.clip_score for r in results if r.clip_score is not None]
-    ratios = [r.log_likelihood_ratio for r in results]
+    clip = [own.clip_scores for own in samples if own.clip_scores is not None]
     figures = {
-        "clip_score": sum(clip) / len(clip) if clip else None,
-        "log_likelihood_ratio": sum(ratios) / len(ratios),
+        "clip_score": float(torch.cat(clip).mean()) if clip else None,
+        "log_likelihood_ratio": float(
+            torch.cat([own.log_likelihood_ratios for own in samples]).mean()
+        ),
     }
-    rows = [[number(len(results)), *map(number, figures.values())]]
+    rows = [[number(sum(map(len, samples))), *map(number, figures.values())]]
     columns = ["unranked samples", "CLIP score", "log-likelihood ratio"]
     note = "CLIP score: cosine similarity with the caption by the run's CLIP. Ratio in nats."
     return Part("Samples: scores", figures, [Table("", columns, rows, note)])
@@ -126,7 +127,7 @@ def measure_memorization(
 
 
 def measure_reranking(
-    results: Sequence[Sequence[Result]],
+    samples: Sequence[Samples],
     likeness: Float[Tensor, "c n"],
     counts: Sequence[int],
     features: Features,
@@ -136,33 +137,30 @@ def measure_reranking(
     likeness: cosine similarity of each candidate with the held-out image that its caption is
     of, over `features`; neither ranking sees that image. The oracle takes the likest.
     """
-    figures: dict[str, Any] = {"captions": len(results), "features": features.name}
+    figures: dict[str, Any] = {"captions": len(samples), "features": features.name}
     rows = []
     for count in counts:
         cells, scores = [f"{count}"], {}
         for ranking in RANKINGS:
-            chosen = [_choice(own[:count], likeness[c], ranking) for c, own in enumerate(results)]
-            picked = [own[at] for own, at in zip(results, chosen, strict=True)]
-            value = float(likeness[torch.arange(len(results)), torch.tensor(chosen)].mean())
-            clip = [r.clip_score for r in picked if r.clip_score is not None]
+            chosen = [
+                int(liked[:count].argmax()) if ranking == "oracle" else own.order(ranking, count)[0]
+                for own, liked in zip(samples, likeness, strict=True)
+            ]
+            picked = list(zip(samples, chosen, strict=True))
+            value = float(likeness[torch.arange(len(samples)), torch.tensor(chosen)].mean())
+            clip = [float(o.clip_scores[at]) for o, at in picked if o.clip_scores is not None]
+            ratios = [float(own.log_likelihood_ratios[at]) for own, at in picked]
             scores[ranking] = {
                 "likeness": value,
                 "clip_score": sum(clip) / len(clip) if clip else None,
-                "log_likelihood_ratio": sum(r.log_likelihood_ratio for r in picked) / len(picked),
+                "log_likelihood_ratio": sum(ratios) / len(ratios),
             }
             cells.append(f"{value:.4f}")
         figures[f"best_of_{count}"] = scores
         rows.append(cells)
     note = (
         f"Mean cosine similarity of the chosen image with the held-out image whose caption it "
-        f"was painted for, over {features.name}; {len(results):,} captions."
+        f"was sampled for, over {features.name}; {len(samples):,} captions."
     )
     table = Table("", ["candidates", *RANKINGS], rows, note)
     return Part("Reranking", figures, [table])
-
-
-def _choice(candidates: Sequence[Result], likeness: Float[Tensor, "n"], ranking: str) -> int:
-    if ranking == "oracle":
-        return int(likeness[: len(candidates)].argmax())
-    best = rank(candidates, ranking)[0].seed
-    return [candidate.seed for candidate in candidates].index(best)

@@ -192,7 +192,9 @@ def _rankings(scores: Scores, guidance: float) -> Table:
     rows = []
     for name, group, half in _rows(scores, [*SCENES, "all tasks"]):
         cells = [scores.text(guidance, group, half, "all claims", most, r) for r in RANKINGS]
-        values = {r: scores.value(guidance, group, half, r, most) for r in RANKINGS}
+        values: dict[str, float] = {
+            r: scores.value(guidance, group, half, r, most) for r in RANKINGS
+        }
         room = values["oracle"] - values["none"]
         closed = share((values[scores.shipped] - values["none"]) / room) if room > 0 else "–"
         rows.append([name, *cells, closed])

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -32,8 +31,9 @@ from dalle_mini_impl.evaluation.suites.shapes import (
     choices,
     shipped_ranking,
 )
-from dalle_mini_impl.images import to_images, to_tensor
-from dalle_mini_impl.pipeline import Result, TextToImage
+from dalle_mini_impl.images import to_tensor, to_uint8
+from dalle_mini_impl.pipeline import TextToImage
+from dalle_mini_impl.sampling.samples import Samples
 
 SAME = Change("same")
 
@@ -111,21 +111,16 @@ def run_panel_suite(
     size, most = model.image_tokenizer.image_size, max(settings.candidates)
     outcomes: list[PanelOutcome] = []
     for guidance in settings.guidance:
+        sampling = model.sampling.model_copy(
+            update={"guidance": guidance, "candidates": most, "batch_size": settings.batch_size}
+        )
         for at, prompt in enumerate(prompts):
-            results = model.complete(
-                prompt.given(size),
-                prompt.caption,
-                model.image_tokenizer.grid // 2,
-                # Far apart, so that no two prompts share noise and their outcomes are independent.
-                seed=(settings.seed << 32) + at * max(most, 1024),
-                guidance=guidance,
-                candidates=most,
-                num_images=most,
-                batch_size=settings.batch_size,
-                rank_by="none",
-            )
+            given = model.given_by_rows(prompt.given(size), model.image_tokenizer.grid // 2)
+            # Far apart, so that no two prompts share noise and their outcomes are independent.
+            seed = (settings.seed << 32) + at * max(most, 1024)
+            samples = next(model.sample([prompt.caption], [seed], sampling, given))
             shipped = shipped_ranking(model)
-            outcomes.append(judged(prompt, guidance, results, settings.candidates, shipped))
+            outcomes.append(judged(prompt, guidance, samples, settings.candidates, shipped))
             if (at + 1) % max(1, len(prompts) // 10) == 0:
                 report(f"guidance {guidance:g}: {at + 1:,} of {len(prompts):,} prompts")
     return outcomes
@@ -134,19 +129,20 @@ def run_panel_suite(
 def judged(
     prompt: PanelPrompt,
     guidance: float,
-    results: Sequence[Result],
+    samples: Samples,
     candidates: Sequence[int],
     shipped: str,
 ) -> PanelOutcome:
     """Judge the lower half of every candidate by the upper half that was given."""
     given, change = prompt.panels.upper, prompt.request.change
-    seen = [find_panels(np.asarray(result.image))[1] for result in results]
+    images = to_uint8(samples.pixels)
+    seen = [find_panels(image)[1] for image in images]
     truths = tuple(truth(change, given, lower) for lower in seen)
-    chosen = choices(results, candidates)
+    chosen = choices(samples, candidates)
     final = chosen[max(candidates), shipped]
     right = all(truths[final].values())
-    failure = None if right else PanelFailure(results[final].image, seen[final], final)
-    return PanelOutcome(prompt, guidance, results[0].seed, truths, chosen, failure)
+    failure = None if right else PanelFailure(Image.fromarray(images[final]), seen[final], final)
+    return PanelOutcome(prompt, guidance, samples.seeds[0], truths, chosen, failure)
 
 
 def count_panel_cells(outcomes: Iterable[PanelOutcome], candidates: Sequence[int]) -> list[Cell]:
@@ -199,7 +195,7 @@ def judge_panel_reconstructions(
         for prompt in own:
             pixels = to_tensor([render_panels(prompt.panels, size)], size).to(model.device)
             decoded = model.image_tokenizer.decode(model.image_tokenizer.encode(pixels))
-            found = find_panels(np.asarray(to_images(decoded)[0]))
+            found = find_panels(to_uint8(decoded)[0])
             upper = prompt.panels.upper
             right["upper"] += all(truth(SAME, upper, found[0]).values())
             right["lower"] += all(truth(prompt.request.change, upper, found[1]).values())

@@ -6,8 +6,8 @@ Each candidate is painted and judged once; best of N by a ranking then looks at 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
-import numpy as np
 from PIL import Image
 
 from dalle_mini_impl.data.synthetic.shapes import KINDS, Scene, ShapesConfig, holds
@@ -20,9 +20,13 @@ from dalle_mini_impl.evaluation.suites.prompts import (
     solved,
     suite,
 )
-from dalle_mini_impl.pipeline import Result, TextToImage, rank
+from dalle_mini_impl.images import to_uint8
+from dalle_mini_impl.pipeline import TextToImage
+from dalle_mini_impl.sampling.ranking import RANKINGS as MODEL_RANKINGS
+from dalle_mini_impl.sampling.ranking import Ranking, available_ranking
+from dalle_mini_impl.sampling.samples import Samples
 
-RANKINGS = ("none", "clip", "likelihood", "ratio", "both", "oracle")
+RANKINGS: tuple[Ranking | Literal["oracle"], ...] = (*MODEL_RANKINGS, "oracle")
 """Ways to choose among N candidates; none takes the first, oracle any that passes."""
 
 SCENES = ("scene of one object", "scene of two objects", "scene of three objects")
@@ -116,10 +120,10 @@ def run_suite(
         sampling = model.sampling.model_copy(
             update={"guidance": guidance, "candidates": most, "batch_size": settings.batch_size}
         )
-        painted = model.paint([prompt.caption for prompt in prompts], seeds, sampling)
-        for at, results in enumerate(painted):
+        sampled = model.sample([prompt.caption for prompt in prompts], seeds, sampling)
+        for at, samples in enumerate(sampled):
             outcomes.append(
-                judged(prompts[at], guidance, results, settings.candidates, shipped_ranking(model))
+                judged(prompts[at], guidance, samples, settings.candidates, shipped_ranking(model))
             )
             if (at + 1) % max(1, len(prompts) // 10) == 0:
                 report(f"guidance {guidance:g}: {at + 1:,} of {len(prompts):,} prompts")
@@ -137,40 +141,37 @@ def all_prompts(config: ShapesConfig, settings: SuiteSettings) -> list[Prompt]:
 
 def shipped_ranking(model: TextToImage) -> str:
     """How the run orders its candidates; what needs a CLIP becomes the likelihood without one."""
-    by = model.sampling.rank_by
-    return "likelihood" if model.clip is None and by in ("clip", "both") else by
+    return available_ranking(model.sampling.rank_by, model.clip is not None)
 
 
 def judged(
     prompt: Prompt,
     guidance: float,
-    results: Sequence[Result],
+    samples: Samples,
     candidates: Sequence[int],
     shipped: str,
 ) -> Outcome:
     """Judge every candidate and note which one each ranking takes."""
-    scenes = [find_scene(np.asarray(result.image)) for result in results]
+    images = to_uint8(samples.pixels)
+    scenes = [find_scene(image) for image in images]
     truths = tuple(holds(prompt.claims, scene) for scene in scenes)
-    chosen = choices(results, candidates)
+    chosen = choices(samples, candidates)
     final = chosen[max(candidates), shipped]
     failure = None
     if not all(truths[final].values()):
-        failure = Failure(results[final].image, scenes[final], results[final].seed)
-    clip = tuple(result.clip_score for result in results)
-    likelihood = tuple(result.log_likelihood for result in results)
-    ratio = tuple(result.log_likelihood_ratio for result in results)
-    first = results[0].seed
+        failure = Failure(Image.fromarray(images[final]), scenes[final], samples.seeds[final])
+    scores = samples.clip_scores
+    clip = (None,) * len(samples) if scores is None else tuple(scores.tolist())
+    likelihood = tuple(samples.log_likelihoods.tolist())
+    ratio = tuple(samples.log_likelihood_ratios.tolist())
+    first = samples.seeds[0]
     return Outcome(prompt, guidance, first, truths, chosen, clip, likelihood, ratio, failure)
 
 
-def choices(results: Sequence[Result], candidates: Sequence[int]) -> dict[tuple[int, str], int]:
+def choices(samples: Samples, candidates: Sequence[int]) -> dict[tuple[int, str], int]:
     """The place of what each ranking takes among the first N, by N and ranking."""
-    at = {result.seed: place for place, result in enumerate(results)}
     return {
-        (count, by): at[rank(results[:count], by)[0].seed]
-        for count in candidates
-        for by in RANKINGS
-        if by != "oracle"
+        (count, by): samples.order(by, count)[0] for count in candidates for by in MODEL_RANKINGS
     }
 
 

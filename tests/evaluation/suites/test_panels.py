@@ -19,7 +19,9 @@ from dalle_mini_impl.evaluation.suites.panels import (
     judged,
     panel_prompts,
 )
-from dalle_mini_impl.pipeline import Result, TextToImage
+from dalle_mini_impl.pipeline import TextToImage
+from dalle_mini_impl.sampling.samples import Samples
+from tests.evaluation.scored import scored_samples
 from tests.tiny import tiny_run
 
 
@@ -51,22 +53,12 @@ def test_only_the_upper_half_is_given():
         assert len(np.unique(given[32:].reshape(-1, 3), axis=0)) == 1
 
 
-def candidates(prompt, right: int, count: int = 4) -> list[Result]:
+def candidates(prompt, right: int, count: int = 4) -> Samples:
     """Candidates of which one is as asked, liked by CLIP, not likely; the others lack objects."""
     upper = prompt.panels.upper
     empty = Panels(upper, type(upper)((), upper.background))
-    return [
-        Result(
-            render_panels(prompt.panels if at == right else empty),
-            prompt.caption,
-            70 + at,
-            0.9 if at == right else 0.1 * at,
-            -1.0 * at,
-            1.0 * at,
-            (),
-        )
-        for at in range(count)
-    ]
+    images = [render_panels(prompt.panels if at == right else empty) for at in range(count)]
+    return scored_samples(prompt.caption, images, liked=right, first_seed=70)
 
 
 def test_rankings_choose_and_cells_count_whole_lower_halves():
