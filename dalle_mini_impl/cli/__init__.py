@@ -3,7 +3,9 @@
 import difflib
 import sys
 from collections.abc import Sequence
-from importlib import import_module, metadata
+from importlib import import_module
+
+from dalle_mini_impl.version import package_version
 
 COMMANDS = {
     "train": ("dalle_mini_impl.cli.train", "train every stage of an experiment, or continue a run"),
@@ -28,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_overview())
         return 0
     if name == "--version":
-        print(f"dalle-mini-impl {_version()}")
+        print(f"dalle-mini-impl {package_version()}")
         return 0
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
@@ -63,7 +65,7 @@ def _is_for_the_user(error: Exception) -> bool:
     # Imported here because `dalle --help` answers at once, without torch.
     from dalle_mini_impl.config import ConfigError
     from dalle_mini_impl.data.collections.sources import DataError
-    from dalle_mini_impl.runs.folder import RunError
+    from dalle_mini_impl.runs.weights import RunError
     from dalle_mini_impl.training.nonfinite import NonFiniteLoss
 
     return isinstance(error, ConfigError | DataError | RunError | NonFiniteLoss)
@@ -72,10 +74,3 @@ def _is_for_the_user(error: Exception) -> bool:
 def _fail(message: str) -> int:
     print(message, file=sys.stderr)
     return 2
-
-
-def _version() -> str:
-    try:
-        return metadata.version("dalle-mini-impl")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"

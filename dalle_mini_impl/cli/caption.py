@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from dalle_mini_impl.cli.sample import check_device
     from dalle_mini_impl.pipeline import TextToImage
-    from dalle_mini_impl.runs.folder import RunFolder, newest
+    from dalle_mini_impl.runs.folder import RunFolder
+    from dalle_mini_impl.runs.newest import newest
 
     run = RunFolder.open(arguments.run) if arguments.run else newest(weights="dalle")
     check_device(arguments.device)

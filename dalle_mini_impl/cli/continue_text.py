@@ -3,7 +3,8 @@
 from dalle_mini_impl.cli.sample import SampleArguments, check_device
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.pipeline import TextToImage
-from dalle_mini_impl.runs.folder import RunFolder, newest
+from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.runs.newest import newest
 
 
 def continue_text(arguments: SampleArguments) -> tuple[str, ...]:

@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(EvaluateArguments, args=argv, prog="dalle evaluate")
     check(arguments)
     check_device(arguments.device)
-    from dalle_mini_impl.runs.folder import RunFolder, newest
+    from dalle_mini_impl.runs.folder import RunFolder
+    from dalle_mini_impl.runs.newest import newest
 
     run = RunFolder.open(arguments.run) if arguments.run else newest(weights="image_tokenizer")
     if arguments.suite is not None and run.experiment.data.path != arguments.suite:

@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from dalle_mini_impl.retrieval.encoder import open_clip
     from dalle_mini_impl.retrieval.index import collection, index_path, refresh
     from dalle_mini_impl.retrieval.search import ImageIndex
-    from dalle_mini_impl.runs.folder import RunFolder, newest
+    from dalle_mini_impl.runs.folder import RunFolder
+    from dalle_mini_impl.runs.newest import newest
 
     weights = "clip" if arguments.clip is None else None
     run = RunFolder.open(arguments.run) if arguments.run else newest(weights=weights)

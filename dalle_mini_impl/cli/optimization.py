@@ -14,8 +14,9 @@ from dalle_mini_impl.images import contact_sheet, save_png, to_images, to_tensor
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.precision import best_device
 from dalle_mini_impl.retrieval.encoder import JointEncoder, open_clip
-from dalle_mini_impl.runs.folder import RunFolder, newest
+from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
+from dalle_mini_impl.runs.newest import newest
 from dalle_mini_impl.sampling.draw import SamplingConfig
 from dalle_mini_impl.vqgan_clip.code_prior import CodePrior
 from dalle_mini_impl.vqgan_clip.code_space import CodeSpace

@@ -25,7 +25,7 @@ from rich.table import Table
 from dalle_mini_impl.cli.image_files import print_json
 from dalle_mini_impl.cli.train import before_options, config_first
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.experiment.sections import Experiment, explain
+from dalle_mini_impl.experiment import Experiment, explain
 
 if TYPE_CHECKING:
     from dalle_mini_impl.planning.advice import Advice

@@ -142,7 +142,8 @@ def paint(arguments: SampleArguments) -> None:
     """Load the run, paint every caption and write what came of it."""
     from dalle_mini_impl.images import contact_sheet, save_png
     from dalle_mini_impl.pipeline import TextToImage
-    from dalle_mini_impl.runs.folder import RunFolder, newest
+    from dalle_mini_impl.runs.folder import RunFolder
+    from dalle_mini_impl.runs.newest import newest
 
     run = RunFolder.open(arguments.run) if arguments.run else newest(weights="dalle")
     check_device(arguments.device)

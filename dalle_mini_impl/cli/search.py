@@ -59,7 +59,8 @@ def find(arguments: SearchArguments) -> None:
     from dalle_mini_impl.retrieval.encoder import open_clip
     from dalle_mini_impl.retrieval.index import open_named
     from dalle_mini_impl.retrieval.search import search_all
-    from dalle_mini_impl.runs.folder import RunFolder, newest
+    from dalle_mini_impl.runs.folder import RunFolder
+    from dalle_mini_impl.runs.newest import newest
 
     weights = "clip" if arguments.clip is None else None
     run = RunFolder.open(arguments.run) if arguments.run else newest(weights=weights)

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from dalle_mini_impl.cli.processes import launch_missing_processes
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.experiment.sections import (
+from dalle_mini_impl.experiment import (
     SHIPPED,
     Experiment,
     explain,

@@ -1,5 +1,22 @@
-"""The YAML of an experiment: its sections, their checks, and errors that name the field."""
+"""The YAML of an experiment: its sections, how they are checked, and errors that name the field."""
 
-from dalle_mini_impl.experiment.sections import SHIPPED, Experiment, load_experiment
+from dalle_mini_impl.experiment.errors import explain
+from dalle_mini_impl.experiment.loading import (
+    FORMAT,
+    SHIPPED,
+    check_format,
+    load_experiment,
+    read_settings,
+)
+from dalle_mini_impl.experiment.sections import Experiment, field_paths
 
-__all__ = ["SHIPPED", "Experiment", "load_experiment"]
+__all__ = [
+    "FORMAT",
+    "SHIPPED",
+    "Experiment",
+    "check_format",
+    "explain",
+    "field_paths",
+    "load_experiment",
+    "read_settings",
+]

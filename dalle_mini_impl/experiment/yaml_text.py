@@ -1,4 +1,4 @@
-"""YAML as people mean it: `off` is text, `3e-3` a number, a key given twice an error."""
+"""YAML 1.2 scalars for PyYAML: `off` is text, `3e-3` a number; a repeated key is an error."""
 
 import re
 from typing import Any

@@ -18,8 +18,9 @@ from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.images import to_tensor
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.precision import best_device
-from dalle_mini_impl.runs.folder import RunFolder, newest
+from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_clip
+from dalle_mini_impl.runs.newest import newest
 
 BATCH = 64
 """Images or texts embedded at a time, to bound memory."""

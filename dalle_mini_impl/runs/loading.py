@@ -9,7 +9,8 @@ from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, build_image_tokenizer
-from dalle_mini_impl.runs.folder import RunError, RunFolder
+from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.runs.weights import RunError
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -47,7 +48,8 @@ def load_dalle(
 def load_clip(run: RunFolder, captions: CaptionTokenizer, ranks: bool = True) -> Clip:
     """The run's CLIP with its trained weights.
 
-    ranks: it is to judge what the image tokenizer decodes, so RunError if trained with another.
+    ranks: it will judge images that the run's image tokenizer decodes, so RunError if it was
+    trained with another one.
     """
     experiment = run.experiment
     model = Clip(
@@ -63,6 +65,6 @@ def _refuse_other_codes(run: RunFolder, name: str, stage: str) -> None:
     if run.has_weights(name) and not run.fits_image_tokenizer(name):
         raise RunError(
             f"{run.weights_path(name)}: trained with another image tokenizer than the run has now, "
-            "so its codes mean other images; train it anew with "
+            "whose codes mean different images; train it again with "
             f"`python train.py --run {run.path} --stage {stage} --no-resume`"
         )

@@ -15,8 +15,10 @@ from dalle_mini_impl.captions import CaptionsConfig, CaptionTokenizer
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment, load_experiment
 from dalle_mini_impl.models.dalle import TransformerConfig
-from dalle_mini_impl.runs import folder as run_module
-from dalle_mini_impl.runs.folder import RunError, RunFolder, newest
+from dalle_mini_impl.runs import weights as weights_module
+from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.runs.newest import newest
+from dalle_mini_impl.runs.weights import RunError
 
 
 @pytest.fixture
@@ -43,9 +45,31 @@ def test_a_copied_run_is_the_same_run(run, tmp_path):
     for name, value in model.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], value, rtol=0, atol=0)
     text = (copy.path / "config.yaml").read_text(encoding="utf-8")
+    assert "format: 1\n" in text
     assert "package_version: " in text
     assert "data_fingerprint: abc" in text
     assert load_experiment(copy.path / "config.yaml") == copy.experiment
+
+
+@pytest.mark.parametrize(
+    ("old", "given"),
+    [
+        ("transformer: {hidden: 48}\nrun: {package_version: 0.0.9}", "0.0.9 without a format"),
+        ("run: {format: 0, package_version: 0.0.9}", "0.0.9 in format 0"),
+        ("run: {format: 2, package_version: 7.0.0}", "7.0.0 in format 2"),
+        ("transformer: {depth: 2}", "unknown without a format"),
+    ],
+)
+def test_a_run_in_another_format_is_refused_in_one_line(run, old, given):
+    config = run.path / "config.yaml"
+    config.write_text(old, encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"written by version {given}.*train the run again") as e:
+        RunFolder.open(run.path)
+    assert str(config) in str(e.value)
+    assert "\n" not in str(e.value)
+    if "run:" in old:  # Without the record it is an experiment like any other.
+        with pytest.raises(ConfigError, match=f"written by version {given}"):
+            load_experiment(config)
 
 
 def test_opening_makes_no_folders(run):
@@ -132,7 +156,7 @@ def test_an_interrupted_write_leaves_the_file_before_it(run, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(run_module, "save_file", torn)
+    monkeypatch.setattr(weights_module, "save_file", torn)
     with pytest.raises(OSError, match="disk full"):
         run.save_weights("dalle", nn.Linear(3, 2).state_dict())
     assert run.weights_path("dalle").read_bytes() == before

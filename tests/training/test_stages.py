@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.pipeline import TextToImage
-from dalle_mini_impl.runs.folder import RunError, RunFolder
+from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import load_clip
+from dalle_mini_impl.runs.weights import RunError
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.interruption import StopRequests
 from dalle_mini_impl.training.stages import missing_stages, next_command, run_stages
