@@ -22,8 +22,8 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from dalle_mini_impl.data.batches import load_images
-from dalle_mini_impl.data.collections.sources import DataConfig
+from dalle_mini_impl.data.augment import load_images
+from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.negatives import hard_negatives
 from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.evaluation.measures.agreement import (

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peers import import_dalle_pytorch
-from dalle_mini_impl.data.batches import prefetch
+from dalle_mini_impl.data.prefetch import prefetch
 from dalle_mini_impl.precision import autocast, choose_precision
 
 VAE_RATE, DALLE_RATE, CLIP_RATE = 1e-3, 3e-4, 3e-4

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from benchmarks import dalle_pytorch_peer as peer
 from dalle_mini_impl.captions import CaptionTokenizer
-from dalle_mini_impl.data.batches import CaptionTable, ImageBatches, batch_indices, step_rng
+from dalle_mini_impl.data.batches import ImageBatches, batch_indices, step_rng
+from dalle_mini_impl.data.caption_table import CaptionTable
 from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.evaluation.measures.judged_reconstructions import judge_reconstructions
 from dalle_mini_impl.evaluation.report.shapes_page import (

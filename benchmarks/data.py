@@ -17,9 +17,11 @@ from benchmarks.shape import Shape
 from benchmarks.timing import Contender, Row
 from dalle_mini_impl.captions import CaptionsConfig, CaptionTokenizer
 from dalle_mini_impl.config import TrainingConfig
-from dalle_mini_impl.data.batches import CaptionTable, CodeBatches, ImageBatches, prefetch
+from dalle_mini_impl.data.batches import CodeBatches, ImageBatches
+from dalle_mini_impl.data.caption_table import CaptionTable
 from dalle_mini_impl.data.codes import CodeCache, CodeKey
-from dalle_mini_impl.data.collections.sources import DataConfig
+from dalle_mini_impl.data.config import DataConfig
+from dalle_mini_impl.data.prefetch import prefetch
 from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import FsqConfig, build_image_tokenizer

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dalle_mini_impl.cli.optimize import REFINING, OptimizeArguments
-from dalle_mini_impl.data.synthetic.shapes import KINDS
+from dalle_mini_impl.data.synthetic.claims import CLAIM_KINDS
 from dalle_mini_impl.evaluation.suites.prompts import Prompt, interval, judge, scene_prompts
 from dalle_mini_impl.images import contact_sheet, save_png, to_images
 from dalle_mini_impl.pipeline import TextToImage
@@ -134,7 +134,7 @@ def shares(truths: Sequence[dict[str, bool]]) -> dict[str, Any]:
     With Wilson's 95 % interval where each image is one trial: several claims of one image stand
     or fall together, so an interval of all claims would be too narrow.
     """
-    held = {kind: [truth[kind] for truth in truths if kind in truth] for kind in KINDS}
+    held = {kind: [truth[kind] for truth in truths if kind in truth] for kind in CLAIM_KINDS}
     held[POOLED] = [value for truth in truths for value in truth.values()]
     held["whole images"] = [all(truth.values()) for truth in truths]
     return {
@@ -174,7 +174,7 @@ def table(result: dict[str, Any]) -> str:
     """Markdown of all measured images: one line for each score."""
     names = list(result)
     lines = ["| |" + "|".join(f" {name} " for name in names) + "|", "|---|" + "---|" * len(names)]
-    for kind in (POOLED, *KINDS, "whole images"):
+    for kind in (POOLED, *CLAIM_KINDS, "whole images"):
         cells = []
         for name in names:
             cell = result[name]["rule"].get(kind)

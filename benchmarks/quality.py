@@ -21,8 +21,9 @@ from benchmarks.tokenizer_models import (
     configurations,
 )
 from dalle_mini_impl.config import TrainingConfig
-from dalle_mini_impl.data.batches import ImageBatch, batch_indices, load_images
-from dalle_mini_impl.data.collections.sources import DataConfig
+from dalle_mini_impl.data.augment import load_images
+from dalle_mini_impl.data.batches import ImageBatch, batch_indices
+from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.precision import Precision, autocast
 from dalle_mini_impl.training.objectives.image_tokenizer import psnr

@@ -20,7 +20,7 @@ import tyro
 from torch import Tensor
 
 from dalle_mini_impl.captions import CaptionTokenizer
-from dalle_mini_impl.data.batches import load_images
+from dalle_mini_impl.data.augment import load_images
 from dalle_mini_impl.data.codes import perplexity
 from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.evaluation.measures.distances import frechet_distance

@@ -12,7 +12,9 @@ from accelerate import Accelerator
 from torch._inductor.utils import fresh_cache
 
 from dalle_mini_impl.captions import CaptionTokenizer
-from dalle_mini_impl.data.batches import CodeBatch, CodeBatches, load_images, prefetch
+from dalle_mini_impl.data.augment import load_images
+from dalle_mini_impl.data.batches import CodeBatch, CodeBatches
+from dalle_mini_impl.data.prefetch import prefetch
 from dalle_mini_impl.evaluation.suites.prompts import HALVES, Prompt, judge, scene_prompts
 from dalle_mini_impl.images import to_images
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig

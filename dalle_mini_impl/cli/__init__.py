@@ -64,7 +64,7 @@ def _overview() -> str:
 def _is_for_the_user(error: Exception) -> bool:
     # Imported here because `dalle --help` answers at once, without torch.
     from dalle_mini_impl.config import ConfigError
-    from dalle_mini_impl.data.collections.sources import DataError
+    from dalle_mini_impl.data.collections.detect import DataError
     from dalle_mini_impl.runs.weights import RunError
     from dalle_mini_impl.training.nonfinite import NonFiniteLoss
 

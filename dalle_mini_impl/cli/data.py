@@ -16,7 +16,7 @@ import tyro
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.check import check
-from dalle_mini_impl.data.collections.sources import DataConfig
+from dalle_mini_impl.data.config import DataConfig
 
 YAML = (".yaml", ".yml")
 

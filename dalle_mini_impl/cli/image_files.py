@@ -24,7 +24,7 @@ def open_images(paths: Sequence[Path]) -> dict[str, Image.Image]:
     Unreadable ones are left out, counted and named on standard error. ConfigError where no
     image is given or none can be read.
     """
-    from dalle_mini_impl.data.store import unreadable
+    from dalle_mini_impl.data.examples import unreadable_reason
 
     files: list[Path] = []
     for path in paths:
@@ -37,7 +37,7 @@ def open_images(paths: Sequence[Path]) -> dict[str, Image.Image]:
         try:
             images[str(file)] = _load(file)
         except Exception as error:  # Pillow raises nearly anything on damaged files
-            failures.append(f"{file}: {unreadable(error)}")
+            failures.append(f"{file}: {unreadable_reason(error)}")
     named = "; ".join(failures[:NAMED]) + ("; …" if len(failures) > NAMED else "")
     if not images:
         raise ConfigError(f"none of {len(files):,} images can be read: {named}")

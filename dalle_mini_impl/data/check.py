@@ -11,15 +11,12 @@ from typing import get_args
 import numpy as np
 from PIL import Image
 
-from dalle_mini_impl.data.collections.sources import (
-    DataConfig,
-    DataError,
-    Drawing,
-    Example,
-    open_source,
-)
-from dalle_mini_impl.data.store import process, unreadable
-from dalle_mini_impl.data.synthetic.shapes import Split
+from dalle_mini_impl.data.collections.detect import DataError
+from dalle_mini_impl.data.config import DataConfig
+from dalle_mini_impl.data.examples import Example, SyntheticImage, unreadable_reason
+from dalle_mini_impl.data.sources import open_source
+from dalle_mini_impl.data.splits import Split
+from dalle_mini_impl.data.workers import map_examples
 from dalle_mini_impl.images import contact_sheet, fit, save_png
 
 SHEET = 64
@@ -107,7 +104,7 @@ def check(
         source = open_source(config, split)
         description = source.description if split == "train" else description
         looked[split] = list(
-            process(source, partial(_look, side=config.image_size), config.workers)
+            map_examples(source, partial(_look, side=config.image_size), config.workers)
         )
     everything = [item for items in looked.values() for item in items]
     if not everything:
@@ -140,11 +137,11 @@ def _look(example: Example, side: int) -> Looked:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow tells of harmless damage, image by image
             # Drawings have no size of their own: they are made at the size asked for.
-            image = example.open(side if isinstance(example.image, Drawing) else None)
+            image = example.open(side if isinstance(example.image, SyntheticImage) else None)
             size, mode = image.size, image.mode
             fit(image, side)
     except Exception as error:  # Pillow raises nearly anything on damaged files
-        return Looked(example.key, example.captions, failure=unreadable(error))
+        return Looked(example.key, example.captions, failure=unreadable_reason(error))
     return Looked(example.key, example.captions, size, mode)
 
 

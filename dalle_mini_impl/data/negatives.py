@@ -10,9 +10,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dalle_mini_impl.data.synthetic.claims import Claims, phrase_claims
 from dalle_mini_impl.data.synthetic.panel_captions import Request, phrase_request, wrong_request
 from dalle_mini_impl.data.synthetic.panels import Panels
-from dalle_mini_impl.data.synthetic.shapes import Claims, phrase, swap
+from dalle_mini_impl.data.synthetic.swaps import swap_attribute
 
 Negative = Callable[[int, int, random.Random], str | None]
 """A wrong caption for caption `j` of image `i`, or None where none can be made."""
@@ -27,7 +28,7 @@ def scene_negatives(attributes: Sequence[dict[str, Any] | None]) -> Negative:
         known = attributes[image]
         if not known:
             return None
-        return phrase(swap(Claims.from_dict(known["claims"][caption]), rng), rng)
+        return phrase_claims(swap_attribute(Claims.from_dict(known["claims"][caption]), rng), rng)
 
     return negative
 

@@ -8,41 +8,28 @@ FOLDER/SPLIT/store.json       fingerprint, counts, side
 import hashlib
 import json
 import math
-import multiprocessing
 import os
 import shutil
-import sys
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from dalle_mini_impl.data.collections.sources import (
-    SYNTHETIC,
-    DataConfig,
-    DataError,
-    Example,
-    Source,
-    open_source,
-)
-from dalle_mini_impl.data.synthetic.shapes import Split
+from dalle_mini_impl.data.collections.detect import DataError
+from dalle_mini_impl.data.config import SYNTHETIC, DataConfig
+from dalle_mini_impl.data.examples import Example, Source, unreadable_reason
+from dalle_mini_impl.data.sources import open_source
+from dalle_mini_impl.data.splits import Split
+from dalle_mini_impl.data.workers import map_examples
 from dalle_mini_impl.images import fit
 
 VERSION = 1  # of the preparation: raise it when equal files would be prepared differently
-POOL_FROM = 2000
-"""Collections below this many images are prepared in one process."""
-CHUNK = 64
 SHOWN = 5
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -159,7 +146,7 @@ def _write(
         (folder / "images.u8").open("wb") as pixels,
         (folder / "examples.jsonl").open("w", encoding="utf-8") as lines,
     ):
-        for key, captions, attributes, image in process(source, work, config.workers):
+        for key, captions, attributes, image in map_examples(source, work, config.workers):
             if isinstance(image, str):
                 failures.append(f"{key}: {image}")
             elif source.captioned and not captions:
@@ -199,55 +186,8 @@ def _decode(
             warnings.simplefilter("ignore")  # Pillow tells of harmless damage, image by image
             image: bytes | str = np.asarray(fit(example.open(side), side)).tobytes()
     except Exception as error:  # Pillow raises nearly anything on damaged files
-        image = unreadable(error)
+        image = unreadable_reason(error)
     return example.key, example.captions, example.attributes, image
-
-
-def unreadable(error: Exception) -> str:
-    """Why an image cannot be read, in one line."""
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
-
-
-def process(
-    source: Source, work: Callable[[Example], Result], workers: int = 0
-) -> Iterator[Result]:
-    """`work(example)` of each example in order, on several processes where that pays."""
-    workers = workers or _cores()
-    size = source.size()
-    if workers == 1 or (size is not None and size < POOL_FROM):
-        yield from map(work, source)
-        return
-    # Forking skips the imports; the children run Pillow and numpy only, never torch.
-    method = "fork" if sys.platform.startswith("linux") else "spawn"
-    context = multiprocessing.get_context(method)
-    waiting: deque[Future[list[Result]]] = deque()
-    with ProcessPoolExecutor(workers, context) as pool:
-        for rows in _chunks(source.rows(), CHUNK):
-            waiting.append(pool.submit(_work, source.reader, work, rows))
-            if len(waiting) > 4 * workers:  # bounds what is held in memory
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-
-
-def _work(
-    reader: Callable[[Any], Example], work: Callable[[Example], Result], rows: list[Any]
-) -> list[Result]:
-    return [work(reader(row)) for row in rows]
-
-
-def _chunks(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(rows)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _images(count: int) -> str:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from dalle_mini_impl.captions import CaptionsConfig
 from dalle_mini_impl.config import Config
-from dalle_mini_impl.data.collections.sources import DataConfig
+from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.experiment.checks import (
     check_clip,
     check_image_tokenizer,

@@ -5,16 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
-from dalle_mini_impl.data.collections.sources import (
-    DataConfig,
-    DataError,
-    Example,
-    Source,
-    open_source,
-)
+from dalle_mini_impl.data.collections.detect import DataError
 from dalle_mini_impl.data.collections.tables import TableSource
+from dalle_mini_impl.data.config import DataConfig
+from dalle_mini_impl.data.examples import Example, Source
+from dalle_mini_impl.data.sources import open_source
+from dalle_mini_impl.data.splits import Split
 from dalle_mini_impl.data.store import stored_side
-from dalle_mini_impl.data.synthetic.shapes import Split
 from dalle_mini_impl.experiment import Experiment
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")

@@ -13,14 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from dalle_mini_impl.data.collections.detect import DataError, detect
-from dalle_mini_impl.data.collections.sources import (
-    SYNTHETIC,
-    DataConfig,
-    Drawing,
-    Example,
-    open_source,
-)
-from dalle_mini_impl.data.synthetic.shapes import Split
+from dalle_mini_impl.data.config import SYNTHETIC, DataConfig
+from dalle_mini_impl.data.examples import Example, SyntheticImage
+from dalle_mini_impl.data.sources import open_source
+from dalle_mini_impl.data.splits import Split
 from dalle_mini_impl.images import fit
 from dalle_mini_impl.retrieval.encoder import BATCH, JointEncoder
 from dalle_mini_impl.retrieval.search import ImageIndex
@@ -223,7 +219,7 @@ def _batches(
         yield names, images
 
 
-def _stamp(content: bytes | str | Drawing | None) -> str:
+def _stamp(content: bytes | str | SyntheticImage | None) -> str:
     if isinstance(content, str):
         try:
             status = os.stat(content)
@@ -232,5 +228,7 @@ def _stamp(content: bytes | str | Drawing | None) -> str:
         return f"{status.st_size} {status.st_mtime_ns}"
     if content is None:
         return ""
-    data = json.dumps(content.to_dict()).encode() if isinstance(content, Drawing) else content
+    data = (
+        json.dumps(content.to_dict()).encode() if isinstance(content, SyntheticImage) else content
+    )
     return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.data.collections.sources import DataConfig
+from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.files import atomic_write
 
 FAISS_FROM = 1_000_000

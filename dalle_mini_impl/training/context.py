@@ -7,10 +7,11 @@ from accelerate import PartialState
 
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.config import TrainingConfig
-from dalle_mini_impl.data.batches import CaptionTable, ImageBatches
+from dalle_mini_impl.data.batches import ImageBatches
+from dalle_mini_impl.data.caption_table import CaptionTable
 from dalle_mini_impl.data.negatives import Negative
+from dalle_mini_impl.data.splits import Split
 from dalle_mini_impl.data.store import Store, prepare
-from dalle_mini_impl.data.synthetic.shapes import Split
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.training.loop import cpu_only
 

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from dalle_mini_impl.config import TrainingConfig
-from dalle_mini_impl.data.batches import prefetch
+from dalle_mini_impl.data.prefetch import prefetch
 from dalle_mini_impl.files import atomic_write
 from dalle_mini_impl.kernels.allocator import keep_freed_memory
 from dalle_mini_impl.runs.folder import RunFolder

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dalle_mini_impl.captions import CaptionTokenizer
-from dalle_mini_impl.data.batches import Augmentation, load_images
+from dalle_mini_impl.data.augment import Augmentation, load_images
 from dalle_mini_impl.data.store import Store
 from dalle_mini_impl.images import contact_sheet, save_png, to_images
 from dalle_mini_impl.models.dalle import Dalle

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.data.batches import CodeBatches, load_images, step_rng
+from dalle_mini_impl.data.augment import load_images
+from dalle_mini_impl.data.batches import CodeBatches, step_rng
 from dalle_mini_impl.data.codes import CodeCache, CodeKey, factor_usage, perplexity
 from dalle_mini_impl.data.negatives import hard_negatives
 from dalle_mini_impl.evaluation.report.gallery import sample_gallery

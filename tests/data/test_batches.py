@@ -7,14 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from dalle_mini_impl.data.batches import (
-    CaptionTable,
-    CodeBatches,
-    ImageBatches,
-    batch_indices,
-    prefetch,
-)
+from dalle_mini_impl.data.batches import CodeBatches, ImageBatches, batch_indices
+from dalle_mini_impl.data.caption_table import CaptionTable
 from dalle_mini_impl.data.codes import CodeCache, CodeKey
+from dalle_mini_impl.data.prefetch import prefetch
 
 
 class Letters:

@@ -10,7 +10,8 @@ from PIL import Image
 from dalle_mini_impl.cli.data import main
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.check import check
-from dalle_mini_impl.data.collections.sources import DataConfig, DataError
+from dalle_mini_impl.data.collections.detect import DataError
+from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.synthetic.shapes import ShapesConfig
 
 

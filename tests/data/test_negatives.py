@@ -3,13 +3,8 @@
 import random
 
 from dalle_mini_impl.data.negatives import hard_negatives, word_negatives
-from dalle_mini_impl.data.synthetic.shapes import (
-    ShapesConfig,
-    claims_of,
-    holds,
-    phrase,
-    random_scene,
-)
+from dalle_mini_impl.data.synthetic.claims import phrase_claims, random_claims, verify_claims
+from dalle_mini_impl.data.synthetic.shapes import ShapesConfig, random_scene
 
 COLORED = [("red heart",), ("green heart",), ("blue heart", "azure heart"), ("red square",)]
 
@@ -35,12 +30,12 @@ def test_without_alternatives_there_is_none():
 def test_negatives_of_scenes_are_false_of_the_scene():
     config = ShapesConfig()
     scenes = [random_scene(i, "train", config) for i in range(200)]
-    claims = [[claims_of(scene, random.Random(i))] for i, scene in enumerate(scenes)]
-    captions = [[phrase(c[0], random.Random(0))] for c in claims]
+    claims = [[random_claims(scene, random.Random(i))] for i, scene in enumerate(scenes)]
+    captions = [[phrase_claims(c[0], random.Random(0))] for c in claims]
     attributes = [{"claims": [c[0].to_dict()]} for c in claims]
     negative = hard_negatives(captions, attributes)
     for i in range(200):
         text = negative(i, 0, random.Random(i))
         assert text is not None
         assert text == negative(i, 0, random.Random(i))
-        assert all(holds(claims[i][0], scenes[i]).values())
+        assert all(verify_claims(claims[i][0], scenes[i]).values())

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dalle_mini_impl.data import examples, workers
 from dalle_mini_impl.data import store as store_module
-from dalle_mini_impl.data.collections import fingerprints, sources
+from dalle_mini_impl.data.collections import fingerprints
+from dalle_mini_impl.data.collections.detect import DataError
 from dalle_mini_impl.data.collections.fingerprints import files_fingerprint
-from dalle_mini_impl.data.collections.sources import DataConfig, DataError, open_source
+from dalle_mini_impl.data.config import DataConfig
+from dalle_mini_impl.data.sources import open_source
 from dalle_mini_impl.data.store import Store, prepare
-from dalle_mini_impl.data.synthetic import source as drawn
+from dalle_mini_impl.data.synthetic import source as synthetic
 from dalle_mini_impl.data.synthetic.shapes import ShapesConfig
 from dalle_mini_impl.images import fit
 
@@ -73,7 +76,7 @@ def test_attributes_are_kept(tmp_path):
 
 def test_many_processes_and_one_give_the_same(tmp_path, monkeypatch):
     one = prepare(shapes(workers=1), "train", tmp_path / "one", silent)
-    monkeypatch.setattr(store_module, "POOL_FROM", 1)
+    monkeypatch.setattr(workers, "POOL_FROM", 1)
     two = prepare(shapes(workers=2), "train", tmp_path / "two", silent)
     assert len(one) == 150 == len(two)
     assert np.array_equal(one.images, two.images)
@@ -88,7 +91,7 @@ def test_reused_when_equal(collection, tmp_path, monkeypatch):
     def never(*arguments, **options):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(store_module, "process", never)
+    monkeypatch.setattr(store_module, "map_examples", never)
     said: list[str] = []
     again = prepare(config(collection, workers=3), "train", tmp_path / "cache", said.append)
     assert again.fingerprint == first.fingerprint
@@ -139,10 +142,10 @@ def test_scenes_are_told_apart_by_what_they_show(monkeypatch):
     before = open_source(shapes(), "train").fingerprint()
     assert open_source(shapes(), "train").fingerprint() == before
     with monkeypatch.context() as other:
-        other.setattr(drawn, "VERSION", 0)
+        other.setattr(synthetic, "VERSION", 0)
         assert open_source(shapes(), "train").fingerprint() != before
     with monkeypatch.context() as other:
-        other.setattr(sources, "render", lambda scene, side: Image.new("RGB", (side, side)))
+        other.setattr(examples, "render_scene", lambda scene, side: Image.new("RGB", (side, side)))
         assert open_source(shapes(), "train").fingerprint() != before
     with monkeypatch.context() as other:
         other.setattr(Path, "read_bytes", None)  # an edited comment draws nothing anew

@@ -9,13 +9,9 @@ import pytest
 import torch
 
 from dalle_mini_impl.cli import main
-from dalle_mini_impl.data.synthetic.shapes import (
-    ShapesConfig,
-    claims_of,
-    phrase,
-    random_scene,
-    render,
-)
+from dalle_mini_impl.data.synthetic.claims import phrase_claims, random_claims
+from dalle_mini_impl.data.synthetic.rendering import render_scene
+from dalle_mini_impl.data.synthetic.shapes import ShapesConfig, random_scene
 from dalle_mini_impl.evaluation.measures.agreement import (
     measure_calibration,
     measure_hard_negatives,
@@ -70,9 +66,9 @@ def scene_results(count=4):
     scene = random_scene(0, "validation", config)
     item = scene.objects[0]
     wrong = replace(scene, objects=(replace(item, color="red" if item.color != "red" else "blue"),))
-    claims = claims_of(scene, rng)
-    prompt = Prompt("scene", phrase(claims, rng), claims, "seen", 1)
-    images = [render(scene if at == 2 else wrong, 64) for at in range(count)]
+    claims = random_claims(scene, rng)
+    prompt = Prompt("scene", phrase_claims(claims, rng), claims, "seen", 1)
+    images = [render_scene(scene if at == 2 else wrong, 64) for at in range(count)]
     return prompt, scored_samples(prompt.caption, images, liked=2, first_seed=50)
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 from dalle_mini_impl.cli import index as index_command
 from dalle_mini_impl.cli import search as search_command
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.data.collections.sources import DataConfig, DataError
+from dalle_mini_impl.data.collections.detect import DataError
+from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.retrieval import index as indexing
 from dalle_mini_impl.retrieval import search
 from dalle_mini_impl.retrieval.encoder import RunClip

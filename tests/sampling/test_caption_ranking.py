@@ -8,7 +8,8 @@ from PIL import Image
 
 from dalle_mini_impl.cli import main
 from dalle_mini_impl.data.store import prepare
-from dalle_mini_impl.data.synthetic.scenes import Object, Scene, render
+from dalle_mini_impl.data.synthetic.rendering import render_scene
+from dalle_mini_impl.data.synthetic.scenes import Object, Scene
 from dalle_mini_impl.images import to_tensor
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.retrieval.encoder import RunClip
@@ -67,7 +68,7 @@ def test_a_trained_model_tells_the_true_caption_from_one_with_an_attribute_excha
         for caption in pair:
             _, size, color, shape, *_, background, _ = caption.split()
             scene = Scene((Object(shape, color, size, x=16, y=16),), background)
-            ranked = trained.rank_captions(render(scene), list(pair))
+            ranked = trained.rank_captions(render_scene(scene), list(pair))
             assert ranked[0].caption == caption
             assert ranked[0].log_likelihood > ranked[1].log_likelihood + 2
 
@@ -76,7 +77,7 @@ def test_a_model_that_does_not_see_the_words_cannot_tell():
     blind = TextToImage.from_pretrained(FIXTURE, "cpu")
     blind.dalle.token_embedding.weight.zero_()
     first, second = PAIRS["color"][0]
-    ranked = blind.rank_captions(render(Scene((), "white")), [first, second])
+    ranked = blind.rank_captions(render_scene(Scene((), "white")), [first, second])
     assert ranked[0].log_likelihood == pytest.approx(ranked[1].log_likelihood, abs=1e-3)
 
 

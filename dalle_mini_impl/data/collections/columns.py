@@ -107,7 +107,7 @@ def _texts(value: Any) -> Iterator[str]:
         yield str(value)  # a caption that a CSV reader took for a number
 
 
-def choose(
+def choose_columns(
     features: Mapping[str, Any],
     where: str,
     image: str | None = None,

@@ -86,10 +86,10 @@ class Collection:
         return Collection(self.kind, files, self.root) if files else None
 
     def without(self, excluded: Set[str]) -> "Collection":
-        """The files that are not among `excluded` (paths as `real` gives them)."""
+        """The files that are not among `excluded` (paths as `real_path` gives them)."""
         if not excluded:
             return self
-        kept = tuple(file for file in self.files if real(file) not in excluded)
+        kept = tuple(file for file in self.files if real_path(file) not in excluded)
         return Collection(self.kind, kept, self.root)
 
     def _word(self, file: str) -> str | None:
@@ -112,7 +112,7 @@ class Collection:
         return Path(os.path.relpath(file, self.root)).as_posix()
 
 
-def real(file: str) -> str:
+def real_path(file: str) -> str:
     """One spelling for each file, links followed; a URL stays as it is."""
     return file if "://" in file else os.path.realpath(file)
 

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dalle_mini_impl.data.collections.columns import Columns, choose
+from dalle_mini_impl.data.collections.columns import Columns, choose_columns
 from dalle_mini_impl.data.collections.detect import HUB, Collection, DataError, suffix
-from dalle_mini_impl.data.collections.sources import DataConfig
+from dalle_mini_impl.data.config import DataConfig
 
 UNSEEN = ("__key__", "__url__", "__index_level_0__")
 """Columns that formats add and no person wrote."""
 
 
 @dataclass(frozen=True)
-class Part:
+class Table:
     """A table, and the folder that its relative image paths start from."""
 
     data: Any  # datasets.Dataset or IterableDataset
@@ -28,7 +28,7 @@ class Part:
     """Whether rows hold images rather than their paths."""
 
 
-def open_files(config: DataConfig, found: Collection, path: str) -> list[Part]:
+def open_files(config: DataConfig, found: Collection, path: str) -> list[Table]:
     """The files as tables, one for each folder of tables. Raises DataError naming the file."""
     with quiet():
         if found.kind == "images":
@@ -45,7 +45,7 @@ def open_files(config: DataConfig, found: Collection, path: str) -> list[Part]:
         ]
 
 
-def open_hub(config: DataConfig, path: str, validation: bool) -> tuple[list[Part], bool]:
+def open_hub(config: DataConfig, path: str, validation: bool) -> tuple[list[Table], bool]:
     """A data set of the Hub (`owner/name:subset` picks a subset): its training or its validation
     split, and whether it has one for validation (the training split stands in where not)."""
     import datasets
@@ -66,7 +66,7 @@ def open_hub(config: DataConfig, path: str, validation: bool) -> tuple[list[Part
         return [_part(config, chosen, path, None, lines=False)], bool(others)
 
 
-def _images(config: DataConfig, found: Collection) -> Part:
+def _images(config: DataConfig, found: Collection) -> Table:
     """A folder: captions from same-named .txt files, else labels from the folders' names."""
     import datasets
 
@@ -84,7 +84,7 @@ def _images(config: DataConfig, found: Collection) -> Part:
     data = data.cast_column("image", datasets.Image(decode=False))
     caption = "captions" if "captions" in table else None
     label = "label" if "label" in table else None
-    return Part(data, Columns("image", caption, label, lines=True), None, len(data))
+    return Table(data, Columns("image", caption, label, lines=True), None, len(data))
 
 
 def _load(config: DataConfig, found: Collection, files: list[str]) -> Any:
@@ -112,7 +112,7 @@ def _load(config: DataConfig, found: Collection, files: list[str]) -> Any:
         raise DataError(f"{shown} could not be read as {found.kind}: {why}") from error
 
 
-def _part(config: DataConfig, data: Any, path: str, base: Path | None, lines: bool) -> Part:
+def _part(config: DataConfig, data: Any, path: str, base: Path | None, lines: bool) -> Table:
     """Chooses the columns of a table and keeps only these, so that no other is ever read."""
     import datasets
 
@@ -123,7 +123,7 @@ def _part(config: DataConfig, data: Any, path: str, base: Path | None, lines: bo
         except Exception as error:
             raise DataError(f"{where} could not be read: {cause(error)}") from error
     features = {name: kind for name, kind in data.features.items() if name not in UNSEEN}
-    columns = choose(
+    columns = choose_columns(
         features, where, config.image_column, config.caption_column, config.label_column, lines
     )
     keep = [*columns.top(), *(["__key__"] if "__key__" in data.features else [])]
@@ -134,10 +134,10 @@ def _part(config: DataConfig, data: Any, path: str, base: Path | None, lines: bo
             f"{where}: column {columns.image} holds no images or paths: {cause(error)}"
         ) from error
     paths = getattr(features.get(columns.image), "dtype", "") in ("string", "large_string")
-    return Part(data, columns, base, None if config.stream else len(data), inside=not paths)
+    return Table(data, columns, base, None if config.stream else len(data), inside=not paths)
 
 
-def rows_of(data: Any, path: str) -> Iterator[dict[str, Any]]:
+def iterate_rows(data: Any, path: str) -> Iterator[dict[str, Any]]:
     """The rows of a table; a damaged shard becomes a DataError that names the path."""
     rows = iter(data)
     while True:

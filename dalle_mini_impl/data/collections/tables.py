@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dalle_mini_impl.data.collections.detect import HUB, detect, real
+from dalle_mini_impl.data.collections.detect import HUB, detect, real_path
 from dalle_mini_impl.data.collections.fingerprints import files_fingerprint
-from dalle_mini_impl.data.collections.loading import Part, open_files, open_hub, rows_of
-from dalle_mini_impl.data.collections.sources import DataConfig, Example, Source
-from dalle_mini_impl.data.synthetic.shapes import Split
+from dalle_mini_impl.data.collections.loading import Table, iterate_rows, open_files, open_hub
+from dalle_mini_impl.data.config import DataConfig
+from dalle_mini_impl.data.examples import Example, Source
+from dalle_mini_impl.data.splits import Split
 
 NAMES = {
     "images": "image files",
@@ -68,7 +69,7 @@ class TableSource(Source):
 
     def _belongs(self, example: Example) -> bool:
         file = example.image
-        if self.excluded and isinstance(file, str) and real(file) in self.excluded:
+        if self.excluded and isinstance(file, str) and real_path(file) in self.excluded:
             return False
         matched = self._matches(example) or bool(self.held and _content(example) in self.held)
         if self.split == "held_out" or matched:
@@ -114,11 +115,11 @@ class TableSource(Source):
             yield self._example(part, part.data[int(index - starts[number])], int(index))
 
     def _all(self) -> Iterator[Example]:
-        rows = ((part, row) for part in self.parts for row in rows_of(part.data, self.path))
+        rows = ((part, row) for part in self.parts for row in iterate_rows(part.data, self.path))
         for index, (part, row) in enumerate(rows):
             yield self._example(part, row, index)
 
-    def _example(self, part: Part, row: dict[str, Any], index: int) -> Example:
+    def _example(self, part: Table, row: dict[str, Any], index: int) -> Example:
         image = row[part.columns.image] or {}
         data, path = image.get("bytes"), image.get("path")
         if data is not None:
@@ -133,7 +134,7 @@ class TableSource(Source):
         key = os.path.relpath(file, root).replace(os.sep, "/") if root else path
         return Example(key, file, self._captions(part, row))
 
-    def _captions(self, part: Part, row: dict[str, Any]) -> tuple[str, ...]:
+    def _captions(self, part: Table, row: dict[str, Any]) -> tuple[str, ...]:
         if self.collection.kind == "images" and part.columns.caption:
             text = Path(row["captions"])
             row = {**row, "captions": _read_text(text) if text.is_file() else ""}
@@ -141,7 +142,7 @@ class TableSource(Source):
 
     def fingerprint(self) -> str:
         """Hash of names and contents of all files; `datasets`' own where there are none."""
-        root = real(str(self.collection.root)) if self.collection.root else None
+        root = real_path(str(self.collection.root)) if self.collection.root else None
         excluded = sorted(os.path.relpath(file, root) if root else file for file in self.excluded)
         digest = hashlib.sha256(repr((self.by_hash, excluded)).encode("utf-8", "surrogatepass"))
         if self.by_hash and self._content_decides:
@@ -182,7 +183,7 @@ def _same(example: Example) -> Example:
 def _content(example: Example) -> str | bytes:
     """What rows of one image share: its path, or a hash of its bytes where rows hold these."""
     if isinstance(example.image, str):
-        return real(example.image)
+        return real_path(example.image)
     if isinstance(example.image, bytes):
         return _digest(example.image)
     return b""
@@ -215,11 +216,11 @@ def _held(config: DataConfig, path: str, split: Literal["train", "validation"]) 
         return frozenset()
     found = found.named(split) or found
     if found.kind not in ("csv", "json"):
-        return frozenset(map(real, found.files))
+        return frozenset(map(real_path, found.files))
     return frozenset(
-        real(str((part.base or Path()) / image["path"]))
+        real_path(str((part.base or Path()) / image["path"]))
         for part in open_files(config, found, path)
-        for row in rows_of(part.data, path)
+        for row in iterate_rows(part.data, path)
         if (image := row[part.columns.image]) and image.get("path")
     )
 

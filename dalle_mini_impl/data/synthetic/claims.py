@@ -8,7 +8,7 @@ from typing import Any
 
 from dalle_mini_impl.data.synthetic.scenes import Object, Scene, relation_between, relation_holds
 
-KINDS: tuple[str, ...] = ("object", "color", "size", "count", "relation", "background")
+CLAIM_KINDS: tuple[str, ...] = ("object", "color", "size", "count", "relation", "background")
 
 # Each list is drawn from uniformly; a repeated entry is the usual wording.
 SIZE_WORDS = {"small": ("small", "small", "small", "little"), "large": ("large", "large", "big")}
@@ -54,7 +54,7 @@ class Claims:
         return cls(objects, values.get("relation"), values.get("background"))
 
 
-def claims_of(scene: Scene, rng: random.Random) -> Claims:
+def random_claims(scene: Scene, rng: random.Random) -> Claims:
     """Some true claims: every object by its shape, nearly always its color, at times the rest."""
     groups: dict[tuple[str, str], list[Object]] = {}
     for item in rng.sample(scene.objects, len(scene.objects)):
@@ -80,7 +80,7 @@ def claims_of(scene: Scene, rng: random.Random) -> Claims:
     return Claims(tuple(objects), relation, background)
 
 
-def phrase(claims: Claims, rng: random.Random) -> str:
+def phrase_claims(claims: Claims, rng: random.Random) -> str:
     """One of many wordings, in lower case, at most about 20 words."""
     named = [_noun(item, rng) for item in claims.objects]
     opening = rng.choice(OPENINGS)
@@ -116,7 +116,7 @@ def _noun(item: ObjectClaim, rng: random.Random) -> str:
     return " ".join(["an" if words[0][0] in "aeiou" else "a", *words])
 
 
-def holds(claims: Claims, scene: Scene) -> dict[str, bool]:
+def verify_claims(claims: Claims, scene: Scene) -> dict[str, bool]:
     """Which kinds of claim are true of the scene; a kind that is not claimed is absent.
 
     "object": the shapes are there. "color" and "size" are bound to their shapes by the best
@@ -140,7 +140,7 @@ def holds(claims: Claims, scene: Scene) -> dict[str, bool]:
         truth["relation"] = bool(relation)
     if claims.background is not None:
         truth["background"] = scene.background == claims.background
-    return {kind: truth[kind] for kind in KINDS if kind in truth}
+    return {kind: truth[kind] for kind in CLAIM_KINDS if kind in truth}
 
 
 def _candidates(slots: Sequence[ObjectClaim], objects: Sequence[Object]) -> list[Object | None]:

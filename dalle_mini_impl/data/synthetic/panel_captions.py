@@ -4,19 +4,25 @@ import random
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dalle_mini_impl.data.synthetic.claims import GROUNDS, Claims, ObjectClaim, holds, noun_phrase
+from dalle_mini_impl.data.splits import Split
+from dalle_mini_impl.data.synthetic.claims import (
+    GROUNDS,
+    Claims,
+    ObjectClaim,
+    noun_phrase,
+    verify_claims,
+)
 from dalle_mini_impl.data.synthetic.panels import (
-    CHANGES,
+    CHANGE_KINDS,
     Change,
     Panel,
     Panels,
     PanelsConfig,
-    alike,
-    apply,
+    apply_change,
+    panels_match,
 )
 from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, relation_between
-from dalle_mini_impl.data.synthetic.shapes import Split
-from dalle_mini_impl.data.synthetic.swaps import swap
+from dalle_mini_impl.data.synthetic.swaps import swap_attribute
 
 # Each list is drawn from uniformly; a repeated entry is the usual wording.
 TOP = ("on the top", "at the top", "above")
@@ -56,11 +62,11 @@ def describe_panels(
 ) -> list[tuple[str, Request]]:
     """The image's `captions_per_image` captions, each with its request."""
     rng = random.Random(f"panels/{config.seed}/{split}/{index}/captions")
-    requests = [request_of(panels, change, rng) for _ in range(config.captions_per_image)]
+    requests = [random_request(panels, change, rng) for _ in range(config.captions_per_image)]
     return [(phrase_request(request, rng), request) for request in requests]
 
 
-def request_of(panels: Panels, change: Change, rng: random.Random) -> Request:
+def random_request(panels: Panels, change: Change, rng: random.Random) -> Request:
     """The change, mostly with true claims of the upper half."""
     return Request(change, _claims_of(panels.upper, rng) if rng.random() < 0.7 else None)
 
@@ -100,20 +106,22 @@ def phrase_request(request: Request, rng: random.Random) -> str:
     return f"{first} {top}, {same} {noun} {bottom}{how}"
 
 
-def fulfils(panels: Panels, request: Request) -> bool:
+def fulfills(panels: Panels, request: Request) -> bool:
     """Whether the lower half is the asked change of the upper one, and that is as claimed."""
-    told = request.upper is None or all(holds(request.upper, panels.upper).values())
-    return told and alike(apply(request.change, panels.upper), panels.lower)
+    told = request.upper is None or all(verify_claims(request.upper, panels.upper).values())
+    return told and panels_match(apply_change(request.change, panels.upper), panels.lower)
 
 
 def wrong_request(request: Request, panels: Panels, rng: random.Random) -> Request:
     """A hard negative: another change, or another upper half, that the image does not show."""
     while True:
         if request.upper is not None and rng.random() < 0.3:
-            wrong = replace(request, upper=swap(request.upper, rng, _swappable(request.upper, rng)))
+            wrong = replace(
+                request, upper=swap_attribute(request.upper, rng, _swappable(request.upper, rng))
+            )
         else:
             wrong = replace(request, change=_other_change(request.change, rng))
-        if not fulfils(panels, wrong):
+        if not fulfills(panels, wrong):
             return wrong
 
 
@@ -126,7 +134,7 @@ def _swappable(claims: Claims, rng: random.Random) -> str:
 
 def _other_change(change: Change, rng: random.Random) -> Change:
     """A change of another kind, or of the same kind to another color or background."""
-    kind = rng.choice(CHANGES)
+    kind = rng.choice(CHANGE_KINDS)
     # Half of the wrong captions about a color are about another color.
     if change.kind in ("color", "background") and rng.random() < 0.5:
         kind = change.kind

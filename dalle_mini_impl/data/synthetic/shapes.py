@@ -5,65 +5,23 @@ two objects, never appears in "train" or "validation"; every "held_out" scene ho
 """
 
 import random
-from typing import Literal
 
 from pydantic import Field, model_validator
 
 from dalle_mini_impl.config import Config
-from dalle_mini_impl.data.synthetic.claims import (
-    KINDS,
-    Claims,
-    ObjectClaim,
-    claims_of,
-    holds,
-    phrase,
-)
+from dalle_mini_impl.data.splits import Split
+from dalle_mini_impl.data.synthetic.claims import Claims, phrase_claims, random_claims
 from dalle_mini_impl.data.synthetic.scenes import (
     BACKGROUNDS,
     CANVAS,
     COLORS,
     INVERSE,
-    RELATIONS,
     SHAPES,
     SIZES,
     Object,
     Scene,
     relation_between,
-    render,
 )
-from dalle_mini_impl.data.synthetic.swaps import SWAPS, swap
-
-__all__ = [
-    "BACKGROUNDS",
-    "CANVAS",
-    "COLORS",
-    "INVERSE",
-    "KINDS",
-    "RELATIONS",
-    "SHAPES",
-    "SIZES",
-    "SWAPS",
-    "Claims",
-    "Object",
-    "ObjectClaim",
-    "Scene",
-    "ShapesConfig",
-    "Split",
-    "asks_held_out",
-    "claims_of",
-    "compose",
-    "describe",
-    "holds",
-    "is_held_out",
-    "pair_held_out",
-    "phrase",
-    "random_scene",
-    "relation_held_out",
-    "render",
-    "swap",
-]
-
-Split = Literal["train", "validation", "held_out"]
 
 GAP = 4
 """Pixels kept free between the boxes of two objects."""
@@ -130,7 +88,7 @@ def is_held_out(scene: Scene) -> bool:
     return relation is not None and relation_held_out(first.shape, relation, second.shape)
 
 
-def asks_held_out(claims: Claims) -> bool:
+def claims_held_out(claims: Claims) -> bool:
     """Whether the claims themselves name a pair or a relation that is kept from training."""
     for item in claims.objects:
         if item.color and item.shape and pair_held_out(item.color, item.shape):
@@ -147,19 +105,19 @@ def random_scene(index: int, split: Split, config: ShapesConfig) -> Scene:
     shares = config.object_shares[: config.max_objects]
     number = rng.choices(range(1, len(shares) + 1), shares)[0]
     identical = number > 1 and rng.random() < config.identical_shares[number - 2]
-    return compose(rng, number, split, config.lattice, identical)
+    return compose_scene(rng, number, split, config.lattice, identical)
 
 
-def describe(
+def describe_scene(
     scene: Scene, index: int, split: Split, config: ShapesConfig
 ) -> list[tuple[str, Claims]]:
     """The scene's `captions_per_scene` captions, each with its claims, fixed by the arguments."""
     rng = random.Random(f"{config.seed}/{split}/{index}/captions")
-    claims = [claims_of(scene, rng) for _ in range(config.captions_per_scene)]
-    return [(phrase(claim, rng), claim) for claim in claims]
+    claims = [random_claims(scene, rng) for _ in range(config.captions_per_scene)]
+    return [(phrase_claims(claim, rng), claim) for claim in claims]
 
 
-def compose(
+def compose_scene(
     rng: random.Random, number: int, split: Split, lattice: int = 8, identical: bool = False
 ) -> Scene:
     """A scene of `number` objects that belongs to the split, all alike or all distinct."""

@@ -4,10 +4,12 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from dalle_mini_impl.data.collections.sources import DataConfig, Example, Source
+from dalle_mini_impl.data.config import DataConfig
+from dalle_mini_impl.data.examples import Example, Source
+from dalle_mini_impl.data.splits import Split
 from dalle_mini_impl.data.synthetic.panel_captions import describe_panels
 from dalle_mini_impl.data.synthetic.panels import PanelsConfig, random_panels
-from dalle_mini_impl.data.synthetic.shapes import ShapesConfig, Split, describe, random_scene
+from dalle_mini_impl.data.synthetic.shapes import ShapesConfig, describe_scene, random_scene
 
 VERSION = 1
 """Raise it when images or their captions change in a way that few of them show."""
@@ -23,7 +25,7 @@ class ShapesReader:
 
     def __call__(self, index: int) -> Example:
         scene = random_scene(index, self.split, self.config)
-        described = describe(scene, index, self.split, self.config)
+        described = describe_scene(scene, index, self.split, self.config)
         claims = [claim.to_dict() for _, claim in described]
         return Example(
             f"{self.split}/{index:08d}",

@@ -7,17 +7,25 @@ from typing import Any
 from dalle_mini_impl.data.synthetic.claims import Claims, ObjectClaim
 from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, INVERSE, SHAPES, SIZES
 
-SWAPS: tuple[str, ...] = ("color", "shape", "size", "relation", "background", "count", "exchange")
+SWAP_KINDS: tuple[str, ...] = (
+    "color",
+    "shape",
+    "size",
+    "relation",
+    "background",
+    "count",
+    "exchange",
+)
 
 
-def swap(claims: Claims, rng: random.Random, kind: str | None = None) -> Claims:
-    """A hard negative: the same claims with one attribute replaced or two objects' exchanged.
+def swap_attribute(claims: Claims, rng: random.Random, kind: str | None = None) -> Claims:
+    """A hard negative: the same claims with one attribute replaced, or exchanged by two objects.
 
-    `kind` is one of SWAPS, or None for any that applies; "exchange" swaps the colors, shapes or
-    sizes of two objects. The meaning always differs from the given one's.
-    Raises ValueError where that kind of swap has nothing to act on.
+    `kind` is one of SWAP_KINDS, or None for any that applies; "exchange" swaps the colors, shapes
+    or sizes of two objects. The result never means the same as `claims`.
+    Raises ValueError where that kind of swap does not apply.
     """
-    kinds = [kind] if kind is not None else rng.sample(SWAPS, len(SWAPS))
+    kinds = [kind] if kind is not None else rng.sample(SWAP_KINDS, len(SWAP_KINDS))
     # Binding is the hardest to learn, so exchanges come first half of the time.
     if kind is None and rng.random() < 0.5:
         kinds.insert(0, "exchange")

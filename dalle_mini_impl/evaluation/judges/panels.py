@@ -18,13 +18,13 @@ from dalle_mini_impl.data.synthetic.panels import (
     HEIGHT,
     SIZE,
     Change,
-    Figure,
     Panel,
+    PanelObject,
     Style,
-    apply,
-    stroke,
+    apply_change,
 )
-from dalle_mini_impl.data.synthetic.scenes import CANVAS, COLORS, SHAPES, SIZES, mask
+from dalle_mini_impl.data.synthetic.rendering import outline_mask, shape_mask
+from dalle_mini_impl.data.synthetic.scenes import CANVAS, COLORS, SHAPES, SIZES
 from dalle_mini_impl.evaluation.judges.scenes import (
     BLURS,
     CONTRAST,
@@ -82,7 +82,7 @@ def _figures(
     ground: Float[np.ndarray, "3"],
     other: Float[np.ndarray, "3"],
     seam: slice,
-) -> tuple[Figure, ...]:
+) -> tuple[PanelObject, ...]:
     """The objects of one half.
 
     offsets: its pixels less its background, `ground`. other: the other half's background, so
@@ -93,7 +93,7 @@ def _figures(
     foreground = (offsets**2).sum(-1) > CONTRAST**2
     foreground[seam] &= ~mixed[seam]
     piece_of, _ = ndimage.label(_filled(foreground), EIGHT)
-    figures: list[Figure] = []
+    figures: list[PanelObject] = []
     for at, (rows, columns) in enumerate(ndimage.find_objects(piece_of), start=1):
         piece = piece_of == at
         # What is so flat is a fault of the seam, or the edge of an object in the other half.
@@ -108,8 +108,8 @@ def truth(change: Change, upper: Panel, lower: Panel) -> dict[str, bool]:
     Aspects of objects are compared under the assignment that gets most of them right; with
     objects too few or too many, those that are missing are wrong in all aspects.
     """
-    asked = apply(change, upper)
-    slots: list[Figure | None] = [*lower.objects[:6]]
+    asked = apply_change(change, upper)
+    slots: list[PanelObject | None] = [*lower.objects[:6]]
     slots += [None] * (len(asked.objects) - len(slots))
     best = max(
         (_compared(asked, chosen) for chosen in permutations(slots, len(asked.objects))),
@@ -126,7 +126,7 @@ def truth(change: Change, upper: Panel, lower: Panel) -> dict[str, bool]:
     }
 
 
-def _compared(asked: Panel, chosen: tuple[Figure | None, ...]) -> list[tuple[bool, ...]]:
+def _compared(asked: Panel, chosen: tuple[PanelObject | None, ...]) -> list[tuple[bool, ...]]:
     """Shape, color, style and place of each object, right or wrong."""
     return [
         (False,) * 4
@@ -154,7 +154,7 @@ def _figure(
     offsets: Float[np.ndarray, "h w 3"],
     piece: Bool[np.ndarray, "h w"],
     ground: Float[np.ndarray, "3"],
-) -> Figure:
+) -> PanelObject:
     """The object that a piece of the half shows; its shape may be UNKNOWN."""
     near = ndimage.binary_dilation(piece, EIGHT, iterations=2)
     values = offsets * near[..., None]
@@ -172,7 +172,7 @@ def _figure(
     overlap, shape, style, left, top = best
     if overlap < RESEMBLANCE[style] or foreign > FOREIGN[style]:
         shape = UNKNOWN
-    return Figure(shape, color, SIZE, left, top, style)
+    return PanelObject(shape, color, SIZE, left, top, style)
 
 
 def _color(
@@ -221,7 +221,7 @@ def _templates(
 ) -> tuple[Float[np.ndarray, "styles blurs h w"], Float[np.ndarray, "styles blurs"]]:
     """Soft masks of a shape by style and blur, with MARGIN pixels around it; their areas."""
     covers = []
-    for cover in (mask(shape, SIDE, SIDE), stroke(shape, SIDE)):
+    for cover in (shape_mask(shape, SIDE, SIDE), outline_mask(shape, SIDE)):
         plain = Image.new("L", (SIDE + 2 * MARGIN, SIDE + 2 * MARGIN), 0)
         plain.paste(cover, (MARGIN, MARGIN))
         covers.append([np.asarray(plain.filter(ImageFilter.GaussianBlur(r))) for r in BLURS])
@@ -232,6 +232,6 @@ def _templates(
 @lru_cache(maxsize=16)
 def _middle(shape: str) -> tuple[float, float]:
     """The centroid's x and y in the shape's box, holes filled, in pixels."""
-    solid = ndimage.binary_fill_holes(np.asarray(mask(shape, SIDE, SIDE)) >= 128)
+    solid = ndimage.binary_fill_holes(np.asarray(shape_mask(shape, SIDE, SIDE)) >= 128)
     y, x = ndimage.center_of_mass(solid)
     return x + 0.5, y + 0.5

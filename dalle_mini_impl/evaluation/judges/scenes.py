@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
+from dalle_mini_impl.data.synthetic.rendering import shape_mask
 from dalle_mini_impl.data.synthetic.scenes import (
     BACKGROUNDS,
     CANVAS,
@@ -19,7 +20,6 @@ from dalle_mini_impl.data.synthetic.scenes import (
     SIZES,
     Object,
     Scene,
-    mask,
 )
 
 UNKNOWN = "unknown"
@@ -176,7 +176,7 @@ def _compare(
 @lru_cache(maxsize=16)
 def _moments(shape: str) -> tuple[float, float, float]:
     """Covered share of a unit box and the centroid's x and y in it."""
-    cover = np.asarray(mask(shape, 96, 96), dtype=np.float64) / 255
+    cover = np.asarray(shape_mask(shape, 96, 96), dtype=np.float64) / 255
     at = (np.arange(96) + 0.5) / 96
     return (
         cover.mean(),
@@ -191,7 +191,7 @@ def _templates(
 ) -> tuple[Float[np.ndarray, "blurs h w"], Float[np.ndarray, "blurs"]]:
     """Soft masks of a shape in a box of `side` with MARGIN around it, one a blur; their areas."""
     plain = Image.new("L", (side + 2 * MARGIN, side + 2 * MARGIN), 0)
-    plain.paste(mask(shape, side, side), (MARGIN, MARGIN))
+    plain.paste(shape_mask(shape, side, side), (MARGIN, MARGIN))
     blurred = [plain.filter(ImageFilter.GaussianBlur(radius)) for radius in BLURS]
     covers = np.stack([np.asarray(image, dtype=np.float32) / 255 for image in blurred])
     covers = np.clip((covers - 0.15) / 0.7, 0, 1)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.data.batches import load_images
+from dalle_mini_impl.data.augment import load_images
 from dalle_mini_impl.data.negatives import hard_negatives
 from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.evaluation.measures.agreement import (

@@ -3,15 +3,10 @@
 import numpy as np
 import torch
 
-from dalle_mini_impl.data.synthetic.shapes import (
-    Claims,
-    Scene,
-    ShapesConfig,
-    describe,
-    holds,
-    random_scene,
-    render,
-)
+from dalle_mini_impl.data.synthetic.claims import Claims, verify_claims
+from dalle_mini_impl.data.synthetic.rendering import render_scene
+from dalle_mini_impl.data.synthetic.scenes import Scene
+from dalle_mini_impl.data.synthetic.shapes import ShapesConfig, describe_scene, random_scene
 from dalle_mini_impl.evaluation.judges.scenes import find_scene
 from dalle_mini_impl.evaluation.suites.prompts import HALVES, SPLITS, Half
 from dalle_mini_impl.images import to_images, to_tensor
@@ -33,7 +28,7 @@ def judge_reconstructions(
         right = {"claims": 0, "scene": 0}
         for at in range(per_half):
             scene = random_scene(at, SPLITS[half], config)
-            pixels = to_tensor([render(scene, size)], size).to(model.device)
+            pixels = to_tensor([render_scene(scene, size)], size).to(model.device)
             decoded = model.image_tokenizer.decode(model.image_tokenizer.encode(pixels))
             seen = find_scene(np.asarray(to_images(decoded)[0]))
             right["claims"] += _all_hold(scene, at, half, config, seen)
@@ -43,8 +38,8 @@ def judge_reconstructions(
 
 
 def _all_hold(scene: Scene, at: int, half: Half, config: ShapesConfig, seen: Scene) -> bool:
-    claims: list[Claims] = [own for _, own in describe(scene, at, SPLITS[half], config)]
-    return all(all(holds(own, seen).values()) for own in claims)
+    claims: list[Claims] = [own for _, own in describe_scene(scene, at, SPLITS[half], config)]
+    return all(all(verify_claims(own, seen).values()) for own in claims)
 
 
 def _content(scene: Scene) -> tuple[list[tuple[str, str, str]], str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from dalle_mini_impl.data.synthetic.panels import CHANGES, Panel
+from dalle_mini_impl.data.synthetic.panels import CHANGE_KINDS, Panel
 from dalle_mini_impl.evaluation.judges.panels import ASPECTS
 from dalle_mini_impl.evaluation.report.page import (
     Table,
@@ -19,7 +19,7 @@ from dalle_mini_impl.evaluation.suites.panels import OVERALL, PanelOutcome
 from dalle_mini_impl.evaluation.suites.prompts import HALVES
 from dalle_mini_impl.evaluation.suites.shapes import RANKINGS
 
-GROUPS: tuple[str, ...] = (*CHANGES, OVERALL)
+GROUPS: tuple[str, ...] = (*CHANGE_KINDS, OVERALL)
 
 
 def best_panel_guidance(scores: Scores) -> float:

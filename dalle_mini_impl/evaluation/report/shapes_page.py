@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from dalle_mini_impl.data.synthetic.shapes import KINDS, Scene
+from dalle_mini_impl.data.synthetic.claims import CLAIM_KINDS
+from dalle_mini_impl.data.synthetic.scenes import Scene
 from dalle_mini_impl.evaluation.report.page import (
     Table,
     heading,
@@ -160,12 +161,15 @@ def kinds_table(scores: Scores, guidance: float) -> Table:
     rows = [
         [
             name,
-            *(scores.text(guidance, group, half, k, scores.most, scores.shipped) for k in KINDS),
+            *(
+                scores.text(guidance, group, half, k, scores.most, scores.shipped)
+                for k in CLAIM_KINDS
+            ),
         ]
         for name, group, half in _rows(scores, SCENES)
     ]
     title = f"Guidance {guidance:g}: each kind of claim, best of {scores.most} by {scores.shipped}"
-    return Table(title, ["captions", *KINDS], rows, WILSON)
+    return Table(title, ["captions", *CLAIM_KINDS], rows, WILSON)
 
 
 def _tasks(scores: Scores, guidance: float) -> Table:

@@ -12,16 +12,16 @@ from dataclasses import asdict, dataclass
 import torch
 from PIL import Image
 
-from dalle_mini_impl.data.synthetic.panel_captions import Request, phrase_request, request_of
+from dalle_mini_impl.data.synthetic.panel_captions import Request, phrase_request, random_request
 from dalle_mini_impl.data.synthetic.panels import (
-    CHANGES,
+    CHANGE_KINDS,
     Change,
     Panel,
     Panels,
     PanelsConfig,
-    compose,
-    render_panels,
+    compose_panels,
 )
+from dalle_mini_impl.data.synthetic.rendering import render_panels
 from dalle_mini_impl.evaluation.judges.panels import ASPECTS, find_panels, truth
 from dalle_mini_impl.evaluation.suites.prompts import HALVES, SPLITS, Half
 from dalle_mini_impl.evaluation.suites.shapes import (
@@ -84,18 +84,18 @@ class PanelOutcome:
 
 
 def panel_prompts(config: PanelsConfig, per_change: int, seed: int = 0) -> list[PanelPrompt]:
-    """`per_change` fresh prompts for each kind of change and half, in the order of CHANGES.
+    """`per_change` fresh prompts for each kind of change and half, in the order of CHANGE_KINDS.
 
     In the held-out half the image has a composition that training never shows, above or below.
     """
     prompts: list[PanelPrompt] = []
-    for kind in CHANGES:
+    for kind in CHANGE_KINDS:
         for half in HALVES:
             rng = random.Random(f"panel suite/{config.seed}/{seed}/{kind}/{half}")
             for _ in range(per_change):
                 number = 2 if rng.random() < config.two_objects else 1
-                panels, change = compose(rng, number, kind, SPLITS[half], config)
-                request = request_of(panels, change, rng)
+                panels, change = compose_panels(rng, number, kind, SPLITS[half], config)
+                request = random_request(panels, change, rng)
                 prompts.append(PanelPrompt(phrase_request(request, rng), request, panels, half))
     return prompts
 

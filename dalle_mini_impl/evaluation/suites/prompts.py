@@ -10,18 +10,19 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from dalle_mini_impl.data.synthetic.shapes import (
+from dalle_mini_impl.data.synthetic.claims import (
     Claims,
     ObjectClaim,
-    Scene,
+    phrase_claims,
+    random_claims,
+    verify_claims,
+)
+from dalle_mini_impl.data.synthetic.scenes import Scene, relation_between
+from dalle_mini_impl.data.synthetic.shapes import (
     ShapesConfig,
-    asks_held_out,
-    claims_of,
-    compose,
-    holds,
-    phrase,
+    claims_held_out,
+    compose_scene,
     random_scene,
-    relation_between,
 )
 from dalle_mini_impl.evaluation.judges.scenes import find_scene
 
@@ -63,8 +64,8 @@ class Prompt:
 
 
 def judge(image: UInt8[np.ndarray, "h w 3"], claims: Claims) -> dict[str, bool]:
-    """Which kinds of the claims are true of an image (see `holds`)."""
-    return holds(claims, find_scene(image))
+    """Which kinds of the claims are true of an image (see `verify_claims`)."""
+    return verify_claims(claims, find_scene(image))
 
 
 def solved(prompt: Prompt, truth: dict[str, bool]) -> bool:
@@ -89,7 +90,7 @@ def suite(config: ShapesConfig, per_task: int = 100, seed: int = 0) -> list[Prom
                 objects = _objects_of(task, at, config.max_objects)
                 for _ in range(50):
                     claims = _task_claims(task, objects, half, config, rng)
-                    caption = phrase(claims, rng)
+                    caption = phrase_claims(claims, rng)
                     if caption not in used:
                         break
                 used.add(caption)
@@ -120,12 +121,12 @@ def scene_prompts(
         scene = random_scene(index, SPLITS[half], only)
         rng = random.Random(f"captions/{fresh}/{half}/{objects}/{index}")
         index += 1
-        claims = claims_of(scene, rng)
+        claims = random_claims(scene, rng)
         for _ in range(20):
-            if asks_held_out(claims) == (half == "held_out"):
-                prompts.append(Prompt("scene", phrase(claims, rng), claims, half, objects))
+            if claims_held_out(claims) == (half == "held_out"):
+                prompts.append(Prompt("scene", phrase_claims(claims, rng), claims, half, objects))
                 break
-            claims = claims_of(scene, rng)
+            claims = random_claims(scene, rng)
     return prompts
 
 
@@ -153,9 +154,9 @@ def _task_claims(
     """Claims of the task's form about a scene of the half."""
     while True:
         identical = task == "counting"
-        scene = compose(rng, objects, SPLITS[half], config.lattice, identical)
+        scene = compose_scene(rng, objects, SPLITS[half], config.lattice, identical)
         claims = _form(task, scene, rng)
-        if claims is not None and asks_held_out(claims) == (half == "held_out"):
+        if claims is not None and claims_held_out(claims) == (half == "held_out"):
             return claims
 
 

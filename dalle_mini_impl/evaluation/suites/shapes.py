@@ -10,7 +10,9 @@ from typing import Literal
 
 from PIL import Image
 
-from dalle_mini_impl.data.synthetic.shapes import KINDS, Scene, ShapesConfig, holds
+from dalle_mini_impl.data.synthetic.claims import CLAIM_KINDS, verify_claims
+from dalle_mini_impl.data.synthetic.scenes import Scene
+from dalle_mini_impl.data.synthetic.shapes import ShapesConfig
 from dalle_mini_impl.evaluation.judges.scenes import find_scene
 from dalle_mini_impl.evaluation.suites.prompts import (
     HALVES,
@@ -154,7 +156,7 @@ def judged(
     """Judge every candidate and note which one each ranking takes."""
     images = to_uint8(samples.pixels)
     scenes = [find_scene(image) for image in images]
-    truths = tuple(holds(prompt.claims, scene) for scene in scenes)
+    truths = tuple(verify_claims(prompt.claims, scene) for scene in scenes)
     chosen = choices(samples, candidates)
     final = chosen[max(candidates), shipped]
     failure = None
@@ -191,7 +193,7 @@ def count_cells(outcomes: Iterable[Outcome], candidates: Sequence[int]) -> list[
     return [
         Cell(guidance, group, half, score, count, ranking, sum(passes), len(passes))
         for (guidance, group, half), members in groups.items()
-        for score in ("task", "all claims", *KINDS)
+        for score in ("task", "all claims", *CLAIM_KINDS)
         for count in candidates
         for ranking in RANKINGS
         if (passes := list(_passes(members, score, count, ranking)))
@@ -203,7 +205,7 @@ def _passes(outcomes: Sequence[Outcome], score: str, count: int, ranking: str) -
     for outcome in outcomes:
         if score == "task" and outcome.prompt.task == "scene":
             continue
-        if score in KINDS and score not in outcome.truths[0]:
+        if score in CLAIM_KINDS and score not in outcome.truths[0]:
             continue
         if ranking == "oracle":
             yield any(passes(outcome.prompt, truth, score) for truth in outcome.truths[:count])

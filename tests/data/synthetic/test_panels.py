@@ -7,34 +7,37 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dalle_mini_impl.data.collections.sources import DataConfig, open_source
+from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.negatives import hard_negatives
+from dalle_mini_impl.data.sources import open_source
 from dalle_mini_impl.data.store import prepare
 from dalle_mini_impl.data.synthetic.panel_captions import (
     Request,
     describe_panels,
-    fulfils,
+    fulfills,
     phrase_request,
-    request_of,
+    random_request,
     wrong_request,
 )
 from dalle_mini_impl.data.synthetic.panels import (
-    CHANGES,
+    CHANGE_KINDS,
     Change,
-    Figure,
     Panel,
+    PanelObject,
     Panels,
     PanelsConfig,
-    alike,
-    apply,
+    apply_change,
+    panels_match,
     random_panels,
-    render_panels,
 )
-from dalle_mini_impl.data.synthetic.shapes import BACKGROUNDS, COLORS, SHAPES, pair_held_out
+from dalle_mini_impl.data.synthetic.rendering import render_panels
+from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, SHAPES
+from dalle_mini_impl.data.synthetic.shapes import pair_held_out
 
 SPLITS = ("train", "validation", "held_out")
 UPPER = Panel(
-    (Figure("star", "red", "large", 0, 8), Figure("ring", "blue", "large", 32, 0)), "white"
+    (PanelObject("star", "red", "large", 0, 8), PanelObject("ring", "blue", "large", 32, 0)),
+    "white",
 )
 
 
@@ -51,7 +54,7 @@ def test_images_depend_on_seed_split_and_index_only():
 def test_every_change_number_shape_color_and_background_occurs():
     images = drawn(count=600)
     kinds = Counter(change.kind for _, change in images)
-    assert set(kinds) == set(CHANGES)
+    assert set(kinds) == set(CHANGE_KINDS)
     assert min(kinds.values()) > 80
     numbers = Counter(len(panels.upper.objects) for panels, _ in images)
     assert numbers[1] == pytest.approx(300, abs=50)
@@ -78,19 +81,19 @@ def test_objects_lie_on_the_lattice_inside_their_half_and_apart(lattice):
 
 def test_changes_do_what_they_say_and_nothing_else():
     star, ring = UPPER.objects
-    assert apply(Change("same"), UPPER) == UPPER
-    blue = apply(Change("color", "cyan"), UPPER)
+    assert apply_change(Change("same"), UPPER) == UPPER
+    blue = apply_change(Change("color", "cyan"), UPPER)
     assert [(item.shape, item.color, item.x) for item in blue.objects] == [
         ("star", "cyan", 0),
         ("ring", "cyan", 32),
     ]
-    mirrored = apply(Change("mirrored", background="black"), UPPER)
+    mirrored = apply_change(Change("mirrored", background="black"), UPPER)
     assert [(item.shape, item.x, item.y) for item in mirrored.objects] == [
         ("star", 40, 8),
         ("ring", 8, 0),
     ]
     assert mirrored.background == "black"
-    outlined = apply(Change("outline"), UPPER)
+    outlined = apply_change(Change("outline"), UPPER)
     assert {item.style for item in outlined.objects} == {"outline"}
     assert [(item.shape, item.color) for item in outlined.objects] == [
         (star.shape, star.color),
@@ -100,7 +103,7 @@ def test_changes_do_what_they_say_and_nothing_else():
 
 def test_every_change_but_none_is_to_be_seen():
     for panels, change in drawn():
-        assert alike(panels.lower, panels.upper) == (change == Change("same"))
+        assert panels_match(panels.lower, panels.upper) == (change == Change("same"))
 
 
 def test_splits_keep_compositions_apart():
@@ -117,8 +120,10 @@ def test_splits_keep_compositions_apart():
 
 @pytest.mark.parametrize("size", [64, 32, 128])
 def test_halves_are_drawn_apart_and_outlines_hollow(size):
-    upper = Panel((Figure("square", "green", "large", 8, 8),), "white")
-    image = render_panels(Panels(upper, apply(Change("outline", None, "black"), upper)), size)
+    upper = Panel((PanelObject("square", "green", "large", 8, 8),), "white")
+    image = render_panels(
+        Panels(upper, apply_change(Change("outline", None, "black"), upper)), size
+    )
     scale = size / 64
 
     def at(x: int, y: int) -> tuple[int, ...]:
@@ -133,8 +138,8 @@ def test_halves_are_drawn_apart_and_outlines_hollow(size):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_an_outline_lies_within_the_shape_and_covers_less(shape):
-    filled = Panel((Figure(shape, "blue", "large", 16, 4),), "white")
-    image = render_panels(Panels(filled, apply(Change("outline"), filled)))
+    filled = Panel((PanelObject(shape, "blue", "large", 16, 4),), "white")
+    image = render_panels(Panels(filled, apply_change(Change("outline"), filled)))
     cover = (255 - np.asarray(image).astype(int)[..., 0]) / (255 - COLORS["blue"][0])
     whole, line = cover[:32], cover[32:]
     assert (line <= whole + 0.2).all()
@@ -147,7 +152,7 @@ def test_captions_speak_of_both_halves_and_are_true(split):
     captions = []
     for index, (panels, change) in enumerate(drawn(split, 80)):
         for caption, request in describe_panels(panels, change, index, split, config):
-            assert fulfils(panels, request)
+            assert fulfills(panels, request)
             words = caption.replace(",", "").split()
             assert {"top", "above"} & set(words)
             assert {"below", "bottom"} & set(words)
@@ -170,19 +175,19 @@ def test_wrong_requests_are_untrue_and_of_every_kind():
     rng = random.Random(0)
     kinds: Counter[str] = Counter()
     for panels, change in drawn():
-        request = request_of(panels, change, rng)
+        request = random_request(panels, change, rng)
         wrong = wrong_request(request, panels, rng)
-        assert not fulfils(panels, wrong)
+        assert not fulfills(panels, wrong)
         kinds[wrong.change.kind] += wrong.change != change
         kinds["upper"] += wrong.upper != request.upper
-    assert set(kinds) == {*CHANGES, "upper"}
+    assert set(kinds) == {*CHANGE_KINDS, "upper"}
 
 
 def test_images_and_requests_survive_json():
     rng = random.Random(0)
     for panels, change in drawn(count=50):
         assert Panels.from_dict(json.loads(json.dumps(panels.to_dict()))) == panels
-        request = request_of(panels, change, rng)
+        request = random_request(panels, change, rng)
         assert Request.from_dict(json.loads(json.dumps(request.to_dict()))) == request
 
 

@@ -9,32 +9,35 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from dalle_mini_impl.data.synthetic.scenes import relation_between
-from dalle_mini_impl.data.synthetic.shapes import (
+from dalle_mini_impl.data.synthetic.claims import (
+    Claims,
+    ObjectClaim,
+    phrase_claims,
+    random_claims,
+    verify_claims,
+)
+from dalle_mini_impl.data.synthetic.rendering import render_scene
+from dalle_mini_impl.data.synthetic.scenes import (
     BACKGROUNDS,
     COLORS,
     INVERSE,
     RELATIONS,
     SHAPES,
     SIZES,
-    SWAPS,
-    Claims,
     Object,
-    ObjectClaim,
     Scene,
+    relation_between,
+)
+from dalle_mini_impl.data.synthetic.shapes import (
     ShapesConfig,
-    asks_held_out,
-    claims_of,
-    describe,
-    holds,
+    claims_held_out,
+    describe_scene,
     is_held_out,
     pair_held_out,
-    phrase,
     random_scene,
     relation_held_out,
-    render,
-    swap,
 )
+from dalle_mini_impl.data.synthetic.swaps import SWAP_KINDS, swap_attribute
 
 SPLITS = ("train", "validation", "held_out")
 
@@ -65,7 +68,9 @@ def test_scenes_depend_on_seed_split_and_index_only():
     assert forwards == backwards
     assert forwards != drawn(count=50, seed=4)
     assert forwards != drawn("validation", count=50, seed=3)
-    assert describe(forwards[7], 7, "train", config) == describe(forwards[7], 7, "train", config)
+    assert describe_scene(forwards[7], 7, "train", config) == describe_scene(
+        forwards[7], 7, "train", config
+    )
 
 
 def test_an_eighth_of_the_pairs_is_held_out_and_every_part_stays_seen():
@@ -125,8 +130,8 @@ def test_captions_are_true_short_varied_and_informative(split):
     config = ShapesConfig(captions_per_scene=3)
     captions, colored = [], 0
     for index, scene in enumerate(drawn(split)):
-        for caption, claims in describe(scene, index, split, config):
-            assert all(holds(claims, scene).values())
+        for caption, claims in describe_scene(scene, index, split, config):
+            assert all(verify_claims(claims, scene).values())
             assert sum(item.count for item in claims.objects) == len(scene.objects)
             assert all(item.shape in caption for item in claims.objects)
             assert all(item.color in caption for item in claims.objects if item.color)
@@ -145,10 +150,10 @@ def test_one_claim_has_many_wordings():
         "white",
     )
     rng = random.Random(0)
-    wordings = {phrase(claims, rng) for _ in range(200)}
+    wordings = {phrase_claims(claims, rng) for _ in range(200)}
     assert len(wordings) > 20
     assert "a small orange star above a large blue ring on a white background" in wordings
-    assert phrase(Claims((ObjectClaim("cross", "red", None, 3),)), rng).endswith(
+    assert phrase_claims(Claims((ObjectClaim("cross", "red", None, 3),)), rng).endswith(
         "three red crosses"
     )
 
@@ -156,7 +161,7 @@ def test_one_claim_has_many_wordings():
 def test_two_object_captions_mostly_tell_a_clear_relation():
     rng = random.Random(0)
     pairs = drawn("validation", object_shares=(0, 1, 0), identical_shares=(0, 0))
-    share = sum(claims_of(scene, rng).relation is not None for scene in pairs) / len(pairs)
+    share = sum(random_claims(scene, rng).relation is not None for scene in pairs) / len(pairs)
     assert share > 0.6
     assert sum(relation_between(*s.objects) is not None for s in pairs) / len(pairs) > 0.93
 
@@ -185,7 +190,7 @@ def test_two_object_captions_mostly_tell_a_clear_relation():
     ],
 )
 def test_claims_are_judged_kind_by_kind(claims, expected):
-    truth = holds(claims, STAR_ABOVE_RING)
+    truth = verify_claims(claims, STAR_ABOVE_RING)
     assert {kind: truth[kind] for kind in expected} == expected
     assert ("relation" in truth) == (claims.relation is not None)
     assert ("background" in truth) == (claims.background is not None)
@@ -197,21 +202,21 @@ def test_the_best_assignment_decides_between_alike_objects():
         (Object("star", "red", "small", 0, 0), Object("star", "blue", "small", 40, 0)), "white"
     )
     claims = Claims((ObjectClaim("star", "blue"), ObjectClaim("star")), "right of")
-    assert all(holds(claims, scene).values())
-    assert not any(holds(claims, Scene((), "white")).values())
+    assert all(verify_claims(claims, scene).values())
+    assert not any(verify_claims(claims, Scene((), "white")).values())
 
 
 def test_swaps_are_untrue_of_the_scene():
     rng = random.Random(0)
     config = ShapesConfig()
     for index, scene in enumerate(drawn(count=150)):
-        for _, claims in describe(scene, index, "train", config):
-            changed = swap(claims, rng)
+        for _, claims in describe_scene(scene, index, "train", config):
+            changed = swap_attribute(claims, rng)
             assert changed != claims
-            assert not all(holds(changed, scene).values())
+            assert not all(verify_claims(changed, scene).values())
 
 
-@pytest.mark.parametrize("kind", SWAPS)
+@pytest.mark.parametrize("kind", SWAP_KINDS)
 def test_each_swap_changes_its_own_attribute(kind):
     pair = Claims(
         (ObjectClaim("star", "red", "small"), ObjectClaim("ring", "blue", "large")),
@@ -220,7 +225,7 @@ def test_each_swap_changes_its_own_attribute(kind):
     )
     claims = Claims((ObjectClaim("star", "red", "small", 2),)) if kind == "count" else pair
     for seed in range(20):
-        changed = swap(claims, random.Random(seed), kind)
+        changed = swap_attribute(claims, random.Random(seed), kind)
         before, after = claims.objects[0], changed.objects[0]
         if kind == "relation":
             assert changed.relation == "below"
@@ -246,32 +251,32 @@ def test_each_swap_changes_its_own_attribute(kind):
 
 def test_a_swap_with_nothing_to_act_on_is_refused():
     with pytest.raises(ValueError, match="relation"):
-        swap(Claims((ObjectClaim("star", "red"),)), random.Random(0), "relation")
+        swap_attribute(Claims((ObjectClaim("star", "red"),)), random.Random(0), "relation")
 
 
 def test_claims_name_held_out_compositions():
     color, shape = next((c, s) for c in COLORS for s in SHAPES if pair_held_out(c, s))
-    assert asks_held_out(Claims((ObjectClaim(shape, color),)))
-    assert not asks_held_out(Claims((ObjectClaim(shape),)))
+    assert claims_held_out(Claims((ObjectClaim(shape, color),)))
+    assert not claims_held_out(Claims((ObjectClaim(shape),)))
     first, second = next((a, b) for a in SHAPES for b in SHAPES if relation_held_out(a, "above", b))
     objects = (ObjectClaim(first), ObjectClaim(second))
-    assert asks_held_out(Claims(objects, "above"))
-    assert asks_held_out(Claims(objects[::-1], "below"))
-    assert not asks_held_out(Claims(objects, "below"))
+    assert claims_held_out(Claims(objects, "above"))
+    assert claims_held_out(Claims(objects[::-1], "below"))
+    assert not claims_held_out(Claims(objects, "below"))
 
 
 def test_scenes_and_claims_survive_json():
     rng = random.Random(0)
     for scene in drawn(count=50):
         assert Scene.from_dict(json.loads(json.dumps(scene.to_dict()))) == scene
-        claims = claims_of(scene, rng)
+        claims = random_claims(scene, rng)
         assert Claims.from_dict(json.loads(json.dumps(claims.to_dict()))) == claims
 
 
 @pytest.mark.parametrize("size", [64, 32, 128])
 def test_images_show_the_named_colors_with_soft_edges(size):
     scene = Scene((Object("circle", "green", "large", 8, 32),), "beige")
-    image = render(scene, size)
+    image = render_scene(scene, size)
     assert image.size == (size, size)
     assert image.mode == "RGB"
     center = (20 * size // 64, 44 * size // 64)

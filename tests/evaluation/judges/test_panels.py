@@ -8,24 +8,25 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from dalle_mini_impl.data.synthetic.panels import (
-    CHANGES,
+    CHANGE_KINDS,
     Change,
-    Figure,
     Panel,
+    PanelObject,
     Panels,
     PanelsConfig,
-    alike,
-    apply,
+    apply_change,
+    panels_match,
     random_panels,
-    render_panels,
 )
-from dalle_mini_impl.data.synthetic.shapes import BACKGROUNDS, COLORS, SHAPES
+from dalle_mini_impl.data.synthetic.rendering import render_panels
+from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, SHAPES
 from dalle_mini_impl.evaluation.judges.panels import ASPECTS, find_panels, truth
 from dalle_mini_impl.evaluation.judges.scenes import UNKNOWN
 
 SAME = Change("same")
 UPPER = Panel(
-    (Figure("star", "red", "large", 0, 8), Figure("ring", "blue", "large", 32, 0)), "white"
+    (PanelObject("star", "red", "large", 0, 8), PanelObject("ring", "blue", "large", 32, 0)),
+    "white",
 )
 
 
@@ -92,8 +93,8 @@ def test_what_is_smeared_beyond_recognition_is_not_read():
 def test_every_shape_is_known_filled_and_outlined_on_every_ground(shape):
     for at, color in enumerate(COLORS):
         background = tuple(BACKGROUNDS)[at % len(BACKGROUNDS)]
-        upper = Panel((Figure(shape, color, "large", 13, 5),), background)
-        lower = apply(Change("outline"), upper)
+        upper = Panel((PanelObject(shape, color, "large", 13, 5),), background)
+        lower = apply_change(Change("outline"), upper)
         judged = found(render_panels(Panels(upper, lower)))
         assert same(upper, judged[0])
         assert same(lower, judged[1])
@@ -105,10 +106,10 @@ def test_no_change_is_taken_for_another():
         panels, change = random_panels(index, "validation", PanelsConfig(seed=5))
         _, lower = found(render_panels(panels))
         assert all(truth(change, panels.upper, lower).values())
-        for kind in CHANGES:
+        for kind in CHANGE_KINDS:
             ground = "gray" if kind == "background" else change.background
             other = Change(kind, "pink" if kind == "color" else None, ground)
-            if not alike(apply(other, panels.upper), panels.lower):
+            if not panels_match(apply_change(other, panels.upper), panels.lower):
                 assert not all(truth(other, panels.upper, lower).values())
 
 

@@ -6,17 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from dalle_mini_impl.data.synthetic.shapes import (
-    BACKGROUNDS,
-    COLORS,
-    SHAPES,
-    SIZES,
-    Object,
-    Scene,
-    ShapesConfig,
-    random_scene,
-    render,
-)
+from dalle_mini_impl.data.synthetic.rendering import render_scene
+from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Object, Scene
+from dalle_mini_impl.data.synthetic.shapes import ShapesConfig, random_scene
 from dalle_mini_impl.evaluation.judges.scenes import UNKNOWN, find_scene
 
 
@@ -49,7 +41,7 @@ def share_right(change, lattice: int, count: int = 300) -> float:
         random_scene(index, "held_out" if index % 4 == 0 else "validation", config)
         for index in range(count)
     ]
-    return sum(same(scene, found(change(render(scene)))) for scene in scenes) / count
+    return sum(same(scene, found(change(render_scene(scene)))) for scene in scenes) / count
 
 
 def noisy(image: Image.Image) -> Image.Image:
@@ -86,7 +78,7 @@ def test_spoilt_images_are_mostly_read(change):
 @pytest.mark.parametrize("size", [128, 256])
 def test_larger_images_are_read_on_the_same_canvas(size):
     scene = random_scene(3, "validation", ShapesConfig(object_shares=(0, 0, 1)))
-    assert same(scene, found(render(scene, size)))
+    assert same(scene, found(render_scene(scene, size)))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -95,7 +87,7 @@ def test_every_shape_color_size_and_background_is_known(shape):
         for size in SIZES:
             for background in BACKGROUNDS:
                 scene = Scene((Object(shape, color, size, 21, 13),), background)
-                assert same(scene, found(render(scene)))
+                assert same(scene, found(render_scene(scene)))
 
 
 def test_touching_objects_are_parted_by_color():
@@ -106,12 +98,12 @@ def test_touching_objects_are_parted_by_color():
         )
         for background in BACKGROUNDS:
             scene = Scene(objects, background)
-            assert same(scene, found(render(scene)))
+            assert same(scene, found(render_scene(scene)))
 
 
 def test_specks_are_ignored_and_blobs_are_unknown():
     scene = Scene((Object("heart", "pink", "small", 40, 40),), "black")
-    image = render(scene)
+    image = render_scene(scene)
     pen = ImageDraw.Draw(image)
     pen.rectangle((5, 5, 8, 8), fill=COLORS["green"])
     assert same(scene, found(image))
@@ -122,7 +114,7 @@ def test_specks_are_ignored_and_blobs_are_unknown():
 
 def test_fused_objects_are_no_known_shape():
     objects = (Object("star", "red", "large", 8, 16), Object("ring", "red", "large", 26, 22))
-    judged = found(render(Scene(objects, "white")))
+    judged = found(render_scene(Scene(objects, "white")))
     assert [item.shape for item in judged.objects] == [UNKNOWN]
 
 

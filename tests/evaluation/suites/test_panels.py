@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from dalle_mini_impl.cli import main
-from dalle_mini_impl.data.synthetic.panel_captions import fulfils
-from dalle_mini_impl.data.synthetic.panels import CHANGES, Panels, PanelsConfig, render_panels
+from dalle_mini_impl.data.synthetic.panel_captions import fulfills
+from dalle_mini_impl.data.synthetic.panels import CHANGE_KINDS, Panels, PanelsConfig
+from dalle_mini_impl.data.synthetic.rendering import render_panels
 from dalle_mini_impl.data.synthetic.shapes import is_held_out
 from dalle_mini_impl.evaluation.report.panels_page import panel_failures, panel_tables
 from dalle_mini_impl.evaluation.report.shapes_page import Scores
@@ -37,11 +38,11 @@ def model(run):
 
 def test_prompts_ask_every_change_of_both_halves():
     prompts = panel_prompts(PanelsConfig(), 6, seed=1)
-    assert [prompt.request.change.kind for prompt in prompts[::12]] == list(CHANGES)
+    assert [prompt.request.change.kind for prompt in prompts[::12]] == list(CHANGE_KINDS)
     assert prompts == panel_prompts(PanelsConfig(), 6, seed=1)
     assert prompts != panel_prompts(PanelsConfig(), 6, seed=2)
     for prompt in prompts:
-        assert fulfils(prompt.panels, prompt.request)
+        assert fulfills(prompt.panels, prompt.request)
         unseen = is_held_out(prompt.panels.upper) or is_held_out(prompt.panels.lower)
         assert unseen == (prompt.half == "held_out")
 
@@ -120,9 +121,9 @@ def test_the_given_codes_stay_and_the_suite_is_written(run, model, tmp_path, cap
     assert "Guidance 2: lower halves as asked" in printed
     assert "all changes, held out" in printed
     values = json.loads((tmp_path / "panels.json").read_text(encoding="utf-8"))
-    assert len(values["prompts"]) == len(CHANGES) * 2
+    assert len(values["prompts"]) == len(CHANGE_KINDS) * 2
     assert all(len(prompt["wrong"]) == 2 for prompt in values["prompts"])
-    assert {row["trials"] for row in values["reconstructions"]} == {len(CHANGES)}
+    assert {row["trials"] for row in values["reconstructions"]} == {len(CHANGE_KINDS)}
     page = (tmp_path / "panels.html").read_text(encoding="utf-8")
     assert page.count("<img") > 5
     assert "http" not in page

@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dalle_mini_impl.data.synthetic.shapes import Object, Scene, ShapesConfig, asks_held_out, render
+from dalle_mini_impl.data.synthetic.rendering import render_scene
+from dalle_mini_impl.data.synthetic.scenes import Object, Scene
+from dalle_mini_impl.data.synthetic.shapes import ShapesConfig, claims_held_out
 from dalle_mini_impl.evaluation.suites.prompts import (
     HALVES,
     TASKS,
@@ -32,7 +34,7 @@ def test_every_task_has_both_halves(prompts):
 
 def test_halves_differ_by_what_training_shows(prompts):
     for prompt in prompts:
-        assert asks_held_out(prompt.claims) == (prompt.half == "held_out")
+        assert claims_held_out(prompt.claims) == (prompt.half == "held_out")
 
 
 def test_prompts_ask_what_their_task_scores(prompts):
@@ -59,7 +61,7 @@ def test_scene_prompts_have_the_number_and_half_asked_for(half, objects):
     prompts = scene_prompts(ShapesConfig(), half, objects, 40)
     assert len(prompts) == 40
     assert {prompt.objects for prompt in prompts} == {objects}
-    assert all(asks_held_out(prompt.claims) == (half == "held_out") for prompt in prompts)
+    assert all(claims_held_out(prompt.claims) == (half == "held_out") for prompt in prompts)
     assert prompts == scene_prompts(ShapesConfig(), half, objects, 40)
     assert prompts != scene_prompts(ShapesConfig(), half, objects, 40, seed=1)
 
@@ -75,12 +77,12 @@ def test_images_solve_the_prompts_that_they_show(prompts):
         claim = prompt.claims.objects[0]
         item = Object(claim.shape, claim.color, claim.size or "small", 24, 16)
         scene = Scene((item,), prompt.claims.background or "white")
-        truth = judge(np.asarray(render(scene)), prompt.claims)
+        truth = judge(np.asarray(render_scene(scene)), prompt.claims)
         assert all(truth.values())
         assert solved(prompt, truth)
         other = "cyan" if claim.color != "cyan" else "red"
         wrong = judge(
-            np.asarray(render(Scene((replace(item, color=other),), scene.background))),
+            np.asarray(render_scene(Scene((replace(item, color=other),), scene.background))),
             prompt.claims,
         )
         assert wrong["color"] is False

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.batches import ImageBatch
 from dalle_mini_impl.data.codes import factor_usage
-from dalle_mini_impl.data.synthetic.shapes import ShapesConfig, random_scene, render
+from dalle_mini_impl.data.synthetic.rendering import render_scene
+from dalle_mini_impl.data.synthetic.shapes import ShapesConfig, random_scene
 from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
 from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
 from dalle_mini_impl.models.tokenizers.quantizers import ProductQuantizer
@@ -19,7 +20,7 @@ from dalle_mini_impl.training.optimizers import build_optimizer
 
 def scenes(split, count):
     config = ShapesConfig()
-    arrays = [np.asarray(render(random_scene(i, split, config), 64)) for i in range(count)]
+    arrays = [np.asarray(render_scene(random_scene(i, split, config), 64)) for i in range(count)]
     return torch.from_numpy(np.stack(arrays)).movedim(-1, 1).float() / 255
 
 

@@ -1,0 +1,83 @@
+"""Examples, images not decoded yet with their captions, and the sources that yield them."""
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from dalle_mini_impl.data.synthetic.panels import Panels
+from dalle_mini_impl.data.synthetic.rendering import render_panels, render_scene
+from dalle_mini_impl.data.synthetic.scenes import Scene
+
+SyntheticImage = Scene | Panels
+"""The description of a synthetic image, rendered when it is opened, at any size."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image that is not decoded yet, with its captions."""
+
+    key: str
+    """Names the image within its collection; the same in every run."""
+    image: bytes | str | SyntheticImage | None
+    """The file's bytes or path, a synthetic image, or none where the row holds no image."""
+    captions: tuple[str, ...]
+    attributes: dict[str, Any] | None = None
+
+    def open(self, side: int | None = None) -> Image.Image:
+        """The image as it is stored; with `side`, large JPEGs may come reduced, not below it.
+
+        Raises whatever Pillow raises on a missing or damaged file.
+        """
+        if isinstance(self.image, Scene):
+            return render_scene(self.image, side or 64)
+        if isinstance(self.image, Panels):
+            return render_panels(self.image, side or 64)
+        if self.image is None:
+            raise ValueError("the row holds no image")
+        if isinstance(self.image, str) and "://" in self.image:
+            raise ValueError("a URL: download the images first, into a folder or tar shards")
+        opened = Image.open(io.BytesIO(self.image) if isinstance(self.image, bytes) else self.image)
+        if side is not None:
+            opened.draft("RGB", (2 * side, 2 * side))
+        opened.load()
+        return opened
+
+
+class Source(ABC):
+    """One split of a collection. Iterating gives its examples, always in the same order."""
+
+    captioned: bool
+    """Whether the collection has captions at all."""
+    description: str
+    """What was detected, in a line."""
+
+    @abstractmethod
+    def rows(self) -> Iterator[Any]:
+        """What `reader` makes examples of: cheap to make and to send to another process."""
+
+    @property
+    @abstractmethod
+    def reader(self) -> Callable[[Any], Example]:
+        """A picklable function from a row to its example."""
+
+    @abstractmethod
+    def size(self) -> int | None:
+        """How many rows there are at most; none where only reading on would tell."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes whenever the content does."""
+
+    def __iter__(self) -> Iterator[Example]:
+        return map(self.reader, self.rows())
+
+
+def unreadable_reason(error: Exception) -> str:
+    """Why an image cannot be read, in one line."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -1,0 +1,130 @@
+"""Renders scenes and images of two panels with Pillow, anti-aliased, at any size."""
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+
+from PIL import Image, ImageChops, ImageDraw
+
+from dalle_mini_impl.data.synthetic.panels import SIZE, Panel, Panels
+from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, CANVAS, COLORS, SHAPES, SIZES, Scene
+
+SUPERSAMPLING = 8
+
+STROKE = 2
+"""Width of an outline in pixels of the canvas, inside the shape's edge."""
+
+
+def corners(shape: str) -> list[tuple[float, float]]:
+    """Corners of a polygonal shape, stretched to fill the unit box."""
+    if shape == "square":
+        return [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)]
+    if shape == "triangle":
+        return [(0.5, 0.0), (1.0, 1.0), (0.0, 1.0)]
+    if shape == "diamond":
+        return [(0.5, 0.0), (1.0, 0.5), (0.5, 1.0), (0.0, 0.5)]
+    if shape == "cross":
+        a, b, end = 0.32, 0.68, 1.0
+        return [
+            (a, 0.0), (b, 0.0), (b, a), (end, a), (end, b), (b, b),
+            (b, end), (a, end), (a, b), (0.0, b), (0.0, a), (a, a),
+        ]  # fmt: skip
+    if shape == "star":
+        turns = [(math.pi * i / 5, 1.0 if i % 2 == 0 else 0.42) for i in range(10)]
+        points = [(radius * math.sin(t), -radius * math.cos(t)) for t, radius in turns]
+    elif shape == "heart":
+        turn = [2 * math.pi * i / 96 for i in range(96)]
+        points = [
+            (
+                16 * math.sin(t) ** 3,
+                5 * math.cos(2 * t) + 2 * math.cos(3 * t) + math.cos(4 * t) - 13 * math.cos(t),
+            )
+            for t in turn
+        ]
+    else:
+        raise ValueError(f"no outline for the shape {shape!r}; known shapes: {', '.join(SHAPES)}")
+    left, right = min(x for x, _ in points), max(x for x, _ in points)
+    top, bottom = min(y for _, y in points), max(y for _, y in points)
+    return [((x - left) / (right - left), (y - top) / (bottom - top)) for x, y in points]
+
+
+@lru_cache(maxsize=256)
+def shape_mask(shape: str, width: int, height: int) -> Image.Image:
+    """Coverage of a box of `width` × `height` pixels by a shape that fills it (mode "L").
+
+    The image is cached and shared: do not draw on it.
+    """
+    w, h = width * SUPERSAMPLING, height * SUPERSAMPLING
+    large = Image.new("L", (w, h), 0)
+    pen = ImageDraw.Draw(large)
+    if shape in ("circle", "ring"):
+        pen.ellipse((0, 0, w - 1, h - 1), fill=255)
+        if shape == "ring":
+            pen.ellipse((w * 0.25, h * 0.25, w * 0.75 - 1, h * 0.75 - 1), fill=0)
+    else:
+        pen.polygon([(x * (w - 1), y * (h - 1)) for x, y in corners(shape)], fill=255)
+    return large.resize((width, height), Image.Resampling.BOX)
+
+
+def render_scene(scene: Scene, image_size: int = CANVAS) -> Image.Image:
+    """The scene as an RGB image of `image_size` × `image_size` pixels."""
+    scale = image_size / CANVAS
+    image = Image.new("RGB", (image_size, image_size), BACKGROUNDS[scene.background])
+    for item in scene.objects:
+        side = max(1, round(item.side * scale))
+        corner = (round(item.x * scale), round(item.y * scale))
+        image.paste(COLORS[item.color], corner, shape_mask(item.shape, side, side))
+    return image
+
+
+def render_panels(panels: Panels, image_size: int = CANVAS) -> Image.Image:
+    """The image, RGB, `image_size` × `image_size` pixels (an even number)."""
+    image = Image.new("RGB", (image_size, image_size))
+    for top, panel in ((0, panels.upper), (image_size // 2, panels.lower)):
+        image.paste(_render_half(panel, image_size), (0, top))
+    return image
+
+
+def _render_half(panel: Panel, image_size: int) -> Image.Image:
+    scale = image_size / CANVAS
+    half = Image.new("RGB", (image_size, image_size // 2), BACKGROUNDS[panel.background])
+    for item in panel.objects:
+        side = max(1, round(item.side * scale))
+        cover = (
+            shape_mask(item.shape, side, side)
+            if item.style == "filled"
+            else outline_mask(item.shape, side)
+        )
+        half.paste(COLORS[item.color], (round(item.x * scale), round(item.y * scale)), cover)
+    return half
+
+
+@lru_cache(maxsize=64)
+def outline_mask(shape: str, side: int) -> Image.Image:
+    """Coverage of a box of `side` pixels by the corners of a shape that fills it (mode "L").
+
+    The image is cached and shared: do not draw on it.
+    """
+    large = side * SUPERSAMPLING
+    width = STROKE * large / SIZES[SIZE]
+    line = Image.new("L", (large, large), 0)
+    pen = ImageDraw.Draw(line)
+    for edge in _edges(shape, large - 1):
+        # Twice as wide as asked, because the half outside the shape is cut away; the overlap of
+        # last and first segment rounds the corner where they meet.
+        pen.line([*edge, *edge[:2]], fill=255, width=round(2 * width), joint="curve")
+    inside = shape_mask(shape, large, large).point(lambda value: 255 if value >= 128 else 0)
+    return ImageChops.darker(line, inside).resize((side, side), Image.Resampling.BOX)
+
+
+def _edges(shape: str, reach: int) -> Iterator[list[tuple[float, float]]]:
+    """Closed curves that bound a shape in a box of this width."""
+    if shape in ("circle", "ring"):
+        turns = [2 * math.pi * i / 96 for i in range(96)]
+        for radius in (0.5, 0.25) if shape == "ring" else (0.5,):
+            yield [
+                (reach * (0.5 + radius * math.cos(t)), reach * (0.5 + radius * math.sin(t)))
+                for t in turns
+            ]
+    else:
+        yield [(x * reach, y * reach) for x, y in corners(shape)]
