@@ -1,4 +1,4 @@
-"""A tiny run whose CLIP has learned one thing: the names of four colors."""
+"""A tiny run whose CLIP has learned only the names of four colors."""
 
 from functools import cache
 from pathlib import Path
@@ -8,11 +8,14 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from dalle_mini_impl.retrieval.collection import collection
+from dalle_mini_impl.retrieval.encoder import RunClip
+from dalle_mini_impl.retrieval.image_index import ImageIndex
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import load_clip
 from tests.tiny import tiny_run
 
-COLOURS = {
+COLORS = {
     "red": (220, 30, 40),
     "green": (20, 170, 60),
     "blue": (40, 60, 220),
@@ -21,7 +24,7 @@ COLOURS = {
 
 
 def color_run(path: Path, shuffled: bool = False) -> RunFolder:
-    """The run; `shuffled`: each image was trained with a random color's caption."""
+    """The run; `shuffled`: each image was trained with the caption of a random color."""
     run = tiny_run(path)
     run.save_weights("clip", _trained(shuffled))
     return run
@@ -29,7 +32,12 @@ def color_run(path: Path, shuffled: bool = False) -> RunFolder:
 
 def patch(color: str, side: int = 40) -> Image.Image:
     """An image of one color."""
-    return Image.new("RGB", (side, side), COLOURS[color])
+    return Image.new("RGB", (side, side), COLORS[color])
+
+
+def empty_index(folder: Path, clip: RunClip) -> ImageIndex:
+    """An index of a collection in which nothing is embedded yet."""
+    return ImageIndex(collection(str(folder)), "run", clip.key)
 
 
 @cache
@@ -39,8 +47,8 @@ def _trained(shuffled: bool) -> dict[str, torch.Tensor]:
         captions = run.captions()
         clip = load_clip(run, captions)
     generator = torch.Generator().manual_seed(0)
-    texts = torch.from_numpy(captions.encode([f"a picture of a {name}" for name in COLOURS]))
-    levels = torch.tensor(list(COLOURS.values())) / 255
+    texts = torch.from_numpy(captions.encode([f"a picture of a {name}" for name in COLORS]))
+    levels = torch.tensor(list(COLORS.values())) / 255
     optimizer = torch.optim.Adam(clip.parameters(), lr=3e-3)
     for _ in range(60):
         colors = torch.randint(4, (32,), generator=generator)

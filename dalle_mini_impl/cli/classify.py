@@ -44,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_device(arguments.device)
     images = open_images(arguments.images)
 
-    from dalle_mini_impl.retrieval.encoder import open_clip
+    from dalle_mini_impl.retrieval.loading import load_encoder
     from dalle_mini_impl.retrieval.zero_shot import ZeroShotClassifier
 
-    clip = open_clip(arguments.run, arguments.clip, arguments.device)
+    clip = load_encoder(arguments.run, arguments.clip, arguments.device)
     classifier = ZeroShotClassifier(clip, arguments.labels, arguments.template)
     predictions = classifier.classify(list(images.values()), arguments.top)
     if arguments.json:

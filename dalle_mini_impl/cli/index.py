@@ -35,9 +35,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(IndexArguments, args=argv, prog="dalle index")
     check_device(arguments.device)
 
-    from dalle_mini_impl.retrieval.encoder import open_clip
-    from dalle_mini_impl.retrieval.index import collection, index_path, refresh
-    from dalle_mini_impl.retrieval.search import ImageIndex
+    from dalle_mini_impl.retrieval.collection import collection
+    from dalle_mini_impl.retrieval.image_index import ImageIndex, index_path
+    from dalle_mini_impl.retrieval.loading import load_encoder
+    from dalle_mini_impl.retrieval.refresh import refresh
     from dalle_mini_impl.runs.folder import RunFolder
     from dalle_mini_impl.runs.newest import newest
 
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = collection(arguments.data, run.experiment.data, arguments.image_column)
     name = arguments.clip or "run"
     path = index_path(run.path / "index", source, name)
-    clip = open_clip(run.path, arguments.clip, arguments.device)
+    clip = load_encoder(run.path, arguments.clip, arguments.device)
     empty = ImageIndex(source, name, clip.key)
     index = ImageIndex.load(path) if path.is_file() else empty
     if index.key != clip.key:

@@ -13,7 +13,8 @@ from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.images import contact_sheet, save_png, to_images, to_tensor
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.precision import best_device
-from dalle_mini_impl.retrieval.encoder import JointEncoder, open_clip
+from dalle_mini_impl.retrieval.encoder import JointEncoder
+from dalle_mini_impl.retrieval.loading import load_encoder
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.runs.newest import newest
@@ -34,7 +35,7 @@ def paint(arguments: OptimizeArguments) -> None:
     weights = "clip" if arguments.clip is None else "image_tokenizer"
     run = RunFolder.open(arguments.run) if arguments.run else newest(weights=weights)
     device = arguments.device or best_device()
-    clip = open_clip(run.path, arguments.clip, device)
+    clip = load_encoder(run.path, arguments.clip, device)
     texts = [parse_prompt(prompt) for prompt in arguments.prompt]
     if arguments.text is not None:
         texts.insert(0, Prompt(arguments.text))

@@ -38,9 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     opened = open_images(arguments.images)
 
     from dalle_mini_impl.images import contact_sheet, fit, save_png
-    from dalle_mini_impl.retrieval.encoder import open_clip, rerank
+    from dalle_mini_impl.retrieval.encoder import rerank
+    from dalle_mini_impl.retrieval.loading import load_encoder
 
-    clip = open_clip(arguments.run, arguments.clip, arguments.device)
+    clip = load_encoder(arguments.run, arguments.clip, arguments.device)
     names = list(opened)
     ranked = rerank(clip, arguments.caption, list(opened.values()))
     rows = [{"image": names[r.index], "score": r.score} for r in ranked]

@@ -13,8 +13,8 @@ from dalle_mini_impl.cli.sample import check_device, open_image, write_json
 from dalle_mini_impl.config import ConfigError
 
 if TYPE_CHECKING:
-    from dalle_mini_impl.retrieval.index import Opened
-    from dalle_mini_impl.retrieval.search import ImageIndex
+    from dalle_mini_impl.retrieval.collection import Opened
+    from dalle_mini_impl.retrieval.image_index import ImageIndex
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,15 @@ def find(arguments: SearchArguments) -> None:
     import torch.nn.functional as F
 
     from dalle_mini_impl.images import contact_sheet, fit, save_png
-    from dalle_mini_impl.retrieval.encoder import open_clip
-    from dalle_mini_impl.retrieval.index import open_named
+    from dalle_mini_impl.retrieval.collection import open_named
+    from dalle_mini_impl.retrieval.loading import load_encoder
     from dalle_mini_impl.retrieval.search import search_all
     from dalle_mini_impl.runs.folder import RunFolder
     from dalle_mini_impl.runs.newest import newest
 
     weights = "clip" if arguments.clip is None else None
     run = RunFolder.open(arguments.run) if arguments.run else newest(weights=weights)
-    clip = open_clip(run.path, arguments.clip, arguments.device)
+    clip = load_encoder(run.path, arguments.clip, arguments.device)
     folder = run.path / "index"
     indexes = usable(folder, arguments.clip or "run", clip.key, run.path)
     asked_for = []
@@ -113,7 +113,7 @@ def find(arguments: SearchArguments) -> None:
 
 def usable(folder: Path, clip: str, key: str, run: Path) -> "list[ImageIndex]":
     """The indexes made with this CLIP's weights; ConfigError with the mend where there is none."""
-    from dalle_mini_impl.retrieval.search import ImageIndex
+    from dalle_mini_impl.retrieval.image_index import ImageIndex
 
     named = [
         i for i in map(ImageIndex.load, sorted(folder.glob("*.safetensors"))) if i.clip == clip

@@ -1,7 +1,7 @@
-"""CLIP at work: one small type around any CLIP, and the ranking of images for a caption.
+"""A CLIP as an encoder of images and texts, and the order of images for a caption.
 
-`RunClip` wraps the CLIP of a run; `pretrained_clip` wraps those of other libraries. Classifying,
-searching and painting along a gradient know this type only.
+Classification, search and VQGAN+CLIP know only `JointEncoder`. `RunClip` is the CLIP of a run;
+retrieval/pretrained.py has those of other libraries.
 """
 
 from abc import ABC, abstractmethod
@@ -20,7 +20,6 @@ from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.precision import best_device
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_clip
-from dalle_mini_impl.runs.newest import newest
 
 BATCH = 64
 """Images or texts embedded at a time, to bound memory."""
@@ -30,9 +29,9 @@ class JointEncoder(ABC):
     """Images and texts as unit vectors of one space."""
 
     key: str
-    """Identifies the weights: stored vectors are good for as long as it is the same."""
+    """Identifies the weights; stored vectors can be used as long as it stays the same."""
     image_size: int
-    """Side in pixels of the images that it looks at."""
+    """Side in pixels of the images that it takes."""
     logit_scale: float
     """What similarities are multiplied by before a softmax."""
     device: torch.device
@@ -66,7 +65,7 @@ class JointEncoder(ABC):
 
 
 class RunClip(JointEncoder):
-    """The CLIP of this project with the vocabulary it was trained on."""
+    """A CLIP of this project, with the vocabulary it was trained with."""
 
     def __init__(
         self,
@@ -86,7 +85,7 @@ class RunClip(JointEncoder):
     def from_run(
         cls, run: str | Path | RunFolder, device: str | torch.device | None = None
     ) -> "RunClip":
-        """The CLIP of a run folder; RunError where the run has none. None takes the GPU, if any."""
+        """The CLIP of a run folder; RunError if it has none. Without `device`, `best_device`."""
         folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
         captions = folder.captions()
         clip = load_clip(folder, captions)
@@ -101,7 +100,7 @@ class RunClip(JointEncoder):
 
 @dataclass(frozen=True)
 class Ranked:
-    """An image's place in the order that a caption gives."""
+    """One image in the order that a caption gives."""
 
     index: int
     """Which of the given images it is."""
@@ -114,18 +113,7 @@ def rerank(
     caption: str,
     images: Sequence[Image.Image] | Float[Tensor, "b 3 h w"],
 ) -> list[Ranked]:
-    """The images, from the one that fits the caption best."""
+    """The images in order, best fit to the caption first."""
     scores = clip.encode_images(images) @ clip.encode_texts([caption])[0]
     order = scores.argsort(descending=True, stable=True).tolist()
     return [Ranked(index, float(scores[index])) for index in order]
-
-
-def open_clip(
-    run: Path | None, other: str | None = None, device: str | torch.device | None = None
-) -> JointEncoder:
-    """The CLIP that a command asks for: another library's, a run's, or the newest run's."""
-    if other is not None:
-        from dalle_mini_impl.retrieval.pretrained import open_pretrained
-
-        return open_pretrained(other, device or best_device())
-    return RunClip.from_run(run or newest(weights="clip"), device)

@@ -1,6 +1,6 @@
-"""CLIP models of other libraries behind the type that `ranking` defines.
+"""CLIP models of other libraries as encoders. They need the extra `pretrained`.
 
-They need the extra `pretrained`. Names are local folders first: nothing is downloaded for them.
+A name that is a local folder or file is read from there; nothing is downloaded for it.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,22 +17,22 @@ from dalle_mini_impl.retrieval.encoder import JointEncoder
 from dalle_mini_impl.runs.loading import frozen
 
 
-def open_pretrained(name: str, device: str | torch.device = "cpu") -> JointEncoder:
+def load_pretrained(name: str, device: str | torch.device = "cpu") -> JointEncoder:
     """`transformers:NAME` or `open_clip:ARCHITECTURE[:WEIGHTS]`; names may be local paths.
 
     ConfigError if the library is not installed or the model cannot be loaded.
     """
     library, _, model = name.partition(":")
-    openers: dict[str, Callable[[str, str | torch.device], JointEncoder]] = {
+    loaders: dict[str, Callable[[str, str | torch.device], JointEncoder]] = {
         "transformers": TransformersClip,
         "open_clip": OpenClip,
     }
-    if library not in openers or not model:
+    if library not in loaders or not model:
         raise ConfigError(
             f"--clip {name!r}: write transformers:NAME or open_clip:ARCHITECTURE:WEIGHTS, such as "
             "transformers:openai/clip-vit-base-patch32 or open_clip:ViT-B-32:/path/to/weights.pt"
         )
-    return openers[library](model, device)
+    return loaders[library](model, device)
 
 
 class TransformersClip(JointEncoder):
@@ -47,7 +47,7 @@ class TransformersClip(JointEncoder):
             config = AutoConfig.from_pretrained(name)
             # Safetensors only: other weight files are pickles, which can run code.
             model = AutoModel.from_pretrained(name, use_safetensors=True)
-            # Only its numbers are needed; the processor itself would want torchvision.
+            # Only its numbers are needed; the processor itself would need torchvision.
             processor, _ = ImageProcessingMixin.get_image_processor_dict(name)
             self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError, ImportError) as error:
@@ -67,8 +67,8 @@ class TransformersClip(JointEncoder):
         self.key = f"transformers {tensor_digest(self.model.state_dict())}"
 
     def embed_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
-        seen = (resized(pixels, self.image_size) - self.mean) / self.deviation
-        return _unit(self.model.get_image_features(pixel_values=seen))
+        normalized = (resized(pixels, self.image_size) - self.mean) / self.deviation
+        return _unit(self.model.get_image_features(pixel_values=normalized))
 
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "b e"]:
         ids = self.tokenizer(
@@ -113,8 +113,8 @@ class OpenClip(JointEncoder):
         self.key = f"open_clip {tensor_digest(model.state_dict())}"
 
     def embed_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
-        seen = (resized(pixels, self.image_size) - self.mean) / self.deviation
-        return _unit(self.model.encode_image(seen))
+        normalized = (resized(pixels, self.image_size) - self.mean) / self.deviation
+        return _unit(self.model.encode_image(normalized))
 
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "b e"]:
         return _unit(self.model.encode_text(self.tokenizer(list(texts)).to(self.device)))

@@ -1,7 +1,7 @@
-"""Classification by prompts: a label is the text that an image is closest to.
+"""Zero-shot classification: an image gets the label whose text it is closest to.
 
-Radford et al. 2021, arXiv 2103.00020, section 3.1: the templates of a label are averaged as
-vectors, so that a hundred templates cost no more than one once the classifier is made.
+Radford et al. 2021, arXiv 2103.00020, section 3.1: the vectors of a label's templates are averaged
+once, so many templates cost no more per image than one.
 """
 
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ TEMPLATES = ("a picture of a {}",)
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """One label for an image."""
+class Classification:
+    """A label for an image, with its probability."""
 
     label: str
     probability: float
 
 
 class ZeroShotClassifier:
-    """Probabilities of labels for images, from a CLIP that never saw the labels as classes.
+    """Probabilities of labels for images, from a CLIP that was not trained on them.
 
     templates: texts with {} or {label} where the label goes. ConfigError for fewer than two
-    labels, equal labels, or a template without a place for the label.
+    labels, equal labels, or a template without a placeholder.
     """
 
     def __init__(
@@ -61,17 +61,17 @@ class ZeroShotClassifier:
 
     def classify(
         self, images: Sequence[Image.Image] | Float[Tensor, "b 3 h w"], top: int = 5
-    ) -> list[list[Prediction]]:
-        """The likeliest `top` labels of each image, likeliest first."""
+    ) -> list[list[Classification]]:
+        """The `top` most likely labels of each image, most likely first."""
         best = self.probabilities(images).topk(min(top, len(self.labels)), dim=-1)
         return [
-            [Prediction(self.labels[i], p) for i, p in zip(row, values, strict=True)]
+            [Classification(self.labels[i], p) for i, p in zip(row, values, strict=True)]
             for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
 
 def fill(template: str, label: str) -> str:
-    """The template with the label in its place; other braces stay as they are."""
+    """The template with the label filled in; other braces stay as they are."""
     if "{}" not in template and "{label}" not in template:
-        raise ConfigError(f'template {template!r}: no place for the label, as in "a {{}}"')
+        raise ConfigError(f'template {template!r}: no placeholder for the label, as in "a {{}}"')
     return template.replace("{label}", label).replace("{}", label)

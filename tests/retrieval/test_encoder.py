@@ -10,30 +10,25 @@ from dalle_mini_impl.cli import rerank as command
 from dalle_mini_impl.images import to_tensor
 from dalle_mini_impl.retrieval.encoder import RunClip, rerank
 from dalle_mini_impl.runs.loading import load_clip
-from tests.color_run import COLOURS, color_run, patch
+from tests.color_run import COLORS, color_run, patch
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return color_run(tmp_path_factory.mktemp("runs") / "colors")
-
-
-@pytest.mark.parametrize("wanted", list(COLOURS))
-def test_the_fitting_image_comes_first(run, wanted):
+@pytest.mark.parametrize("wanted", list(COLORS))
+def test_the_image_that_fits_comes_first(run, wanted):
     clip = RunClip.from_run(run, "cpu")
-    images = [patch(name) for name in COLOURS]
+    images = [patch(name) for name in COLORS]
     ranked = rerank(clip, f"a picture of a {wanted}", images)
-    assert list(COLOURS)[ranked[0].index] == wanted
+    assert list(COLORS)[ranked[0].index] == wanted
     assert sorted(r.index for r in ranked) == [0, 1, 2, 3]
     scores = [r.score for r in ranked]
     assert scores == sorted(scores, reverse=True)
     assert all(-1.001 <= score <= 1.001 for score in scores)
 
 
-def test_shuffled_captions_do_not_rank(tmp_path):
+def test_a_clip_of_shuffled_captions_does_not_rank(tmp_path):
     clip = RunClip.from_run(color_run(tmp_path / "shuffled", shuffled=True), "cpu")
-    images = [patch(name) for name in COLOURS]
-    names = list(COLOURS)
+    images = [patch(name) for name in COLORS]
+    names = list(COLORS)
     right = sum(
         names[rerank(clip, f"a picture of a {wanted}", images)[0].index] == wanted
         for wanted in names
@@ -41,7 +36,7 @@ def test_shuffled_captions_do_not_rank(tmp_path):
     assert right <= 2
 
 
-def test_vectors_are_those_of_the_model_in_any_batch(run):
+def test_vectors_equal_the_models_for_any_batch(run):
     clip = RunClip.from_run(run, "cpu")
     images = [Image.new("RGBA", (50, 30), (i, 90, 200, 255)) for i in range(70)]
     vectors = clip.encode_images(images)
@@ -60,7 +55,7 @@ def test_stored_vectors_are_keyed_by_the_weights(run, tmp_path):
 
 
 def test_the_command_ranks_and_shows(run, tmp_path, capsys):
-    files = [tmp_path / f"{name}.png" for name in COLOURS]
+    files = [tmp_path / f"{name}.png" for name in COLORS]
     for file in files:
         patch(file.stem).save(file)
     options = ["--run", str(run.path), "--device", "cpu"]

@@ -10,17 +10,17 @@ import torch
 from dalle_mini_impl.cli import classify
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.retrieval.encoder import JointEncoder, RunClip
-from dalle_mini_impl.retrieval.pretrained import open_pretrained
+from dalle_mini_impl.retrieval.pretrained import load_pretrained
 from dalle_mini_impl.retrieval.zero_shot import ZeroShotClassifier, fill
-from tests.color_run import COLOURS, color_run, patch
+from tests.color_run import COLORS, color_run, patch
 
 
-class Table(JointEncoder):
+class FixedVectors(JointEncoder):
     """Vectors given by hand: texts by name, images by the color of their first pixel."""
 
     def __init__(self, texts: dict[str, list[float]]):
         self.texts = texts
-        self.key, self.image_size, self.logit_scale = "table", 4, 10.0
+        self.key, self.image_size, self.logit_scale = "fixed", 4, 10.0
         self.device = torch.device("cpu")
 
     def embed_pixels(self, pixels):
@@ -31,30 +31,25 @@ class Table(JointEncoder):
         return torch.nn.functional.normalize(vectors, dim=-1)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return color_run(tmp_path_factory.mktemp("runs") / "colors")
-
-
 def accuracy(run) -> float:
-    classifier = ZeroShotClassifier(RunClip.from_run(run, "cpu"), list(COLOURS))
-    first = [row[0].label for row in classifier.classify([patch(name) for name in COLOURS])]
-    return sum(a == b for a, b in zip(first, COLOURS, strict=True)) / len(COLOURS)
+    classifier = ZeroShotClassifier(RunClip.from_run(run, "cpu"), list(COLORS))
+    first = [row[0].label for row in classifier.classify([patch(name) for name in COLORS])]
+    return sum(a == b for a, b in zip(first, COLORS, strict=True)) / len(COLORS)
 
 
-def test_a_trained_clip_names_what_it_sees(run):
+def test_a_trained_clip_names_the_colors(run):
     assert accuracy(run) == 1
 
 
-def test_a_clip_of_shuffled_captions_does_not(tmp_path):
+def test_a_clip_of_shuffled_captions_does_not_name_them(tmp_path):
     run = color_run(tmp_path / "shuffled", shuffled=True)
     assert accuracy(run) <= 0.5
-    classifier = ZeroShotClassifier(RunClip.from_run(run, "cpu"), list(COLOURS))
-    assert classifier.probabilities([patch(name) for name in COLOURS]).max() < 0.7
+    classifier = ZeroShotClassifier(RunClip.from_run(run, "cpu"), list(COLORS))
+    assert classifier.probabilities([patch(name) for name in COLORS]).max() < 0.7
 
 
 def test_templates_are_averaged_as_unit_vectors():
-    clip = Table({"a x": [1, 0, 0], "x!": [0, 5, 0], "a y": [0, 0, 1], "y!": [0, 0, 2]})
+    clip = FixedVectors({"a x": [1, 0, 0], "x!": [0, 5, 0], "a y": [0, 0, 1], "y!": [0, 0, 2]})
     classifier = ZeroShotClassifier(clip, ["x", "y"], ["a {}", "{label}!"])
     half = 0.5**0.5
     torch.testing.assert_close(classifier.vectors, torch.tensor([[half, half, 0], [0, 0, 1]]))
@@ -65,7 +60,7 @@ def test_templates_are_averaged_as_unit_vectors():
 
 
 def test_top_k_is_sorted_and_bounded(run):
-    classifier = ZeroShotClassifier(RunClip.from_run(run, "cpu"), list(COLOURS))
+    classifier = ZeroShotClassifier(RunClip.from_run(run, "cpu"), list(COLORS))
     (row,) = classifier.classify([patch("blue")], top=3)
     assert row[0].label == "blue"
     assert len(row) == 3
@@ -79,13 +74,13 @@ def test_top_k_is_sorted_and_bounded(run):
     [
         (["cat"], ["a {}"], "two or more"),
         (["cat", "dog", "cat"], ["a {}"], "cat given more than once"),
-        (["cat", "dog"], ["an image"], "no place for the label"),
+        (["cat", "dog"], ["an image"], "no placeholder for the label"),
         (["cat", "dog"], [], "at least one"),
     ],
 )
-def test_impossible_questions_are_refused(labels, templates, complaint):
+def test_labels_and_templates_that_cannot_work_are_refused(labels, templates, complaint):
     with pytest.raises(ConfigError, match=complaint):
-        ZeroShotClassifier(Table({}), labels, templates)
+        ZeroShotClassifier(FixedVectors({}), labels, templates)
 
 
 def test_other_braces_of_a_template_stay():
@@ -95,7 +90,7 @@ def test_other_braces_of_a_template_stay():
 def test_classify_prints_json_and_a_table(run, tmp_path, capsys):
     for name in ("red", "green"):
         patch(name).save(tmp_path / f"{name}.png")
-    options = ["--labels", *COLOURS, "--run", str(run.path), "--device", "cpu"]
+    options = ["--labels", *COLORS, "--run", str(run.path), "--device", "cpu"]
     classify.main([str(tmp_path), *options, "--top", "2", "--json"])
     green, red = json.loads(capsys.readouterr().out)
     assert red["image"].endswith("red.png")
@@ -112,12 +107,12 @@ def test_classify_prints_json_and_a_table(run, tmp_path, capsys):
 def test_a_missing_library_names_the_extra(library, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ConfigError, match=r"pip install -e '\.\[pretrained\]'"):
-        open_pretrained(f"{library}:anything")
+        load_pretrained(f"{library}:anything")
 
 
-def test_other_names_are_explained():
+def test_a_name_without_a_library_is_refused():
     with pytest.raises(ConfigError, match="write transformers:NAME"):
-        open_pretrained("ViT-B-32")
+        load_pretrained("ViT-B-32")
 
 
 def test_transformers_models_are_read_from_a_folder(tmp_path):
@@ -141,7 +136,7 @@ def test_transformers_models_are_read_from_a_folder(tmp_path):
     files = [str(tmp_path / name) for name in ("vocab.json", "merges.txt")]
     transformers.CLIPTokenizer(*files).save_pretrained(tmp_path)
 
-    clip = open_pretrained(f"transformers:{tmp_path}")
+    clip = load_pretrained(f"transformers:{tmp_path}")
     pixels = torch.rand(2, 3, 32, 32, requires_grad=True)
     seen = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(deviation)[:, None, None]
     features = model.get_image_features(pixel_values=seen)
@@ -155,7 +150,7 @@ def test_transformers_models_are_read_from_a_folder(tmp_path):
     )
 
 
-def test_open_clip_models_see_their_own_normalization(monkeypatch):
+def test_open_clip_models_get_their_own_normalization(monkeypatch):
     class Visual:
         image_size, image_mean, image_std = (4, 4), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -181,10 +176,10 @@ def test_open_clip_models_see_their_own_normalization(monkeypatch):
     library = SimpleNamespace(create_model=create_model, get_tokenizer=get_tokenizer)
     library.list_pretrained_tags_by_model = lambda architecture: ["a", "b"]
     monkeypatch.setitem(sys.modules, "open_clip", library)
-    clip = open_pretrained("open_clip:ViT-B-32:weights.pt")
+    clip = load_pretrained("open_clip:ViT-B-32:weights.pt")
     assert asked == [("ViT-B-32", "weights.pt")]
     pixels = torch.tensor([0.5, 0.75, 0.5]).view(1, 3, 1, 1).expand(-1, -1, 8, 8)
     torch.testing.assert_close(clip.embed_pixels(pixels), torch.tensor([[0.0, 1.0, 0.0]]))
     torch.testing.assert_close(clip.encode_texts(["x"]), torch.tensor([[0.6, 0.0, 0.8]]))
     with pytest.raises(ConfigError, match="one of: a, b"):
-        open_pretrained("open_clip:ViT-B-32")
+        load_pretrained("open_clip:ViT-B-32")
