@@ -1,11 +1,9 @@
-# make demo    train on the built-in synthetic scenes, sample, and write a report
-# make test    linters and the whole test suite
-# make docs    API reference from the docstrings, build/api/index.html
+# make demo trains and samples the embedded collection; make test runs the whole test suite.
 PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/shapes
 
-.PHONY: install demo test lint docs clean
+.PHONY: install demo test lint clean
 
 install: .venv/installed
 
@@ -24,7 +22,7 @@ demo: install
 		"a large yellow heart above a small blue ring" \
 		"a red cross to the left of a green triangle" \
 		--run $(RUN) --num-images 4 --out $(RUN)/demo
-	@echo "Images:   $(RUN)/demo/sheet.png"
+	@echo "Images: $(RUN)/demo/sheet.png"
 	@echo "Report:   $(RUN)/report.html"
 
 lint: install
@@ -34,10 +32,6 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest
-
-docs: install
-	$(BIN)/python -m pdoc --output-directory build/api \
-		dalle_mini_impl dalle_mini_impl/[a-z]*/ dalle_mini_impl/[a-z]*.py
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from benchmarks.shape import Shape, Work
 from benchmarks.timing import synchronize
-from dalle_mini_impl.kernels.linear import multiply, onednn_is_faster
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SQUARES = (1024, 2048)
@@ -34,19 +33,13 @@ class Floors:
         return max(self.product(n, n, n, precision) for n in self.squares)
 
     def product(self, rows: int, inner: int, columns: int, precision: str) -> float:
-        """FLOP/s of `rows` × `inner` times a weight of `columns` × `inner`.
-
-        As nn.Linear has it, or as this project's layers where they take another library.
-        """
+        """FLOP/s of `rows` × `inner` times a weight of `columns` × `inner`, as nn.Linear has it."""
         key = (rows, inner, columns, precision)
         if key not in self.products:
             dtype = DTYPES[precision]
             x = torch.randn(rows, inner, device=self.device, dtype=dtype)
             weight = torch.randn(columns, inner, device=self.device, dtype=dtype)
-            ways: list[Callable[[], Tensor]] = [partial(F.linear, x, weight)]
-            if precision == "fp32" and self.device.type == "cpu" and onednn_is_faster():
-                ways.append(partial(multiply, x, weight))
-            best = min(self._best(way) for way in ways)
+            best = self._best(partial(F.linear, x, weight))
             self.products[key] = 2.0 * rows * inner * columns / best
         return self.products[key]
 

@@ -1,6 +1,8 @@
-"""What a training step frees, the next one asks for again: most of it stays with the process."""
+"""Keeps the memory that a training step frees, since the next step asks for it again."""
 
 import ctypes
+
+from dalle_mini_impl.kernels.choice import fast_allowed
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt (malloc.h)."""
@@ -9,12 +11,14 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 def keep_freed_memory() -> None:
     """Have glibc keep freed blocks below 32 MiB for the rest of the process.
 
-    By itself it returns large ones to the system, which clears their pages before it hands them
+    By default it returns large blocks to the system, which clears their pages before it hands them
     out again: up to 50,000 pages in a step of half a second. Other C libraries are left alone.
     """
+    if not fast_allowed():
+        return
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    mallopt(M_MMAP_THRESHOLD, 2**25)  # the largest it takes
+    mallopt(M_MMAP_THRESHOLD, 2**25)  # the largest value it takes
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

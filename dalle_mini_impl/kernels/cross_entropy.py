@@ -1,23 +1,32 @@
 """Cross-entropy behind a linear head, without all of its logits at once where they are many.
 
-32 images of 1024 codes out of 16,384 have 2 GiB of fp32 logits, and the plain loss keeps them
-several times over. Here they come in parts, and each part leaves its gradient behind at once, so
-the logits are never needed again (after Liger-Kernel, Hsu et al. 2024, arXiv 2410.10989).
+32 images of 1,024 codes out of 16,384 have 2 GiB of fp32 logits, and the plain loss keeps them
+several times over. The fast one computes them in chunks, and the gradient of each chunk at once, so
+that the logits are never needed again (after Liger-Kernel, Hsu et al. 2024, arXiv 2410.10989).
 """
 
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-LARGEST_LOGITS = 2**25
-"""Logits above which they come in parts: 128 MiB in fp32."""
-LOGITS_AT_ONCE = 2**22
-"""Logits in a part."""
+from dalle_mini_impl.kernels.choice import fast_allowed
+
+MANY_LOGITS = 2**25
+"""Logits above which they are computed in chunks: 128 MiB in fp32."""
+CHUNK_LOGITS = 2**22
+"""Logits in a chunk."""
+
+
+def cross_entropy(
+    features: Float[Tensor, "*b c"], head: Float[Tensor, "k c"], targets: Int[Tensor, "*b"]
+) -> Float[Tensor, "*b"]:
+    """Cross-entropy of each target under the logits features · headᵀ, in nats."""
+    logits = F.linear(features, head).float().flatten(0, -2)
+    return F.cross_entropy(logits, targets.flatten(), reduction="none").view_as(targets)
 
 
 def mean_cross_entropy(
@@ -26,52 +35,56 @@ def mean_cross_entropy(
     targets: Int[Tensor, "b n"],
     weights: Float[Tensor, "b n"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy in nats of `targets` under the logits features·headᵀ.
+    """The weighted mean of `cross_entropy`.
 
     weights: of each position; the sum is divided by theirs, or by 1 where they add up to less.
     """
-    positions = rearrange(features, "b n c -> (b n) c")
-    wanted = rearrange(targets, "b n -> (b n)")
     if weights is None:
-        shares = positions.new_full((len(positions),), 1 / len(positions), dtype=torch.float32)
+        shares = features.new_full(targets.shape, 1 / targets.numel(), dtype=torch.float32)
     else:
-        shares = rearrange(weights / weights.sum().clamp(min=1), "b n -> (b n)")
-    if len(positions) * len(head) > LARGEST_LOGITS:
-        return in_parts(positions, head, wanted, shares)
-    return at_once(positions, head, wanted, shares)
+        shares = weights / weights.sum().clamp(min=1)
+    if logits_are_many(targets, head):
+        return fast(features, head, targets, shares)
+    return plain(features, head, targets, shares)
 
 
-def at_once(
-    features: Float[Tensor, "p c"],
+def logits_are_many(targets: Int[Tensor, "b n"], head: Float[Tensor, "k c"]) -> bool:
+    """Whether the logits are worth computing in chunks."""
+    return targets.numel() * len(head) > MANY_LOGITS and fast_allowed()
+
+
+def plain(
+    features: Float[Tensor, "b n c"],
     head: Float[Tensor, "k c"],
-    targets: Int[Tensor, "p"],
-    shares: Float[Tensor, "p"],
+    targets: Int[Tensor, "b n"],
+    shares: Float[Tensor, "b n"],
 ) -> Float[Tensor, ""]:
-    """The sum of every position's cross-entropy times its share, by way of all logits."""
-    logits = F.linear(features, head).float()
-    return (F.cross_entropy(logits, targets, reduction="none") * shares).sum()
+    """The sum of every position's cross-entropy times its share, from all logits at once."""
+    return (cross_entropy(features, head, targets) * shares).sum()
 
 
 @torch.compiler.disable
-def in_parts(
-    features: Float[Tensor, "p c"],
+def fast(
+    features: Float[Tensor, "b n c"],
     head: Float[Tensor, "k c"],
-    targets: Int[Tensor, "p"],
-    shares: Float[Tensor, "p"],
-    logits_at_once: int = LOGITS_AT_ONCE,
+    targets: Int[Tensor, "b n"],
+    shares: Float[Tensor, "b n"],
+    chunk_logits: int = CHUNK_LOGITS,
 ) -> Float[Tensor, ""]:
-    """The same sum with `logits_at_once` of the logits at a time; no gradient for `shares`."""
+    """The same sum with `chunk_logits` of the logits at a time; no gradient for `shares`."""
     device = features.device.type
     if torch.is_autocast_enabled(device):
-        kind = torch.get_autocast_dtype(device)
-        features, head = features.to(kind), head.to(kind)
-    rows = max(1, logits_at_once // len(head))
-    loss: Tensor = _InParts.apply(features, head, targets, shares, rows)
+        dtype = torch.get_autocast_dtype(device)
+        features, head = features.to(dtype), head.to(dtype)
+    rows = max(1, chunk_logits // len(head))
+    loss: Tensor = ChunkedCrossEntropy.apply(
+        features.flatten(0, 1), head, targets.flatten(), shares.flatten(), rows
+    )
     return loss
 
 
-class _InParts(torch.autograd.Function):
-    """Computes both gradients along with the loss, as the logits are then at hand."""
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """Computes both gradients along with the loss, while the logits are at hand."""
 
     @staticmethod
     def forward(
@@ -84,24 +97,24 @@ class _InParts(torch.autograd.Function):
         loss = shares.new_zeros(())
         with torch.autocast(device, enabled=False):
             for start in range(0, len(features), rows):
-                part = slice(start, start + rows)
-                logits = (features[part] @ head.T).float()
+                chunk = slice(start, start + rows)
+                logits = (features[chunk] @ head.T).float()
                 logs = logits.log_softmax(dim=1)
-                chosen = logs.gather(1, targets[part, None])[:, 0]
-                loss = loss - (chosen * shares[part]).sum()
+                chosen = logs.gather(1, targets[chunk, None])[:, 0]
+                loss = loss - (chosen * shares[chunk]).sum()
                 if to_features is None or to_head is None:
                     continue
                 slope = logs.exp_()
-                slope.scatter_add_(1, targets[part, None], slope.new_full((len(slope), 1), -1.0))
-                slope = slope.mul_(shares[part, None]).to(features.dtype)
-                torch.mm(slope, head, out=to_features[part])
-                to_head += slope.T @ features[part]
+                slope.scatter_add_(1, targets[chunk, None], slope.new_full((len(slope), 1), -1.0))
+                slope = slope.mul_(shares[chunk, None]).to(features.dtype)
+                torch.mm(slope, head, out=to_features[chunk])
+                to_head += slope.T @ features[chunk]
         if to_features is not None and to_head is not None:
             ctx.save_for_backward(to_features, to_head.to(head.dtype))
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         to_features, to_head = ctx.saved_tensors
-        return to_features * slope, to_head * slope, None, None, None
+        return to_features * gradients[0], to_head * gradients[0], None, None, None

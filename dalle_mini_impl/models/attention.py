@@ -1,17 +1,17 @@
-"""Who sees whom: attention patterns over a text-then-image stream, as functions that return masks.
+"""Which positions see which: attention patterns over a stream of text, then image codes.
 
 The stream is `text` positions followed by image positions in row-major order over a square grid.
 Every pattern is causal and lets image positions see all of the text; they differ in which earlier
 image positions an image position sees (Ramesh et al. 2021, arXiv 2102.12092, Appendix B.1).
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from dalle_mini_impl.kernels.decode_attention import CacheView
 
 Pattern = Literal["full", "row", "column", "convolution"]
 
@@ -24,53 +24,86 @@ def pattern_mask(
     text: positions before the first image position; length: all positions; grid: side of the
     image grid; window: side of the convolution pattern's neighborhood, odd.
     """
-    position = torch.arange(length, device="cpu")  # also where the model is built without contents
-    return sight(pattern, text, grid, window)(position[:, None], position[None, :])
-
-
-def block_mask(
-    pattern: Pattern,
-    text: int,
-    length: int,
-    grid: int,
-    window: int = 11,
-    device: torch.device | str = "cpu",
-) -> BlockMask:
-    """The same mask for FlexAttention, which skips blocks of positions that see nothing."""
-    sees = sight(pattern, text, grid, window)
-    return create_block_mask(
-        lambda b, h, query, key: sees(query, key), None, None, length, length, device=device
-    )
-
-
-def sight(
-    pattern: Pattern, text: int, grid: int, window: int
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """Whether a query's position may see a key's, as a function of both that FlexAttention traces.
-
-    Plain lambdas: it counts arguments and cannot trace what checks shapes.
-    """
-    near = window // 2
+    position = torch.arange(length, device="cpu")  # also where the model is built on `meta`
+    query, key = position[:, None], position[None, :]
+    causal = query >= key
     if pattern == "full":
-        return lambda query, key: query >= key
+        return causal
     if pattern == "row":
-        # The previous `grid` positions: the row so far and what of the row above is still open.
-        return lambda query, key: (query >= key) & ((query - key <= grid) | (key < text))
-    if pattern == "column":
-        return lambda query, key: (query >= key) & (((query - key) % grid == 0) | (key < text))
-    return lambda query, key: (
-        (query >= key)
-        & (
-            (
-                ((query - text) // grid - (key - text) // grid <= near)
-                & (((query - text) % grid - (key - text) % grid).abs() <= near)
-            )
-            | (key < text)
-        )
-    )
+        # The previous `grid` positions: the row so far, and what is left of the row above.
+        near = query - key <= grid
+    elif pattern == "column":
+        near = (query - key) % grid == 0
+    else:
+        rows = (query - text) // grid - (key - text) // grid
+        columns = ((query - text) % grid - (key - text) % grid).abs()
+        near = (rows <= window // 2) & (columns <= window // 2)
+    return causal & (near | (key < text))
 
 
 def dalle_patterns(depth: int) -> list[Pattern]:
     """The paper's order: column where (i - 2) mod 4 = 0 (i from 1), else row; convolution last."""
     patterns: list[Pattern] = ["column" if (i - 2) % 4 == 0 else "row" for i in range(1, depth)]
     return [*patterns, "convolution"]
+
+
+class FullVisibility(nn.Module):
+    """Every position sees all before it."""
+
+    mask = None
+
+    def view(
+        self,
+        index: Int[Tensor, "1"],
+        window: Int[Tensor, "r"],
+        text: int,
+        prefix_rows: Int[Tensor, "b"] | None,
+    ) -> CacheView:
+        """What the code at `index` reads of the cache when positions 0 … r-1 are looked at."""
+        mask = (window <= text + index)[None]
+        return CacheView(slice(0, window.shape[0]), mask, text, prefix_rows)
+
+
+class PatternVisibility(nn.Module):
+    """A position sees the text and what its pattern shows of the image."""
+
+    mask: Tensor
+    near: Tensor
+    is_near: Tensor
+
+    def __init__(self, pattern: Pattern, text: int, length: int, grid: int):
+        super().__init__()
+        mask = pattern_mask(pattern, text, length, grid)
+        near, is_near = visible_positions(mask[text:])
+        # They follow from the configuration, so they are not saved with the weights.
+        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("near", near, persistent=False)
+        self.register_buffer("is_near", is_near, persistent=False)
+
+    def view(
+        self,
+        index: Int[Tensor, "1"],
+        window: Int[Tensor, "r"],
+        text: int,
+        prefix_rows: Int[Tensor, "b"] | None,
+    ) -> CacheView:
+        """What the code at `index` reads of the cache."""
+        is_near = self.is_near[index]
+        positions = torch.cat((torch.arange(text, device=index.device), self.near[index][0]))
+        mask = torch.cat((is_near.new_ones(1, text), is_near), dim=1)
+        return CacheView(positions, mask, text, prefix_rows)
+
+
+def visible_positions(
+    mask: Bool[Tensor, "q s"],
+) -> tuple[Int[Tensor, "q m"], Bool[Tensor, "q m"]]:
+    """For each image query, the image positions it sees, padded to the largest number.
+
+    mask: the image queries' rows of a pattern mask, whose first s - q columns are text. Returns
+    positions, and which of them are real.
+    """
+    text = mask.shape[1] - mask.shape[0]
+    nearby = mask[:, text:]
+    most = int(nearby.sum(1).max())
+    is_near, order = nearby.long().sort(dim=1, descending=True, stable=True)
+    return order[:, :most] + text, is_near[:, :most].bool()

@@ -119,7 +119,7 @@ class TextTower(nn.Module):
         x = self.embedding(captions) + self.position.weight
         for block in self.blocks:
             # Causal, so that padding on the right cannot reach a real token.
-            x = block(x, causal=True)
+            x = block(x)
         real = (captions != 0).to(x.dtype)
         # An empty caption is represented by its first position.
         real[:, 0] = 1

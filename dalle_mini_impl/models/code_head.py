@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from dalle_mini_impl.kernels.cross_entropy import cross_entropy
 
 Choose = Callable[[Tensor, Tensor], Tensor]
 """From logits of all rows (`rows k`) and a uniform number of each image (`b`), a choice (`b`).
@@ -25,7 +26,7 @@ combined, filtered and drawn from is the caller's.
 """
 
 
-class Prediction(NamedTuple):
+class CodePrediction(NamedTuple):
     """One softmax: its logits are features · weightᵀ."""
 
     features: Float[Tensor, "b n c"]
@@ -54,9 +55,9 @@ class CodeHead(nn.Linear):
 
     def predictions(
         self, hidden: Float[Tensor, "b n c"], codes: Int[Tensor, "b n"]
-    ) -> list[Prediction]:
+    ) -> list[CodePrediction]:
         """The softmaxes whose log-probabilities add up to that of each code."""
-        return [Prediction(hidden, self.weight, codes)]
+        return [CodePrediction(hidden, self.weight, codes)]
 
 
 class FactorHead(nn.Module):
@@ -72,6 +73,8 @@ class FactorHead(nn.Module):
             nn.Embedding(count, width * (len(factors) - place - 1))
             for place, count in enumerate(factors[:-1])
         )
+        for embedding in self.given:
+            nn.init.normal_(cast(nn.Embedding, embedding).weight, std=0.02)
         self.outputs = nn.ModuleList(nn.Linear(width, count, bias=False) for count in factors)
 
     def draw(
@@ -90,14 +93,14 @@ class FactorHead(nn.Module):
 
     def predictions(
         self, hidden: Float[Tensor, "b n c"], codes: Int[Tensor, "b n"]
-    ) -> list[Prediction]:
+    ) -> list[CodePrediction]:
         """The softmaxes whose log-probabilities add up to that of each code."""
         features = list(self.project(hidden).chunk(self.draws, dim=-1))
         digits = split_code(codes, self.factors)
         for at in range(self.draws - 1):
             self._condition(features, at, digits[at])
         return [
-            Prediction(F.relu(own).square(), cast(Tensor, output.weight), digit)
+            CodePrediction(F.relu(own).square(), cast(Tensor, output.weight), digit)
             for own, output, digit in zip(features, self.outputs, digits, strict=True)
         ]
 
@@ -153,16 +156,6 @@ def build_code_embedding(
     return FactorEmbedding(factors, width, outside)
 
 
-def code_log_likelihood(predictions: list[Prediction]) -> Float[Tensor, "b n"]:
+def code_log_likelihood(predictions: list[CodePrediction]) -> Float[Tensor, "b n"]:
     """ln p of each code, in nats."""
-    return -torch.stack([_cross_entropy(each) for each in predictions]).sum(dim=0)
-
-
-def _cross_entropy(prediction: Prediction) -> Float[Tensor, "b n"]:
-    logits = F.linear(prediction.features, prediction.weight).float()
-    flat = F.cross_entropy(
-        rearrange(logits, "b n k -> (b n) k"),
-        rearrange(prediction.targets, "b n -> (b n)"),
-        reduction="none",
-    )
-    return flat.view_as(prediction.targets)
+    return -torch.stack([cross_entropy(*each) for each in predictions]).sum(dim=0)

@@ -9,36 +9,35 @@ a grid, not an image tokenizer.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention.flex_attention import BlockMask
 from torch.utils.checkpoint import checkpoint
 
 from dalle_mini_impl.config import Config, TrainingConfig
-from dalle_mini_impl.kernels.attention import Seen
-from dalle_mini_impl.models.attention import Pattern, block_mask, dalle_patterns, pattern_mask
-from dalle_mini_impl.models.code_head import (
-    build_code_embedding,
-    build_code_head,
-    code_log_likelihood,
+from dalle_mini_impl.models.attention import (
+    FullVisibility,
+    Pattern,
+    PatternVisibility,
+    dalle_patterns,
 )
+from dalle_mini_impl.models.code_head import build_code_head, code_log_likelihood
+from dalle_mini_impl.models.stream import StreamEmbedding, stream_coordinates
 from dalle_mini_impl.models.transformer import (
     Block,
     BlockKind,
+    Decoding,
     KVCache,
+    Masked,
     RMSNorm,
     Rotary,
     build_block,
     rotary_tables,
 )
-
-FLEX_FROM = 512
-"""Positions from which patterns leave out whole blocks: FlexAttention's are 128 on a side."""
 
 
 class TransformerConfig(Config):
@@ -118,16 +117,9 @@ class Dalle(nn.Module):
         self.length = self.text_length + self.image_length - 1
         width = config.width
 
-        self.token_embedding = nn.Embedding(vocabulary_size, width)
-        self.padding_embedding = nn.Embedding(context, width)
-        self.text_position = nn.Embedding(self.text_length, width)
-        self.start = nn.Parameter(torch.empty(width))
-        self.code_embedding = build_code_embedding(self.factors, width)
-        self.row_embedding = nn.Embedding(grid, width)
-        self.column_embedding = nn.Embedding(grid, width)
-        if config.upper_neighbor:
-            self.above_embedding = build_code_embedding(self.factors, width, outside=True)
-
+        self.embedding = StreamEmbedding(
+            width, vocabulary_size, context, self.factors, grid, config.upper_neighbor
+        )
         self.blocks = nn.ModuleList(
             build_block(config.block, width, config.heads, config.ffn_width)
             for _ in range(config.depth)
@@ -135,22 +127,19 @@ class Dalle(nn.Module):
         self.norm = RMSNorm(width) if config.block == "modern" else nn.LayerNorm(width)
         self.text_head = nn.Linear(width, vocabulary_size, bias=False)
         self.image_head = build_code_head(width, self.factors)
-        for embedding in self.modules():
-            if isinstance(embedding, nn.Embedding):
-                nn.init.normal_(embedding.weight, std=0.02)
-        nn.init.normal_(self.start, std=0.02)
         nn.init.normal_(self.text_head.weight, std=0.02)
 
         self.patterns: list[Pattern] = (
             ["full"] * config.depth if config.attention == "full" else dalle_patterns(config.depth)
         )
-        self.block_masks: dict[Pattern, BlockMask] = {}
-        for name in sorted(set(self.patterns) - {"full"}):
-            mask = pattern_mask(name, self.text_length, self.length, grid)
-            seen, allowed = visible_positions(mask[self.text_length :])
-            self.register_buffer(f"{name}_mask", mask, persistent=False)
-            self.register_buffer(f"{name}_seen", seen, persistent=False)
-            self.register_buffer(f"{name}_allowed", allowed, persistent=False)
+        self.visibility = nn.ModuleDict(
+            {
+                name: FullVisibility()
+                if name == "full"
+                else PatternVisibility(name, self.text_length, self.length, grid)
+                for name in sorted(set(self.patterns))
+            }
+        )
         self.rotary = config.block == "modern"
         if self.rotary:
             cosine, sine = rotary_tables(
@@ -176,70 +165,55 @@ class Dalle(nn.Module):
         return code_log_likelihood(self.image_head.predictions(trunk.image, codes))
 
     def trunk(self, captions: Int[Tensor, "b t"], codes: Int[Tensor, "b n"]) -> TrunkOutput:
-        """The stream up to its heads, so that losses may take the logits in parts."""
-        x = torch.cat((self.embed_text(captions), self.embed_codes(codes)), dim=1)
+        """The stream up to its heads, so that losses may compute the logits in chunks."""
+        x = torch.cat((self.embedding.text(captions), self.embedding.codes(codes)), dim=1)
         positions = self.positions(slice(None))
-        again = self.config.checkpoint_activations and torch.is_grad_enabled()
-        for block, pattern in zip(self.layers, self.patterns, strict=True):
-            mask = None if pattern == "full" else self._mask(pattern)
-            through: Callable[..., Tensor] = partial(
-                block, positions=positions, mask=mask, causal=mask is None
+        recompute = self.config.checkpoint_activations and torch.is_grad_enabled()
+        for block, visibility in self.layers:
+            run: Callable[..., Tensor] = partial(
+                block, positions=positions, visible=Masked(visibility.mask)
             )
-            if again:  # No block draws random numbers, so there are none to restore.
-                through = partial(
-                    checkpoint, through, use_reentrant=False, preserve_rng_state=False
-                )
-            x = through(x)
+            if recompute:  # No block draws random numbers, so there are none to restore.
+                run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
+            x = run(x)
         x = self.norm(x)
         return TrunkOutput(x[:, : self.context], x[:, self.context :])
 
     def text_logits(self, captions: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
         """Logits of every caption token given those before it: `forward` without any codes."""
-        x = self.embed_text(captions)[:, : self.context]
+        x = self.embedding.text(captions)[:, : self.context]
         positions = self.positions(slice(0, self.context))
-        for block in self.layers:
-            x = block(x, positions, causal=True)
+        for block, _ in self.layers:
+            x = block(x, positions)
         return self.text_head(self.norm(x))
-
-    def _mask(self, pattern: Pattern) -> Tensor | BlockMask:
-        blocks = self.block_masks.get(pattern) if self.training else None
-        return self.get_buffer(f"{pattern}_mask") if blocks is None else blocks
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "Dalle":
-        """Also make what FlexAttention wants when the model is moved to a GPU."""
-        super()._apply(fn, recurse)
-        device = self.start.device
-        if device.type == "cuda" and self.length >= FLEX_FROM:
-            self.block_masks = {
-                name: block_mask(name, self.text_length, self.length, self.grid, device=device)
-                for name in sorted(set(self.patterns) - {"full"})
-            }
-        else:
-            self.block_masks = {}
-        return self
 
     def extra_repr(self) -> str:
         attention = self.config.attention
         return f"context={self.context}, grid={self.grid}, factors={self.factors}, {attention=}"
 
     @property
-    def layers(self) -> list[Block]:
-        """The blocks, first to last."""
-        return cast(list[Block], list(self.blocks))
+    def layers(self) -> list[tuple[Block, FullVisibility | PatternVisibility]]:
+        """The blocks, first to last, each with what its positions see."""
+        visible = [self.visibility[pattern] for pattern in self.patterns]
+        return cast(
+            list[tuple[Block, FullVisibility | PatternVisibility]],
+            list(zip(self.blocks, visible, strict=True)),
+        )
 
-    def empty_cache(self, batch: int, length: int | None = None) -> KVCache:
-        """A cache for `batch` streams of `length` positions, None for whole ones."""
+    def empty_cache(self, rows: int, length: int | None = None) -> KVCache:
+        """A cache for `rows` streams of `length` positions, None for whole ones."""
         heads = self.config.heads
-        shape = (batch, heads, length or self.length, self.config.width // heads)
+        shape = (rows, heads, length or self.length, self.config.width // heads)
+        first, _ = self.layers[0]
         # Of the type that the blocks' products have.
-        return KVCache.empty(self.config.depth, shape, self.layers[0].attention.qkv.weight)
+        return KVCache.empty(self.config.depth, shape, first.attention.qkv.weight)
 
     def prefill(self, captions: Int[Tensor, "b t"], cache: KVCache) -> Float[Tensor, "b c"]:
         """Run the text once, leaving it in the cache; returns what the first code is drawn from."""
-        x = self.embed_text(captions)
+        x = self.embedding.text(captions)
         positions = self.positions(slice(0, self.text_length))
-        for block, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
-            x = block.prefill(x, positions, keys, values)
+        for (block, _), layer in zip(self.layers, cache.layers, strict=True):
+            x = block(x, positions, cache=layer)
         return self.norm(x[:, -1])
 
     def step(
@@ -249,81 +223,27 @@ class Dalle(nn.Module):
         index: Int[Tensor, "1"],
         cache: KVCache,
         window: Int[Tensor, "r"],
-        leaders: Int[Tensor, "b"] | None = None,
+        prefix_rows: Int[Tensor, "b"] | None = None,
     ) -> Float[Tensor, "b c"]:
         """Feed the code at `index` (0 … n-2); returns what the next is drawn from (`image_head`).
 
         above: the code over the next one, `code_count` in the first row. window: 0 … r-1, the
-        cached positions that full attention reads; r is at least text_length + index + 1. leaders:
-        for each stream one that has the same text.
+        cached positions that full attention looks at; r is at least text_length + index + 1.
+        prefix_rows: for each row one that has the same text.
         """
         at = self.text_length + index
-        x = self.code_embedding(code) + self.row_embedding(index // self.grid)
-        x = x + self.column_embedding(index % self.grid)
-        if self.config.upper_neighbor:
-            x = x + self.above_embedding(above)
-        x = x[:, None]
+        x = self.embedding.one_code(code, above, index)[:, None]
         positions = self.positions(at)
-        text = self.text_length
-        full = Seen(slice(0, window.shape[0]), (window <= at)[None], text, leaders)
-        for block, pattern, keys, values in zip(
-            self.layers, self.patterns, cache.keys, cache.values, strict=True
-        ):
-            seen = full
-            if pattern != "full":
-                allowed = self.get_buffer(f"{pattern}_allowed")[index]
-                near = self.get_buffer(f"{pattern}_seen")[index][0]
-                places = torch.cat((torch.arange(text, device=at.device), near))
-                mask = torch.cat((allowed.new_ones(1, text), allowed), dim=1)
-                seen = Seen(places, mask, text, leaders)
-            x = block.step(x, positions, keys, values, at, seen)
+        views = {
+            name: cast(FullVisibility, visibility).view(
+                index, window, self.text_length, prefix_rows
+            )
+            for name, visibility in self.visibility.items()
+        }
+        for block, pattern, layer in zip(self.blocks, self.patterns, cache.layers, strict=True):
+            x = block(x, positions, Decoding(at, views[pattern]), layer)
         return self.norm(x[:, 0])
-
-    def embed_text(self, captions: Int[Tensor, "b t"]) -> Float[Tensor, "b s c"]:
-        """The start position and the caption, each pad replaced by its position's own."""
-        padding = self.padding_embedding.weight[None]
-        tokens = self.token_embedding(captions)
-        tokens = torch.where((captions == 0)[:, :, None], padding, tokens)
-        start = self.start.expand(len(captions), 1, -1)
-        return torch.cat((start, tokens), dim=1) + self.text_position.weight
-
-    def embed_codes(self, codes: Int[Tensor, "b n"]) -> Float[Tensor, "b m c"]:
-        """All codes but the last, which nothing follows, with their places."""
-        rows = self.row_embedding.weight[:, None]
-        places = (rows + self.column_embedding.weight[None]).flatten(0, 1)
-        x = (self.code_embedding(codes) + places)[:, :-1]
-        if self.config.upper_neighbor:
-            x = x + self.above_embedding(self.above(codes))
-        return x
-
-    def above(self, codes: Int[Tensor, "b n"]) -> Int[Tensor, "b m"]:
-        """For each code but the last, the code over the one that follows it."""
-        outside = codes.new_full((len(codes), self.grid - 1), self.code_count)
-        return torch.cat((outside, codes), dim=1)[:, : self.image_length - 1]
 
     def positions(self, where: slice | Tensor) -> Rotary | None:
         """Rotary tables of some positions of the stream, where the block wants them."""
         return Rotary(self.cosine[where], self.sine[where]) if self.rotary else None
-
-
-def stream_coordinates(text: int, length: int, grid: int) -> Float[Tensor, "s 2"]:
-    """Row and column of every position: text runs along the diagonal, the grid stands after it."""
-    diagonal = torch.arange(text).repeat(2, 1).T
-    index = torch.arange(length - text)
-    places = torch.stack((index // grid, index % grid), dim=1) + text
-    return torch.cat((diagonal, places)).float()
-
-
-def visible_positions(
-    mask: Bool[Tensor, "q s"],
-) -> tuple[Int[Tensor, "q m"], Bool[Tensor, "q m"]]:
-    """For each image query, the image positions it sees, padded to the largest number.
-
-    mask: the queries' rows of a pattern mask, in which the first s - q positions are text.
-    Returns positions and which of them are real: decoding then touches these and nothing else.
-    """
-    text = mask.shape[1] - mask.shape[0]
-    nearby = mask[:, text:]
-    most = int(nearby.sum(1).max())
-    allowed, order = nearby.long().sort(dim=1, descending=True, stable=True)
-    return order[:, :most] + text, allowed[:, :most].bool()

@@ -1,38 +1,56 @@
 """Transformer blocks and the key-value cache they read: what DALL·E and CLIP's text tower share."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn.attention.flex_attention import BlockMask
 
-from dalle_mini_impl.kernels.attention import Seen, attend, attend_once
-from dalle_mini_impl.kernels.linear import Linear
+from dalle_mini_impl.kernels.attention import attention
+from dalle_mini_impl.kernels.decode_attention import CacheView, decode_attention
+from dalle_mini_impl.kernels.linear import linear
+from dalle_mini_impl.kernels.rms_norm import rms_norm
+
+
+class LayerCache(NamedTuple):
+    """Keys and values of one layer, filled in place."""
+
+    keys: Float[Tensor, "b h total d"]
+    values: Float[Tensor, "b h total d"]
+
+    def fill(self, key: Float[Tensor, "b h s d"], value: Float[Tensor, "b h s d"]) -> None:
+        """Write the first s positions."""
+        self.keys[:, :, : key.shape[2]] = key
+        self.values[:, :, : value.shape[2]] = value
+
+    def put(
+        self, at: Int[Tensor, "1"], key: Float[Tensor, "b h 1 d"], value: Float[Tensor, "b h 1 d"]
+    ) -> None:
+        """Write the position `at`."""
+        self.keys.index_copy_(2, at, key)
+        self.values.index_copy_(2, at, value)
 
 
 class KVCache(NamedTuple):
-    """Keys and values of every layer and position, allocated once and filled in place."""
+    """Keys and values of every layer and position, allocated once."""
 
-    keys: tuple[Float[Tensor, "b h s d"], ...]
-    values: tuple[Float[Tensor, "b h s d"], ...]
+    layers: tuple[LayerCache, ...]
 
     @classmethod
     def empty(cls, layers: int, shape: tuple[int, int, int, int], like: Tensor) -> "KVCache":
-        """Room for `shape` (streams, heads, positions, width) in each layer, of `like`'s type."""
+        """Zeros of `shape` (rows, heads, positions, width) in each layer, of the type of `like`."""
         # A tensor for each layer: compiled code may then write into one without copying the rest.
-        keys, values = (tuple(like.new_zeros(shape) for _ in range(layers)) for _ in range(2))
-        return cls(keys, values)
+        return cls(
+            tuple(LayerCache(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(layers))
+        )
 
     def take(self, prefix: "KVCache", rows: Int[Tensor, "b"]) -> None:
-        """Begin stream i with stream `rows[i]` of `prefix`: one text for all its candidates."""
-        ours, theirs = self.keys + self.values, prefix.keys + prefix.values
-        for mine, other in zip(ours, theirs, strict=True):
-            mine[:, :, : other.shape[2]] = other[rows]
+        """Begin row i with row `rows[i]` of `prefix`: one text for all its candidates."""
+        for own, other in zip(self.layers, prefix.layers, strict=True):
+            own.fill(other.keys[rows], other.values[rows])
 
 
 @dataclass(frozen=True)
@@ -63,55 +81,57 @@ def rotary_tables(
     return angles.cos(), angles.sin()
 
 
-class WrittenRms(torch.autograd.Function):
-    """Root-mean-square normalization with its gradient written out, in fp32 within.
+class Linear(nn.Linear):
+    """A linear layer whose product a kernel does, in bf16 where its weights are bf16."""
 
-    torch has no kernel of its own on a CPU and differentiates six operations one by one: in eager
-    mode that takes 16 ms where this takes 6 (32 × 88 × 192 numbers, forward and back, one core).
-    """
+    def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b o"]:
+        if self.weight.dtype == torch.bfloat16:
+            x = x.to(torch.bfloat16)
+        return linear(x, self.weight, self.bias)
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float | None) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        eps = torch.finfo(wide.dtype).eps if eps is None else eps
-        mean = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-        inverse = mean.add_(eps).rsqrt_()
-        ctx.save_for_backward(x, gain, inverse)
-        return (wide * inverse).mul_(gain).to(x.dtype)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, gain, inverse = ctx.saved_tensors
-        normal = x * inverse
-        upstream = gradients[0].to(normal.dtype)
-        along = upstream * normal
-        shared = (along * gain).mean(dim=-1, keepdim=True)
-        to_x = torch.addcmul(upstream * gain, normal, shared, value=-1).mul_(inverse)
-        return to_x.to(x.dtype), along.flatten(0, -2).sum(dim=0), None
+def cast_linears_to_bf16(model: nn.Module) -> None:
+    """Turn the weights of all blocks' products to bf16, for sampling; norms and heads stay."""
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.to(torch.bfloat16)
 
 
 class RMSNorm(nn.RMSNorm):
-    """Root-mean-square normalization whose gain follows its input's type, as the fused one asks."""
+    """Root-mean-square normalization by a kernel."""
 
     def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
-        eager = x.device.type == "cpu" and not torch.compiler.is_compiling()
-        if eager and torch.is_grad_enabled():
-            return WrittenRms.apply(x, self.weight, self.eps)
-        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+        return rms_norm(x, self.weight, self.eps)
+
+
+class Masked(NamedTuple):
+    """Every position of a stream at once: the mask of what it sees, None for all before it."""
+
+    mask: Bool[Tensor, "s s"] | None = None
+
+
+class Decoding(NamedTuple):
+    """One new position `at`, and what it sees of the cache."""
+
+    at: Int[Tensor, "1"]
+    view: CacheView
+
+
+CAUSAL = Masked()
+Visible = Masked | Decoding
 
 
 class Attention(nn.Module):
     """Multi-head self-attention, optionally with RMS-normalized queries and keys."""
 
-    def __init__(self, width: int, heads: int, bias: bool, normalize: bool):
+    def __init__(self, width: int, heads: int, bias: bool, qk_norm: bool):
         super().__init__()
         self.heads = heads
         self.qkv = Linear(width, 3 * width, bias=bias)
         self.out = Linear(width, width, bias=bias)
         head = width // heads
-        self.norm_query = RMSNorm(head) if normalize else nn.Identity()
-        self.norm_key = RMSNorm(head) if normalize else nn.Identity()
+        self.norm_query = RMSNorm(head) if qk_norm else nn.Identity()
+        self.norm_key = RMSNorm(head) if qk_norm else nn.Identity()
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}"
@@ -133,20 +153,32 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "b s c"],
         positions: Rotary | None = None,
-        mask: Bool[Tensor, "s s"] | BlockMask | None = None,
-        causal: bool = False,
+        visible: Visible = CAUSAL,
+        cache: LayerCache | None = None,
     ) -> Float[Tensor, "b s c"]:
+        """Attention within `x` or, while decoding, of one new position to the cache.
+
+        A cache is filled with the keys and values of `x` on the way.
+        """
         query, key, value = self.project(x, positions)
-        return self.out(attend(query, key, value, mask, causal))
+        if isinstance(visible, Decoding):
+            assert cache is not None
+            cache.put(visible.at, key, value)
+            mixed = decode_attention(query, cache.keys, cache.values, visible.view)
+        else:
+            if cache is not None:
+                cache.fill(key, value)
+            mixed = attention(query, key, value, visible.mask, causal=visible.mask is None)
+        return self.out(rearrange(mixed, "b h s d -> b s (h d)"))
 
 
 class GatedMLP(nn.Module):
     """SwiGLU (Shazeer 2020, arXiv 2002.05202) with the gate fused into one product."""
 
-    def __init__(self, width: int, hidden: int):
+    def __init__(self, width: int, ffn_width: int):
         super().__init__()
-        self.gate_up = Linear(width, 2 * hidden, bias=False)
-        self.down = Linear(hidden, width, bias=False)
+        self.gate_up = Linear(width, 2 * ffn_width, bias=False)
+        self.down = Linear(ffn_width, width, bias=False)
 
     def forward(self, x: Float[Tensor, "b s c"]) -> Float[Tensor, "b s c"]:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
@@ -156,10 +188,10 @@ class GatedMLP(nn.Module):
 class GeluMLP(nn.Module):
     """The GPT-2 feed-forward layer that DALL·E used."""
 
-    def __init__(self, width: int, hidden: int):
+    def __init__(self, width: int, ffn_width: int):
         super().__init__()
-        self.up = Linear(width, hidden)
-        self.down = Linear(hidden, width)
+        self.up = Linear(width, ffn_width)
+        self.down = Linear(ffn_width, width)
 
     def forward(self, x: Float[Tensor, "b s c"]) -> Float[Tensor, "b s c"]:
         return self.down(F.gelu(self.up(x)))
@@ -178,61 +210,31 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "b s c"],
         positions: Rotary | None = None,
-        mask: Bool[Tensor, "s s"] | BlockMask | None = None,
-        causal: bool = False,
+        visible: Visible = CAUSAL,
+        cache: LayerCache | None = None,
     ) -> Float[Tensor, "b s c"]:
-        x = x + self.attention(self.norm_attention(x), positions, mask, causal)
-        return x + self.mlp(self.norm_mlp(x))
-
-    def prefill(
-        self,
-        x: Float[Tensor, "b s c"],
-        positions: Rotary | None,
-        key_cache: Float[Tensor, "b h total d"],
-        value_cache: Float[Tensor, "b h total d"],
-    ) -> Float[Tensor, "b s c"]:
-        """The first `s` positions at once, causal, leaving their keys and values in the cache."""
-        query, key, value = self.attention.project(self.norm_attention(x), positions)
-        key_cache[:, :, : x.shape[1]] = key
-        value_cache[:, :, : x.shape[1]] = value
-        x = x + self.attention.out(attend(query, key, value, None, causal=True))
-        return x + self.mlp(self.norm_mlp(x))
-
-    def step(
-        self,
-        x: Float[Tensor, "b 1 c"],
-        positions: Rotary | None,
-        key_cache: Float[Tensor, "b h total d"],
-        value_cache: Float[Tensor, "b h total d"],
-        at: Int[Tensor, "1"],
-        seen: Seen,
-    ) -> Float[Tensor, "b 1 c"]:
-        """One position: written into the cache at `at`, attending to what is `seen` of it."""
-        query, key, value = self.attention.project(self.norm_attention(x), positions)
-        key_cache.index_copy_(2, at, key)
-        value_cache.index_copy_(2, at, value)
-        x = x + self.attention.out(attend_once(query, key_cache, value_cache, seen))
+        x = x + self.attention(self.norm_attention(x), positions, visible, cache)
         return x + self.mlp(self.norm_mlp(x))
 
 
 BlockKind = Literal["modern", "dalle"]
 
 
-def build_block(kind: BlockKind, width: int, heads: int, hidden: int) -> Block:
+def build_block(kind: BlockKind, width: int, heads: int, ffn_width: int) -> Block:
     """A block of one kind, its residual branches starting at zero in the modern one.
 
     modern: RMSNorm, QK-norm, SwiGLU, no biases. dalle: LayerNorm, GELU, biases.
     """
     if kind == "modern":
-        attention = Attention(width, heads, bias=False, normalize=True)
-        mlp = GatedMLP(width, hidden)
+        attention = Attention(width, heads, bias=False, qk_norm=True)
+        mlp = GatedMLP(width, ffn_width)
         nn.init.zeros_(attention.out.weight)
         nn.init.zeros_(mlp.down.weight)
         return Block(attention, mlp, (RMSNorm(width), RMSNorm(width)))
     if kind == "dalle":
         return Block(
-            Attention(width, heads, bias=True, normalize=False),
-            GeluMLP(width, hidden),
+            Attention(width, heads, bias=True, qk_norm=False),
+            GeluMLP(width, ffn_width),
             (nn.LayerNorm(width), nn.LayerNorm(width)),
         )
     raise ValueError(f"unknown block {kind!r}: modern or dalle")

@@ -47,7 +47,7 @@ class SamplingConfig(Config):
     the same image in batches of any size; in bf16 rounding may now and then draw another code."""
 
 
-class Drawing(NamedTuple):
+class DrawParameters(NamedTuple):
     """How a code is drawn from logits.
 
     Numbers are tensors and what changes the computation is not: other numbers of the same kind
@@ -61,7 +61,7 @@ class Drawing(NamedTuple):
     greedy: bool
 
     @classmethod
-    def of(cls, config: SamplingConfig, device: torch.device | str = "cpu") -> "Drawing":
+    def of(cls, config: SamplingConfig, device: torch.device | str = "cpu") -> "DrawParameters":
         """What `config` says of it."""
         return cls(
             torch.tensor(config.temperature or 1.0, device=device),
@@ -117,14 +117,14 @@ def filter_top_p(
 
 
 def draw(
-    logits: Float[Tensor, "b k"], uniform: Float[Tensor, "b"], drawing: Drawing
+    logits: Float[Tensor, "b k"], uniform: Float[Tensor, "b"], parameters: DrawParameters
 ) -> Int[Tensor, "b"]:
     """One code per row: the filtered distribution's quantile at `uniform` in [0, 1)."""
-    if drawing.greedy:
+    if parameters.greedy:
         return logits.argmax(dim=-1)
-    logits = filter_top_k(logits / drawing.temperature, drawing.top_k)
-    if drawing.nucleus:
-        logits = filter_top_p(logits, drawing.top_p, most=drawing.top_k)
+    logits = filter_top_k(logits / parameters.temperature, parameters.top_k)
+    if parameters.nucleus:
+        logits = filter_top_p(logits, parameters.top_p, most=parameters.top_k)
     cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
     # Scaled by the sum so that rounding can never point past the last possible code.
     threshold = uniform[:, None] * cumulative[:, -1:]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dalle_mini_impl.config import Config
 from dalle_mini_impl.models.dalle import Dalle
-from dalle_mini_impl.sampling.draw import Drawing, SamplingConfig, draw
+from dalle_mini_impl.sampling.draw import DrawParameters, SamplingConfig, draw
 from dalle_mini_impl.vqgan_clip.code_space import CodeSpace
 
 
@@ -107,7 +107,7 @@ def sample_near(
 
     biases: one for each factor of a code, as is the last axis of `noise`.
     """
-    drawing = Drawing.of(SamplingConfig(), captions.device)
+    parameters = DrawParameters.of(SamplingConfig(), captions.device)
     rows, length = noise.shape[:2]
     cache = dalle.empty_cache(rows)
     hidden = dalle.prefill(captions, cache)
@@ -118,7 +118,7 @@ def sample_near(
         turn = iter(biases)
 
         def choose(logits: Tensor, uniform: Tensor) -> Tensor:
-            return draw(logits + next(turn)[:, index], uniform, drawing)  # noqa: B023
+            return draw(logits + next(turn)[:, index], uniform, parameters)  # noqa: B023
 
         codes[:, dalle.grid + index] = dalle.image_head.draw(hidden, noise[:, index], choose)
         if index + 1 < length:

@@ -1,39 +1,38 @@
-"""The loss in parts is the plain loss, gradients included, and keeps no logits."""
+"""The chunked loss is the plain loss, gradients included, and keeps no logits."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from dalle_mini_impl.kernels import cross_entropy
-from dalle_mini_impl.kernels.cross_entropy import in_parts, mean_cross_entropy
+from dalle_mini_impl.kernels.cross_entropy import fast, mean_cross_entropy, plain
 
 POSITIONS, CHANNELS, CODES = 37, 16, 50
 
 
 def example() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    features = torch.randn(POSITIONS, CHANNELS, generator=generator, requires_grad=True)
+    features = torch.randn(1, POSITIONS, CHANNELS, generator=generator, requires_grad=True)
     head = torch.randn(CODES, CHANNELS, generator=generator, requires_grad=True)
-    targets = torch.randint(CODES, (POSITIONS,), generator=generator)
-    return features, head, targets, torch.rand(POSITIONS, generator=generator)
+    targets = torch.randint(CODES, (1, POSITIONS), generator=generator)
+    return features, head, targets, torch.rand(1, POSITIONS, generator=generator)
 
 
-@pytest.mark.parametrize("logits_at_once", [1, 8 * CODES, 10**6], ids=["rows", "parts", "whole"])
-def test_parts_have_the_loss_and_gradients_of_the_whole(logits_at_once):
+@pytest.mark.parametrize("chunk_logits", [1, 8 * CODES, 10**6], ids=["rows", "chunks", "whole"])
+def test_fast_equals_plain(chunk_logits):
     features, head, targets, shares = example()
-    each = F.cross_entropy(features @ head.T, targets, reduction="none")
-    expected = (each * shares).sum()
+    expected = plain(features, head, targets, shares)
     wanted = torch.autograd.grad(3 * expected, (features, head))
-    loss = in_parts(features, head, targets, shares, logits_at_once)
+    loss = fast(features, head, targets, shares, chunk_logits)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(torch.autograd.grad(3 * loss, (features, head)), wanted)
 
 
-def test_parts_follow_autocast_as_the_whole_does():
+def test_chunks_follow_autocast_as_the_whole_does():
     features, head, targets, shares = example()
     with torch.autocast("cpu", torch.bfloat16):
-        expected = cross_entropy.at_once(features, head, targets, shares)
-        loss = in_parts(features, head, targets, shares, 8 * CODES)
+        expected = plain(features, head, targets, shares)
+        loss = fast(features, head, targets, shares, 8 * CODES)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, expected, rtol=1e-2, atol=1e-2)
     ours = torch.autograd.grad(loss, (features, head))
@@ -41,9 +40,8 @@ def test_parts_follow_autocast_as_the_whole_does():
     torch.testing.assert_close(ours, theirs, rtol=3e-2, atol=3e-2)
 
 
-def test_many_logits_come_in_parts_and_none_are_kept(monkeypatch):
+def test_many_logits_come_in_chunks_and_none_are_kept(monkeypatch, fast_kernels):
     features, head, targets, _ = example()
-    features, targets = features[None], targets[None]
     sizes = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -57,17 +55,17 @@ def test_many_logits_come_in_parts_and_none_are_kept(monkeypatch):
     whole = loss()
     assert max(sizes) >= POSITIONS * CODES
     sizes.clear()
-    monkeypatch.setattr(cross_entropy, "LARGEST_LOGITS", POSITIONS * CODES - 1)
+    monkeypatch.setattr(cross_entropy, "MANY_LOGITS", POSITIONS * CODES - 1)
     torch.testing.assert_close(loss(), whole)
     assert max(sizes) < POSITIONS * CODES
 
 
 def test_weights_share_the_mean_among_their_positions():
     features, head, targets, shares = example()
-    weights = (shares > 0.5).float()[None]
-    loss = mean_cross_entropy(features[None], head, targets[None], weights)
+    weights = (shares > 0.5).float()
+    loss = mean_cross_entropy(features, head, targets, weights)
     counted = shares > 0.5
     expected = F.cross_entropy(features[counted] @ head.T, targets[counted])
     torch.testing.assert_close(loss, expected)
-    nothing = mean_cross_entropy(features[None], head, targets[None], 0 * weights)
+    nothing = mean_cross_entropy(features, head, targets, 0 * weights)
     assert nothing == 0

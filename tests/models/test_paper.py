@@ -159,9 +159,9 @@ def test_codes_are_soft_in_training_and_hard_afterwards():
 def test_every_text_position_has_a_padding_token_of_its_own():
     """§2.2: "we opt to learn a special padding token separately for each text position"."""
     model = transformer()
-    model.text_position.weight.zero_()
-    pads = model.embed_text(torch.zeros(1, CONTEXT, dtype=torch.long))[0, 1:]
-    torch.testing.assert_close(pads, model.padding_embedding.weight)
+    model.embedding.text_position.weight.zero_()
+    pads = model.embedding.text(torch.zeros(1, CONTEXT, dtype=torch.long))[0, 1:]
+    torch.testing.assert_close(pads, model.embedding.padding.weight)
     assert len(pads.unique(dim=0)) == CONTEXT
 
 
@@ -171,9 +171,9 @@ def test_image_tokens_add_a_row_and_a_column_embedding():
     model = transformer(upper_neighbor=False)
     codes = stream(2).codes
     places = torch.arange(15)
-    expected = model.code_embedding(codes)[:, :15]
-    expected = expected + model.row_embedding(places // 4) + model.column_embedding(places % 4)
-    torch.testing.assert_close(model.embed_codes(codes), expected)
+    expected = model.embedding.code(codes)[:, :15]
+    expected = expected + model.embedding.row(places // 4) + model.embedding.column(places % 4)
+    torch.testing.assert_close(model.embedding.codes(codes), expected)
 
 
 @torch.no_grad()
@@ -183,7 +183,7 @@ def test_layers_attend_by_column_row_and_at_last_by_convolution():
     given = []
     for block in model.blocks:
         block.register_forward_pre_hook(
-            lambda _, inputs, named: given.append(named["mask"]), with_kwargs=True
+            lambda _, inputs, named: given.append(named["visible"].mask), with_kwargs=True
         )
     batch = stream(1, GRID)
     model(batch.captions, batch.codes)
@@ -221,7 +221,7 @@ def test_dropped_captions_are_the_null_caption_and_teach_no_text():
     assert losses["text"] == 0
     losses["loss"].backward()
     assert not model.text_head.weight.grad.any()
-    assert not model.token_embedding.weight.grad.any()
+    assert not model.embedding.token.weight.grad.any()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import torch
 
 from dalle_mini_impl.sampling.draw import (
-    Drawing,
+    DrawParameters,
     SamplingConfig,
     draw,
     filter_top_k,
@@ -72,18 +72,20 @@ def test_noise_comes_from_the_images_own_seed():
 def test_draws_follow_the_distribution():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(20_000, -1)
     uniform = (torch.arange(20_000) + 0.5) / 20_000
-    counts = draw(logits, uniform, Drawing.of(SamplingConfig())).bincount(minlength=4) / 20_000
+    counts = (
+        draw(logits, uniform, DrawParameters.of(SamplingConfig())).bincount(minlength=4) / 20_000
+    )
     torch.testing.assert_close(counts, torch.tensor([0.5, 0.3, 0.15, 0.05]), atol=1e-3, rtol=0)
 
 
 def test_draws_never_leave_the_filter():
     logits = torch.randn(1000, CODES)
     uniform = torch.cat((torch.rand(998), torch.tensor([0.0, 1 - 2**-24])))
-    codes = draw(logits, uniform, Drawing.of(SamplingConfig(top_k=2)))
+    codes = draw(logits, uniform, DrawParameters.of(SamplingConfig(top_k=2)))
     assert filter_top_k(logits, 2).gather(1, codes[:, None]).isfinite().all()
 
 
 def test_zero_temperature_takes_the_likeliest():
     logits = torch.randn(10, CODES)
-    codes = draw(logits, torch.rand(10), Drawing.of(SamplingConfig(temperature=0)))
+    codes = draw(logits, torch.rand(10), DrawParameters.of(SamplingConfig(temperature=0)))
     assert torch.equal(codes, logits.argmax(1))

@@ -8,30 +8,35 @@ cache folder, never in a run folder, under a name made of all that it was made o
 
 import hashlib
 import os
-import platform
 import shutil
-import stat
 import tempfile
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from filelock import FileLock
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from dalle_mini_impl.sampling.compiled.cache import (
+    cache_folder,
+    forget_oldest,
+    is_own,
+    machine,
+    source_digest,
+    use_own_compile_cache,
+)
+
 Step = Callable[[Any, Any, Tensor], None]
+"""A step of a model: it writes the buffers in place, given a window."""
 
 KEPT_BYTES = 2**31
 """Of packages in the cache folder; the ones that were used last stay."""
-
-PROJECT = Path(__file__).parents[2]
 
 
 class ExportedStep(nn.Module):
@@ -49,47 +54,57 @@ class ExportedStep(nn.Module):
 
 
 class StepPackages:
-    """The packages of one model's steps, one for each kind of step.
+    """The packages of one model's steps, one for each specialization.
 
-    What is no tensor among the buffers must be the same for all of a kind.
+    What is no tensor among the buffers must be the same for all of a specialization.
     """
 
-    def __init__(self, model: nn.Module, step: Step, rows: Callable[[Any], Iterable[Tensor]]):
-        """rows: the buffers whose first size is the batch's, or a multiple of it.
+    def __init__(self, model: nn.Module, step: Step, per_row: Callable[[Any], Sequence[Tensor]]):
+        """per_row: the buffers whose first size is the batch's, or a multiple of it.
 
         The model must stay as it is.
         """
-        self.model, self.step, self.rows = model, step, rows
+        self.model, self.step, self.per_row = model, step, per_row
         self.loaded: dict[Hashable, Any] = {}
         self.source = source_digest()
 
-    def run(self, kind: Hashable, buffers: Any, places: Tensor, reaches: range) -> Iterator[None]:
-        """A step for each window `places[:reach]`, compiled or loaded first; yields after each."""
-        if kind not in self.loaded:
-            keep_what_torch_compiles()
-            self.loaded[kind] = self._load(kind) or self._compile(kind, buffers, places)
-        # The loader's own call: that of the model around it takes the arguments' form apart.
-        step = self.loaded[kind].loader.run
-        tensors = [leaf for leaf in pytree.tree_leaves(buffers) if isinstance(leaf, Tensor)]
-        for reach in reaches:
-            # The first window reads a position too many, which the step masks: a size that can be
-            # 1, as what the first step reads besides the text, could not be left open.
-            step([places[: max(reach, reaches[0] + 1)], *tensors])
-            yield
+    def bind(
+        self, key: Hashable, buffers: Any, longest: Int[Tensor, "s"]
+    ) -> Callable[[Int[Tensor, "r"]], None]:
+        """The step of these buffers as a function of its window, compiled or loaded first.
 
-    def at_hand(self, kind: Hashable) -> bool:
-        """Whether steps of this kind run on a CPU and need no compiling."""
+        longest: the longest window there can be.
+        """
+        if key not in self.loaded:
+            use_own_compile_cache()
+            self.loaded[key] = self._load(key) or self._compile(key, buffers, longest)
+        # The loader's own call: that of the model around it takes the arguments' form apart.
+        run = self.loaded[key].loader.run
+        tensors = [leaf for leaf in pytree.tree_leaves(buffers) if isinstance(leaf, Tensor)]
+        first = 0
+
+        def step(window: Int[Tensor, "r"]) -> None:
+            nonlocal first
+            first = first or len(window)
+            # The first window reads a position too many, which the step masks: what the first step
+            # reads besides the text would be of size 1, which could not be left open.
+            run([torch.arange(first + 1) if len(window) == first else window, *tensors])
+
+        return step
+
+    def at_hand(self, key: Hashable) -> bool:
+        """Whether steps of this specialization run on a CPU and need no compiling."""
         if any(weight.device.type != "cpu" for weight in self.model.parameters()):
             return False
         try:
-            return kind in self.loaded or is_own(self.path(kind))
+            return key in self.loaded or is_own(self.path(key))
         except RuntimeError:  # the user has no home
             return False
 
-    def path(self, kind: Hashable) -> Path:
+    def path(self, key: Hashable) -> Path:
         """Where the package of such a step is, if there is one."""
         digest = self._model_digest.copy()
-        digest.update(repr((kind, machine(), self.source)).encode())
+        digest.update(repr((key, machine(), self.source)).encode())
         return cache_folder() / "steps" / f"{digest.hexdigest()[:32]}.pt2"
 
     @cached_property
@@ -101,8 +116,8 @@ class StepPackages:
             digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest
 
-    def _load(self, kind: Hashable) -> Any:
-        path = self.path(kind)
+    def _load(self, key: Hashable) -> Any:
+        path = self.path(key)
         if not is_own(path):
             return None
         try:
@@ -114,14 +129,14 @@ class StepPackages:
             os.utime(path)
         return package
 
-    def _compile(self, kind: Hashable, buffers: Any, places: Tensor) -> Any:
-        path = self.path(kind)
+    def _compile(self, key: Hashable, buffers: Any, window: Tensor) -> Any:
+        path = self.path(key)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # One at a time: torch names its folder after the step's code, not its weights.
         with FileLock(path.parent / "lock"):
-            package = self._load(kind)  # by a process that was before this one
+            package = self._load(key)  # by a process that was before this one
             if package is None:
-                made = compile_step(self.model, self.step, buffers, places, self.rows(buffers))
+                made = compile_step(self.model, self.step, buffers, window, self.per_row(buffers))
                 package = load(made)
                 keep(made, path)
                 shutil.rmtree(made.parent, ignore_errors=True)
@@ -129,22 +144,8 @@ class StepPackages:
         return package
 
 
-def source_digest() -> str:
-    """Of this project's source; of no other process's where it changed since this one began.
-
-    What runs here is then not what lies on disk, and must not be taken for it later.
-    """
-    digest = hashlib.sha256()
-    began = psutil.Process().create_time()
-    for source in sorted(PROJECT.rglob("*.py")):
-        digest.update(source.read_bytes())
-        if source.stat().st_mtime > began:
-            digest.update(os.urandom(16))
-    return digest.hexdigest()
-
-
 def compile_step(
-    model: nn.Module, step: Step, buffers: Any, window: Tensor, rows: Iterable[Tensor]
+    model: nn.Module, step: Step, buffers: Any, window: Tensor, per_row: Sequence[Tensor]
 ) -> Path:
     """Compile a step for any window and, if it has several rows, any number of them.
 
@@ -153,14 +154,13 @@ def compile_step(
     """
     if not (shutil.which("g++") or shutil.which("clang++")):
         raise RuntimeError("no C++ compiler (g++) was found")
-    rows = list(rows)
-    several = all(len(buffer) > 1 for buffer in rows)
+    several = all(len(buffer) > 1 for buffer in per_row)
     exported = ExportedStep(model, step, buffers)
     tensors = [leaf for leaf in exported.leaves if isinstance(leaf, Tensor)]
     # DYNAMIC is an error, not another package, where the step turns out to fit one size only.
     open_first = {0: torch.export.Dim.DYNAMIC}
     sizes = [
-        open_first if several and any(tensor is buffer for buffer in rows) else None
+        open_first if several and any(tensor is buffer for buffer in per_row) else None
         for tensor in tensors
     ]
     program = torch.export.export(
@@ -195,66 +195,3 @@ def keep(made: Path, path: Path) -> None:
         shutil.move(made, part)
         part.chmod(0o600)
         os.replace(part, path)
-
-
-def is_own(path: Path) -> bool:
-    """Whether there is such a package and nobody but the user can have written it: it is run."""
-    try:
-        found = [place.stat() for place in (path, path.parent)]
-    except OSError:
-        return False
-    if not hasattr(os, "getuid"):
-        return True
-    others = stat.S_IWGRP | stat.S_IWOTH
-    return all(each.st_uid == os.getuid() and not each.st_mode & others for each in found)
-
-
-def forget_oldest(folder: Path, limit: int) -> None:
-    """Delete what was used longest ago until at most `limit` bytes are left, or one package."""
-    found = []
-    for path in folder.glob("*.pt2"):
-        with suppress(OSError):  # another process deletes too
-            found.append((path.stat().st_mtime, path.stat().st_size, path))
-    total = 0
-    for rank, (_, size, path) in enumerate(sorted(found, reverse=True)):
-        total += size
-        if rank > 0 and total > limit:
-            path.unlink(missing_ok=True)
-
-
-def machine() -> tuple[str, ...]:
-    """What compiled code depends on besides its source."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-        flags = next(
-            (line for line in text.splitlines() if line.startswith(("flags", "Features"))), ""
-        )
-    except OSError:
-        flags = platform.processor()
-    return (
-        torch.__version__,
-        torch.backends.cpu.get_cpu_capability(),
-        os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
-        str(torch.get_num_threads()),
-        platform.platform(),
-        platform.python_version(),
-        flags,
-    )
-
-
-def keep_what_torch_compiles() -> None:
-    """Let torch's compiler use the user's own cache folder, if the user chose none.
-
-    By itself it takes one in /tmp, as soon as it is imported, in the same variable.
-    """
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-
-    name = "TORCHINDUCTOR_CACHE_DIR"
-    if os.environ.get(name) in (None, os.path.abspath(default_cache_dir())):
-        os.environ[name] = str(cache_folder() / "inductor")
-
-
-def cache_folder() -> Path:
-    """Where compiled steps are kept between runs: the user's own, since it is code that is run."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "dalle_mini_impl"

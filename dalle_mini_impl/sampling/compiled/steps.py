@@ -1,134 +1,129 @@
-"""Compiled decoding steps: when they pay, and eager ones otherwise.
+"""Which decoding steps run compiled: `compile: auto` waits until compiling pays."""
 
-Knows no model: a step is a function of buffers that it writes in place and of a window, the cached
-positions 0 … r-1 that attention reads. On a CPU a compiled step leaves open the window's length, so
-that early codes do not pay for the whole cache, and the number of rows (`step_packages`); on a GPU
-a few windows are recorded as CUDA graphs.
-"""
-
+import copy
+import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from dalle_mini_impl.sampling.compiled.packages import Step, StepPackages, keep_what_torch_compiles
+from dalle_mini_impl.models.dalle import Dalle
+from dalle_mini_impl.sampling.compiled.cuda_graphs import (
+    GraphedSteps,
+    compile_for_graphs,
+    padded_rows,
+)
+from dalle_mini_impl.sampling.compiled.packages import StepPackages
+from dalle_mini_impl.sampling.decoding import DecodeState, advance
+from dalle_mini_impl.sampling.draw import SamplingConfig
 
 PAYS_AFTER = 30.0
-"""Seconds of eager decoding of one kind after which `compile: auto` compiles it."""
-
+"""Seconds of eager decoding of one specialization after which `compile: auto` compiles it."""
 LOADS_AFTER = 3.0
 """The same where an earlier process compiled it."""
 
-KINDS = 64
-"""Kinds of step (batch sizes, filters, models) that one process may compile for a GPU."""
+WeightVersions = list[tuple[int, int]]
 
-GRAPH_REACH = 64
-"""On a GPU windows are rounded up to multiples of this, each a CUDA graph of its own."""
+
+class Specialization(NamedTuple):
+    """What compiled code cannot leave open; one compiled step serves all that share it."""
+
+    rows: int
+    """On a CPU 1, or 2 for several; on a GPU the padded number of images."""
+    guided: bool
+    greedy: bool
+    top_k: int
+    nucleus: bool
+
+    @classmethod
+    def of(cls, config: SamplingConfig, rows: int) -> "Specialization":
+        """Of sampling so many rows as `config` says."""
+        greedy, nucleus = config.temperature == 0, config.top_p < 1
+        return cls(rows, config.guidance != 1, greedy, config.top_k, nucleus)
 
 
 class CompiledSteps:
-    """Runs steps of different kinds, eager or compiled, and remembers what each has cost."""
+    """Steps of one model with the weights it has now, compiled where that pays."""
 
-    def __init__(self, model: nn.Module, step: Step, rows: Callable[[Any], Iterable[Tensor]]):
-        """The model must stay as it is: compiled code holds its weights.
-
-        rows: the buffers whose first size is the batch's, or a multiple of it.
-        """
-        self.eager = partial(step, model)
-        self.packages = StepPackages(model, step, rows)
-        self.compiled: Callable[[Any, Tensor], None] | None = None
-        self.spent: defaultdict[Hashable, float] = defaultdict(float)
+    def __init__(self, model: Dalle, versions: WeightVersions):
+        self.model, self.versions = model, versions
+        self.on_cpu = model.embedding.start.device.type == "cpu"
+        self.spent: defaultdict[Specialization, float] = defaultdict(float)
+        self.key: Specialization | None = None
+        self.graph_step: Callable[[DecodeState, Tensor], None] | None = None
         self.works = True
 
-    def pays(self, kind: Hashable, wanted: Literal["auto", "on", "off"]) -> bool:
-        """Whether steps of this kind are to be compiled; `account` tells what they cost eager."""
-        if wanted == "off" or not self.works:
-            return False
-        if wanted == "on" or self.spent[kind] >= PAYS_AFTER:
-            return True
-        return self.spent[kind] >= LOADS_AFTER and self.packages.at_hand(kind)
-
-    def account(self, kind: Hashable, seconds: float) -> None:
-        """Count what steps of a kind took in eager mode."""
-        self.spent[kind] += seconds
-
-    def run(
-        self, buffers: Any, places: Int[Tensor, "s"], first: int, compiled: Hashable | None
-    ) -> None:
-        """All steps of `buffers`, the first reading `first` positions and each one more.
-
-        places: 0 … s-1, all positions. compiled: the kind of step, None to run eagerly. Where
-        compiling fails, eager steps take over for good.
-        """
-        reaches, done = range(first, len(places) + 1), 0
-        if compiled is not None and len(reaches) > 0:
-            try:
-                for _ in self._compiled_steps(buffers, places, reaches, compiled):
-                    done += 1
-            except Exception as error:
-                # Compilers fail in many ways, and before a step has run; a fault of the step
-                # itself comes back in eager mode.
-                self.works = False
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                warnings.warn(f"decoding stays eager, compiling failed: {reason}", stacklevel=2)
-        for reach in reaches[done:]:
-            self.eager(buffers, places[:reach])
-
-    def _compiled_steps(
-        self, buffers: Any, places: Tensor, reaches: range, kind: Hashable
-    ) -> Iterator[None]:
-        """Yields after each step."""
-        if places.device.type == "cpu":
-            yield from self.packages.run(kind, buffers, places, reaches)
-            return
-        keep_what_torch_compiles()
-        step = self.compiled = self.compiled or torch.compile(
-            self.eager, dynamic=False, fullgraph=True
+    @cached_property
+    def packages(self) -> StepPackages:
+        """Of a copy of the model, since compiled code holds the weights, and these may change."""
+        return StepPackages(
+            copy.deepcopy(self.model).requires_grad_(False), advance, DecodeState.per_row
         )
-        with torch._dynamo.config.patch(recompile_limit=KINDS), torch.cuda.device(places.device):
-            yield from graphed_steps(step, buffers, places, reaches)
+
+    @contextmanager
+    def choose(self, config: SamplingConfig, images: int) -> Iterator["CompiledSteps | None"]:
+        """These steps where they pay for this call, else None, and the call's time is counted."""
+        rows = min(images, 2) if self.on_cpu else padded_rows(images)
+        self.key = Specialization.of(config, rows)
+        if self.pays(self.key, config.compile):
+            yield self
+            return
+        started = time.perf_counter()
+        yield None
+        self.spent[self.key] += time.perf_counter() - started
+
+    def pays(self, key: Specialization, wanted: str) -> bool:
+        """Whether to compile, or to load what an earlier process compiled."""
+        if not self.works:
+            return False
+        if wanted == "on" or self.spent[key] >= PAYS_AFTER:
+            return True
+        return self.spent[key] >= LOADS_AFTER and self.packages.at_hand(key)
+
+    def padding(self, images: int) -> int:
+        """Rows to add to a batch, so that a few compiled sizes serve all."""
+        return 0 if self.on_cpu else padded_rows(images) - images
+
+    def bind(self, state: DecodeState) -> Callable[[Int[Tensor, "r"]], None]:
+        """A step of `state` as a function of its window.
+
+        Where compiling fails, eager steps take over for good.
+        """
+        eager = partial(advance, self.model, state)
+        compiled: Callable[[Tensor], None] | None = None
+
+        def step(window: Int[Tensor, "r"]) -> None:
+            nonlocal compiled
+            if self.works:
+                try:
+                    compiled = compiled or self._compile(state)
+                    return compiled(window)
+                except Exception as error:
+                    # Compilers fail in many ways, and before a step has run; a fault of the step
+                    # itself comes back in eager mode.
+                    self.works = False
+                    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                    warnings.warn(f"decoding stays eager, compiling failed: {reason}", stacklevel=2)
+            eager(window)
+
+        return step
+
+    def _compile(self, state: DecodeState) -> Callable[[Tensor], None]:
+        if self.on_cpu:
+            assert self.key is not None
+            return self.packages.bind(self.key, state, torch.arange(self.model.length))
+        self.graph_step = self.graph_step or compile_for_graphs(
+            partial(advance, copy.deepcopy(self.model).requires_grad_(False))
+        )
+        return GraphedSteps(self.graph_step, state)
 
 
-def graphed_steps(
-    step: Callable[[Any, Tensor], None], buffers: Any, places: Tensor, reaches: range
-) -> Iterator[None]:
-    """Steps on a GPU: a few windows, each recorded as a CUDA graph and replayed.
-
-    That GPU must be the current one (`torch.cuda.device`): streams and graphs are its own.
-    """
-    graph, window, recorded = None, places, 0
-    side, main = torch.cuda.Stream(), torch.cuda.current_stream()
-    for reach in reaches:
-        if graph is not None and reach <= recorded:
-            graph.replay()
-            yield
-        else:
-            # The window's first step runs as it is, which also warms up; recording runs none.
-            recorded = min(-(-reach // GRAPH_REACH) * GRAPH_REACH, len(places))
-            window = open_window(places, recorded)
-            side.wait_stream(main)
-            with torch.cuda.stream(side):
-                step(buffers, window)
-            main.wait_stream(side)
-            yield
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                step(buffers, window)
-
-
-def open_window(places: Int[Tensor, "s"], reach: int) -> Int[Tensor, "r"]:
-    """The first `reach` positions, marked as a size that compiled code leaves open."""
-    window = places[:reach]
-    torch._dynamo.mark_dynamic(window, 0)
-    return window
-
-
-def padded_rows(rows: int) -> int:
-    """The batch that `rows` are padded to: 1, 2, 4, 6, 8, 12, 16, 24, … a few sizes serve all."""
-    power = 1 << (rows - 1).bit_length()
-    return power // 4 * 3 if power >= 8 and rows <= power // 4 * 3 else power
+def weight_versions(model: nn.Module) -> WeightVersions:
+    """Changes whenever a weight is exchanged or written to."""
+    return [(weight.data_ptr(), weight._version) for weight in model.parameters()]
