@@ -1,9 +1,11 @@
-# make demo trains and samples the embedded collection; make test runs the whole test suite.
+# make demo    train on the built-in synthetic scenes, sample, and write a report
+# make test    linters and the whole test suite
+# make docs    API reference from the docstrings, build/api/index.html
 PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/shapes
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint docs clean
 
 install: .venv/installed
 
@@ -22,7 +24,7 @@ demo: install
 		"a large yellow heart above a small blue ring" \
 		"a red cross to the left of a green triangle" \
 		--run $(RUN) --num-images 4 --out $(RUN)/demo
-	@echo "Images: $(RUN)/demo/sheet.png"
+	@echo "Images:   $(RUN)/demo/sheet.png"
 	@echo "Report:   $(RUN)/report.html"
 
 lint: install
@@ -32,6 +34,10 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest
+
+docs: install
+	$(BIN)/python -m pdoc --output-directory build/api \
+		dalle_mini_impl dalle_mini_impl/[a-z]*/ dalle_mini_impl/[a-z]*.py
 
 clean:
 	rm -rf .venv build dist *.egg-info
