@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.data.collections.detect import IMAGES, suffix
+from dalle_mini_impl.data.collections.detect import IMAGE_SUFFIXES, suffix
 
 SIDE = 512
 """No CLIP looks closer: the short side of larger images is reduced to it, to hold many."""
@@ -49,7 +49,7 @@ def open_images(paths: Sequence[Path]) -> dict[str, Image.Image]:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    found = (file for file in folder.rglob("*") if suffix(file.name) in IMAGES)
+    found = (file for file in folder.rglob("*") if suffix(file.name) in IMAGE_SUFFIXES)
     return sorted(f for f in found if f.is_file() and not f.name.startswith("."))
 
 

@@ -51,17 +51,17 @@ class DataConfig(Config):
     """The procedural images of path panels."""
 
     @model_validator(mode="after")
-    def _halves(self) -> "DataConfig":
+    def _even_size(self) -> "DataConfig":
         if self.path == "panels" and self.image_size % 2:
             raise ValueError(
-                f"image_size {self.image_size}: a picture of two panels needs an even number; "
+                f"image_size {self.image_size}: an image of two panels needs an even size; "
                 f"use {self.image_size + 1}"
             )
         return self
 
     @field_validator("held_out_captions")
     @classmethod
-    def _expressions(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+    def _valid_expressions(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         for value in values:
             try:
                 re.compile(value)
@@ -71,9 +71,10 @@ class DataConfig(Config):
 
     @field_validator("templates")
     @classmethod
-    def _templates(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+    def _templates_have_a_label(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         for value in values:
             if "{label}" not in value:
-                mend = 'write it like "a photo of a {label}"'
-                raise ValueError(f"{value!r} lacks {{label}}: {mend}")
+                raise ValueError(
+                    f'{value!r} lacks {{label}}: write it like "a photo of a {{label}}"'
+                )
         return values

@@ -1,4 +1,4 @@
-"""Examples, images not decoded yet with their captions, and the sources that yield them."""
+"""An example is an image that is not decoded yet, with its captions; a source yields them."""
 
 import io
 from abc import ABC, abstractmethod
@@ -21,14 +21,14 @@ class Example:
     """An image that is not decoded yet, with its captions."""
 
     key: str
-    """Names the image within its collection; the same in every run."""
+    """Identifies the image within its collection; the same in every run."""
     image: bytes | str | SyntheticImage | None
-    """The file's bytes or path, a synthetic image, or none where the row holds no image."""
+    """The file's bytes or path, a synthetic image, or None where the row has no image."""
     captions: tuple[str, ...]
     attributes: dict[str, Any] | None = None
 
     def open(self, side: int | None = None) -> Image.Image:
-        """The image as it is stored; with `side`, large JPEGs may come reduced, not below it.
+        """The decoded image. With `side`, a large JPEG may be decoded smaller, but not below it.
 
         Raises whatever Pillow raises on a missing or damaged file.
         """
@@ -53,11 +53,11 @@ class Source(ABC):
     captioned: bool
     """Whether the collection has captions at all."""
     description: str
-    """What was detected, in a line."""
+    """One line on what was detected."""
 
     @abstractmethod
     def rows(self) -> Iterator[Any]:
-        """What `reader` makes examples of: cheap to make and to send to another process."""
+        """The input of `reader`: cheap to create and to send to another process."""
 
     @property
     @abstractmethod
@@ -66,7 +66,7 @@ class Source(ABC):
 
     @abstractmethod
     def size(self) -> int | None:
-        """How many rows there are at most; none where only reading on would tell."""
+        """Upper bound on the number of rows; None where it is unknown before reading."""
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -10,11 +10,10 @@ from dalle_mini_impl.data.collections.tables import TableSource
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.examples import Example, Source
 from dalle_mini_impl.data.sources import open_source
-from dalle_mini_impl.data.splits import Split
+from dalle_mini_impl.data.splits import SPLITS, Split
 from dalle_mini_impl.data.store import stored_side
 from dalle_mini_impl.experiment import Experiment
 
-SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
 CAPTIONS_READ = 64
 """Examples whose captions are measured, to know the size of all."""
 CHECKPOINTS = 2

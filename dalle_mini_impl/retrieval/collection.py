@@ -13,9 +13,7 @@ from dalle_mini_impl.data.collections.detect import DataError, detect
 from dalle_mini_impl.data.config import SYNTHETIC, DataConfig
 from dalle_mini_impl.data.examples import Example, SyntheticImage
 from dalle_mini_impl.data.sources import open_source
-from dalle_mini_impl.data.splits import Split
-
-SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
+from dalle_mini_impl.data.splits import SPLITS
 
 
 @dataclass(frozen=True)

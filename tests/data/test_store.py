@@ -122,7 +122,7 @@ def test_files_are_told_apart_by_their_ends_and_tables_by_all(tmp_path):
 
 
 def test_of_many_files_some_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(fingerprints, "MANY", 10)
+    monkeypatch.setattr(fingerprints, "READ_ALL_UP_TO", 10)
     monkeypatch.setattr(fingerprints, "SAMPLED", 5)
     files = [(f"{number}", str(tmp_path / f"{number}")) for number in range(20)]
     for _, path in files:

@@ -1,4 +1,4 @@
-"""Which columns of a table hold the images, captions and labels, and what a row says."""
+"""Chooses the columns that hold images, captions and labels, and reads captions from rows."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,46 +7,20 @@ from typing import Any
 from dalle_mini_impl.data.collections.detect import DataError
 
 IMAGE_NAMES = [
-    "image",
-    "img",
-    "picture",
-    "photo",
-    "png",
-    "jpg",
-    "jpeg",
-    "webp",
-    "gif",
-    "bmp",
-    "tif",
-    "tiff",
-    "file_name",
-    "filename",
-    "file",
-    "path",
-    "image_path",
-    "image_file",
-    "img_path",
-    "filepath",
-    "file_path",
-]
+    "image", "img", "picture", "photo", "png", "jpg", "jpeg", "webp", "gif", "bmp", "tif",
+    "tiff", "file_name", "filename", "file", "path", "image_path", "image_file", "img_path",
+    "filepath", "file_path",
+]  # fmt: skip
 CAPTION_NAMES = [
-    "caption",
-    "captions",
-    "text",
-    "texts",
-    "txt",
-    "title",
-    "prompt",
-    "sentence",
-    "sentences",
+    "caption", "captions", "text", "texts", "txt", "title", "prompt", "sentence", "sentences",
     "description",
-]
+]  # fmt: skip
 LABEL_NAMES = ["label", "labels", "class", "class_name", "category", "cls", "fine_label"]
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns chosen from a table; none where a row has no caption or label."""
+    """The columns chosen from a table; None where it has no captions or labels."""
 
     image: str
     caption: str | None
@@ -54,15 +28,15 @@ class Columns:
     label_names: tuple[str, ...] = ()
     """Names of an integer label, in order; empty where the column holds words."""
     lines: bool = False
-    """Whether each line of a text is a caption of its own (text files) or one caption has many."""
+    """Whether each line of a text is a caption (text files) or the whole text is one caption."""
 
-    def top(self) -> list[str]:
-        """The table's columns that must be read."""
+    def names_to_read(self) -> list[str]:
+        """The top-level columns that must be read."""
         wanted = [self.image, self.caption, self.label]
         return list(dict.fromkeys(name.split(".")[0] for name in wanted if name))
 
     def captions(self, row: Mapping[str, Any], templates: Sequence[str]) -> tuple[str, ...]:
-        """The row's captions without repeats, white space made single; labels in templates."""
+        """The row's captions, without duplicates or extra white space; labels in templates."""
         texts: list[str] = []
         if self.caption is not None:
             for text in _texts(_value(row, self.caption)):
@@ -76,7 +50,7 @@ class Columns:
     def _labels(self, value: Any) -> Iterator[str]:
         for label in value if isinstance(value, list) else [value]:
             if self.label_names and isinstance(label, int):
-                # -1 is how class labels say "unknown".
+                # A class label of -1 means that the class is unknown.
                 label = self.label_names[label] if 0 <= label < len(self.label_names) else None
             if label is not None and str(label).strip():
                 yield str(label).strip().replace("_", " ")
@@ -94,7 +68,7 @@ def _value(row: Any, name: str) -> Any:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in a value: a text itself, a list's items, a record's fields."""
+    """Every text in a value: the text itself, the items of a list, the fields of a record."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -104,7 +78,7 @@ def _texts(value: Any) -> Iterator[str]:
         for item in value:
             yield from _texts(item)
     elif value is not None and not isinstance(value, bytes) and value == value:
-        yield str(value)  # a caption that a CSV reader took for a number
+        yield str(value)  # a caption that the CSV reader parsed as a number
 
 
 def choose_columns(
@@ -119,9 +93,9 @@ def choose_columns(
 
     Args:
         features: column name -> `datasets` feature.
-        where: what error messages call the table.
+        where: names the table in error messages.
 
-    Raises DataError listing the columns there are where one is missing or ambiguous.
+    Raises DataError, listing all columns, where one is missing or ambiguous.
     """
     listed = ", ".join(f"{name} ({_kind(kind)})" for name, kind in features.items())
     table = f"{where} has the columns {listed}"
@@ -152,7 +126,7 @@ def _named(features: Mapping[str, Any], name: str | None, role: str, table: str)
     if not name:
         return None
     if name not in features and name.split(".")[0] not in features:
-        raise DataError(f"{table}: data.{role}_column {name!r} is not among them")
+        raise DataError(f"{table}: data.{role}_column {name!r} is not one of them")
     return name
 
 
@@ -163,8 +137,8 @@ def _image(features: Mapping[str, Any], table: str) -> str:
     if found is None:
         raise DataError(
             f"{table}: none is a known name for images or their paths. Set data.image_column "
-            "(--image-column of `dalle index`). If these are no names at all, the first line or "
-            "the separator is not what was expected"
+            "(--image-column of `dalle index`). If these are not column names, the table lacks "
+            "a header line or uses another separator"
         )
     return found
 
@@ -193,7 +167,7 @@ def _one(found: list[str], role: str, table: str) -> str | None:
 
 
 def _kind(feature: Any) -> str:
-    """What a feature holds, in a word."""
+    """The kind of a feature, in one word."""
     name = type(feature).__name__
     known = {"Image": "image", "ClassLabel": "class label", "List": "list", "Sequence": "list"}
     if name in known or isinstance(feature, Mapping | list):

@@ -1,4 +1,4 @@
-"""What a path holds: which files, of which kind, in which of the splits they are named for."""
+"""Finds the files behind a path, their kind, and the split that each is named for."""
 
 import glob
 import itertools
@@ -12,35 +12,18 @@ from urllib.parse import urlsplit
 
 
 class DataError(ValueError):
-    """A collection that cannot be read; the message names the path, what is wrong and the mend."""
+    """A collection cannot be read; the message names the path, what is wrong and how to fix it."""
 
 
 Kind = Literal["images", "csv", "json", "parquet", "webdataset", "hub"]
 
-IMAGES = frozenset(
-    [
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".tga",
-        ".ico",
-        ".jp2",
-        ".avif",
-        ".apng",
-    ]
-)
-FILES: dict[str, Kind] = {
+IMAGE_SUFFIXES = frozenset(
+    (
+        ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff",
+        ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".jp2", ".avif", ".apng",
+    )
+)  # fmt: skip
+FILE_KINDS: dict[str, Kind] = {
     ".csv": "csv",
     ".tsv": "csv",
     ".json": "json",
@@ -58,7 +41,7 @@ ACCEPTED = (
     "(each a file, a folder, a glob or a URL); a Hub name such as owner/name or hub:name"
 )
 HUB = "hub:"
-"""Says that a path is a Hub name; needed where the name has no owner."""
+"""Marks a path as a Hub name; needed where the name has no owner."""
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
 OWNERLESS = re.compile(r"[\w-][\w.-]*(:[\w.-]+)?")
 SPLIT_WORD = re.compile(
@@ -75,8 +58,8 @@ class Collection:
     root: Path | None
 
     def named(self, split: Literal["train", "validation"]) -> "Collection | None":
-        """The files named for a split (train-0.parquet, validation/1.png); none where not every
-        file carries such a name, so that a class folder called "train" is left alone."""
+        """The files named for a split (train-0.parquet, validation/1.png). None unless every file
+        has such a name, so that a class folder called "train" is not taken for a split."""
         words = [self._word(file) for file in self.files]
         if "train" not in words or None in words:
             return None
@@ -94,7 +77,7 @@ class Collection:
 
     def _word(self, file: str) -> str | None:
         path = PurePosixPath(self.relative(file))
-        # An image is in a split by its folder, a shard also by its own name.
+        # Images belong to the split that their folder names, shards also by their own name.
         parts = path.parts[:-1] if self.kind == "images" else path.parts
         for part in parts:
             found = SPLIT_WORD.search(part)
@@ -106,19 +89,19 @@ class Collection:
         return None
 
     def relative(self, file: str) -> str:
-        """The file's path from the root with forward slashes; a URL stays as it is."""
+        """The file's path from the root, with forward slashes; a URL is unchanged."""
         if self.root is None:
             return file
         return Path(os.path.relpath(file, self.root)).as_posix()
 
 
 def real_path(file: str) -> str:
-    """One spelling for each file, links followed; a URL stays as it is."""
+    """The absolute path with links resolved, so that paths can be compared; a URL is unchanged."""
     return file if "://" in file else os.path.realpath(file)
 
 
 def suffix(name: str) -> str:
-    """The lower-cased ending that tells the kind of a file or URL, `.tar.gz` included."""
+    """The lower-case extension of a file or URL; `.tar.gz` is one extension."""
     path = PurePosixPath(urlsplit(name).path if "://" in name else name)
     endings = [ending.lower() for ending in path.suffixes[-2:]]
     return "".join(endings) if endings == [".tar", ".gz"] else path.suffix.lower()
@@ -135,7 +118,7 @@ def detect(path: str) -> Collection:
         name = path.removeprefix(HUB)
         if HUB_NAME.fullmatch(name) or OWNERLESS.fullmatch(name):
             return Collection("hub", (path,), None)
-        raise DataError(f"data.path {path!r} is no Hub name. Accepted: {ACCEPTED}")
+        raise DataError(f"data.path {path!r} is not a Hub name. Accepted: {ACCEPTED}")
     local = Path(path).expanduser()
     if local.is_dir():
         return _folder(path, local)
@@ -153,8 +136,8 @@ def detect(path: str) -> Collection:
             raise DataError(f"data.path {path!r} matches no file (from {Path.cwd()})")
         root = Path(os.path.commonpath([str(Path(file).parent) for file in files]))
         return _of_one_kind(path, files, root)
-    # Asking the Hub takes a while, so a slip in a local path must not pass for a name there.
-    if HUB_NAME.fullmatch(path) and suffix(path) not in IMAGES | set(FILES):
+    # The Hub is slow to ask, so a mistyped local path must not be taken for a Hub name.
+    if HUB_NAME.fullmatch(path) and suffix(path) not in IMAGE_SUFFIXES | set(FILE_KINDS):
         return Collection("hub", (path,), None)
     raise DataError(f"data.path {path!r} does not exist (from {Path.cwd()}). Accepted: {ACCEPTED}")
 
@@ -175,16 +158,16 @@ def _alternatives(inside: str) -> list[str]:
 
 
 def _of_one_kind(path: str, files: list[str], root: Path | None) -> Collection:
-    kinds = {"images" if suffix(f) in IMAGES else FILES.get(suffix(f)) for f in files}
+    kinds = {"images" if suffix(f) in IMAGE_SUFFIXES else FILE_KINDS.get(suffix(f)) for f in files}
     if len(kinds) > 1:
         endings = ", ".join(sorted({suffix(file) or "no ending" for file in files}))
         raise DataError(f"data.path {path!r} mixes kinds of files ({endings}); name one kind")
     kind = kinds.pop()
     if kind is None:
         ending = suffix(files[0])
-        mend = " Unpack it and name the folder." if ending in {".zip", ".rar", ".7z"} else ""
+        advice = " Unpack it and name the folder." if ending in {".zip", ".rar", ".7z"} else ""
         what = f"a {ending} file" if ending else "a file without a known ending"
-        raise DataError(f"data.path {path!r} is {what}.{mend} Accepted: {ACCEPTED}")
+        raise DataError(f"data.path {path!r} is {what}.{advice} Accepted: {ACCEPTED}")
     if kind == "images" and (root is None or len(files) == 1):
         raise DataError(f"data.path {path!r} is one image; name the folder that holds them")
     return Collection(kind, tuple(files), root)
@@ -205,8 +188,8 @@ def _folder(path: str, folder: Path) -> Collection:
     by_kind: dict[str, list[Path]] = {}
     for file in files:
         ending = suffix(file.name)
-        kind = "images" if ending in IMAGES else FILES.get(ending)
-        # A WebDataset unpacked into a folder has a .json beside each image: no tables these.
+        kind = "images" if ending in IMAGE_SUFFIXES else FILE_KINDS.get(ending)
+        # An unpacked WebDataset has a .json beside each image, which is not a table.
         if kind is not None and (kind not in ("csv", "json") or file.parent == folder):
             by_kind.setdefault(kind, []).append(file)
     images = by_kind.pop("images", [])

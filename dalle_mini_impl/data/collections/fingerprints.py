@@ -1,28 +1,28 @@
-"""Hashes that tell whether files changed: by what they hold, so that a copy counts as the same."""
+"""Hashes that change when the content of files does; a copy has the same hash."""
 
 import hashlib
 import os
 from collections.abc import Sequence
 
-from dalle_mini_impl.data.collections.detect import FILES, suffix
+from dalle_mini_impl.data.collections.detect import FILE_KINDS, suffix
 
-END = 64 * 1024
+END_BYTES = 64 * 1024
 """Bytes read at the start and at the end of a file."""
-MANY = 20_000
-"""Above this many files only some are read; of the others the size is taken."""
+READ_ALL_UP_TO = 20_000
+"""With more files than this, only SAMPLED are read; the others count by their size."""
 SAMPLED = 2_000
 
 
 def files_fingerprint(files: Sequence[tuple[str, str]]) -> str:
     """Hash of names, sizes and contents.
 
-    Of images and shards the ends are read, of tables everything: a caption may change in the
-    middle without changing the size. Missing files and URLs count by their names alone.
+    Tables are read whole, because a caption can change without changing the size; of images and
+    shards only both ends are read. Missing files and URLs count by their names alone.
 
     Args:
         files: (name, path) of each file; the names are hashed, the paths only opened.
     """
-    step = 1 if len(files) <= MANY else -(-len(files) // SAMPLED)
+    step = 1 if len(files) <= READ_ALL_UP_TO else -(-len(files) // SAMPLED)
     digest = hashlib.sha256()
     for index, (name, path) in enumerate(files):
         digest.update(repr(name).encode("utf-8", "backslashreplace"))
@@ -39,15 +39,15 @@ def _size(path: str) -> bytes:
 
 def _content(path: str) -> bytes:
     size = os.stat(path).st_size
-    whole = FILES.get(suffix(path)) in ("csv", "json")
+    whole = FILE_KINDS.get(suffix(path)) in ("csv", "json")
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as file:
         if whole:
             while block := file.read(1 << 20):
                 digest.update(block)
         else:
-            digest.update(file.read(END))
-            if size > END:
-                file.seek(max(END, size - END))
-                digest.update(file.read(END))
+            digest.update(file.read(END_BYTES))
+            if size > END_BYTES:
+                file.seek(max(END_BYTES, size - END_BYTES))
+                digest.update(file.read(END_BYTES))
     return digest.digest()

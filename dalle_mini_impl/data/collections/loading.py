@@ -11,28 +11,33 @@ from dalle_mini_impl.data.collections.columns import Columns, choose_columns
 from dalle_mini_impl.data.collections.detect import HUB, Collection, DataError, suffix
 from dalle_mini_impl.data.config import DataConfig
 
-UNSEEN = ("__key__", "__url__", "__index_level_0__")
-"""Columns that formats add and no person wrote."""
+ADDED_COLUMNS = ("__key__", "__url__", "__index_level_0__")
+"""Columns that file formats add by themselves."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table, and the folder that its relative image paths start from."""
+    """One table of a collection."""
 
-    data: Any  # datasets.Dataset or IterableDataset
+    rows: Any  # datasets.Dataset or IterableDataset
     columns: Columns
     base: Path | None
+    """The folder that relative image paths start from."""
     length: int | None
-    """Number of rows; none where it is streamed."""
-    inside: bool = False
+    """Number of rows; None where it is streamed."""
+    embedded: bool = False
     """Whether rows hold images rather than their paths."""
+
+    def image_file(self, path: str) -> str:
+        """The file behind a path in the image column; absolute paths stay as they are."""
+        return str((self.base or Path()) / path)
 
 
 def open_files(config: DataConfig, found: Collection, path: str) -> list[Table]:
-    """The files as tables, one for each folder of tables. Raises DataError naming the file."""
-    with quiet():
+    """The files as tables, one per folder and file type. Raises DataError naming the file."""
+    with quiet_datasets():
         if found.kind == "images":
-            return [_images(config, found)]
+            return [_image_folder(config, found)]
         groups: dict[tuple[Path | None, str], list[str]] = {}
         for file in found.files:
             local = found.root is not None and found.kind != "webdataset"
@@ -40,33 +45,33 @@ def open_files(config: DataConfig, found: Collection, path: str) -> list[Table]:
             groups.setdefault((base, suffix(file)), []).append(file)
         lines = found.kind == "webdataset"
         return [
-            _part(config, _load(config, found, files), path, base, lines)
+            _table(config, _load_files(config, found, files), path, base, lines)
             for (base, _), files in groups.items()
         ]
 
 
 def open_hub(config: DataConfig, path: str, validation: bool) -> tuple[list[Table], bool]:
     """A data set of the Hub (`owner/name:subset` picks a subset): its training or its validation
-    split, and whether it has one for validation (the training split stands in where not)."""
+    split, and whether it has a validation split (else the training split is returned)."""
     import datasets
 
     name, _, subset = path.removeprefix(HUB).partition(":")
-    with quiet():
+    with quiet_datasets():
         try:
             loaded = datasets.load_dataset(name, subset or None, streaming=config.stream)
         except Exception as error:
             raise DataError(
-                f"data.path {path!r} is no file or folder here (from {Path.cwd()}), and as a "
-                f"Hub name it could not be loaded: {cause(error)}"
+                f"data.path {path!r} is no file or folder here (from {Path.cwd()}), and could "
+                f"not be loaded as a Hub name either: {root_cause(error)}"
             ) from error
         train = "train" if "train" in loaded else next(iter(loaded))
         names = [name for name in ("validation", "valid", "dev", "test") if name in loaded]
         others = [name for name in names if name != train]
         chosen = loaded[others[0] if others and validation else train]
-        return [_part(config, chosen, path, None, lines=False)], bool(others)
+        return [_table(config, chosen, path, None, lines=False)], bool(others)
 
 
-def _images(config: DataConfig, found: Collection) -> Table:
+def _image_folder(config: DataConfig, found: Collection) -> Table:
     """A folder: captions from same-named .txt files, else labels from the folders' names."""
     import datasets
 
@@ -87,7 +92,7 @@ def _images(config: DataConfig, found: Collection) -> Table:
     return Table(data, Columns("image", caption, label, lines=True), None, len(data))
 
 
-def _load(config: DataConfig, found: Collection, files: list[str]) -> Any:
+def _load_files(config: DataConfig, found: Collection, files: list[str]) -> Any:
     import datasets
 
     options: dict[str, Any] = {}
@@ -106,60 +111,60 @@ def _load(config: DataConfig, found: Collection, files: list[str]) -> Any:
         )
     except Exception as error:
         shown = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
-        why = cause(error)
+        why = root_cause(error)
         if isinstance(error, ImportError) and "://" in files[0]:
             why += '; reading from a URL needs pip install "fsspec[http]"'
         raise DataError(f"{shown} could not be read as {found.kind}: {why}") from error
 
 
-def _part(config: DataConfig, data: Any, path: str, base: Path | None, lines: bool) -> Table:
-    """Chooses the columns of a table and keeps only these, so that no other is ever read."""
+def _table(config: DataConfig, data: Any, path: str, base: Path | None, lines: bool) -> Table:
+    """The table with only the columns that are needed, so that no others are ever read."""
     import datasets
 
     where = f"data.path {path!r}"
-    if data.features is None:  # a streamed table tells its columns with its first row
+    if data.features is None:  # a streamed table has no features before its first row
         try:
             data = data._resolve_features()
         except Exception as error:
-            raise DataError(f"{where} could not be read: {cause(error)}") from error
-    features = {name: kind for name, kind in data.features.items() if name not in UNSEEN}
+            raise DataError(f"{where} could not be read: {root_cause(error)}") from error
+    features = {name: kind for name, kind in data.features.items() if name not in ADDED_COLUMNS}
     columns = choose_columns(
         features, where, config.image_column, config.caption_column, config.label_column, lines
     )
-    keep = [*columns.top(), *(["__key__"] if "__key__" in data.features else [])]
+    keep = [*columns.names_to_read(), *(["__key__"] if "__key__" in data.features else [])]
     try:
         data = data.select_columns(keep).cast_column(columns.image, datasets.Image(decode=False))
     except Exception as error:
         raise DataError(
-            f"{where}: column {columns.image} holds no images or paths: {cause(error)}"
+            f"{where}: column {columns.image} holds no images or paths: {root_cause(error)}"
         ) from error
     paths = getattr(features.get(columns.image), "dtype", "") in ("string", "large_string")
-    return Table(data, columns, base, None if config.stream else len(data), inside=not paths)
+    return Table(data, columns, base, None if config.stream else len(data), embedded=not paths)
 
 
-def iterate_rows(data: Any, path: str) -> Iterator[dict[str, Any]]:
-    """The rows of a table; a damaged shard becomes a DataError that names the path."""
-    rows = iter(data)
+def iterate_rows(table: Table, path: str) -> Iterator[dict[str, Any]]:
+    """The rows of a table; a damaged file raises a DataError that names the path."""
+    rows = iter(table.rows)
     while True:
         try:
             row = next(rows)
         except StopIteration:
             return
         except Exception as error:
-            raise DataError(f"data.path {path!r} broke off while read: {cause(error)}") from error
+            raise DataError(f"data.path {path!r} is damaged: {root_cause(error)}") from error
         yield row
 
 
-def cause(error: BaseException) -> str:
-    """The first line of the innermost message: `datasets` wraps the telling one."""
+def root_cause(error: BaseException) -> str:
+    """First line of the innermost error message: `datasets` wraps the informative one."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars or log lines of `datasets` in between."""
+def quiet_datasets() -> Iterator[None]:
+    """Silences the progress bars and log lines of `datasets`."""
     import datasets
 
     shown, level = not datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()

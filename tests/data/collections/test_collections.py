@@ -365,7 +365,7 @@ def test_columns_can_be_named(tmp_path):
         "a red square",
     )
     assert examples(table, image_column="where", caption_column="")[0].captions == ()
-    with pytest.raises(DataError, match=r"data\.caption_column 'typo' is not among them"):
+    with pytest.raises(DataError, match=r"data\.caption_column 'typo' is not one of them"):
         examples(table, image_column="where", caption_column="typo")
 
 
@@ -484,7 +484,7 @@ def test_a_split_by_content_is_told_from_one_by_keys(tmp_path):
     def differs(path: object, **settings) -> bool:
         source = open_source(DataConfig(path=str(path), **settings), "train")
         now = source.fingerprint()
-        source.parts = [replace(part, inside=False) for part in source.parts]
+        source.tables = [replace(table, embedded=False) for table in source.tables]
         return source.fingerprint() != now
 
     inside = parquet(tmp_path / "inside.parquet")
