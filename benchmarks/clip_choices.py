@@ -34,6 +34,7 @@ from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.loop import train
 from dalle_mini_impl.training.objectives.clip import ClipObjective
+from dalle_mini_impl.training.stage_files import StageFiles
 
 
 class NoPositions(nn.Module):
@@ -133,7 +134,7 @@ def train_clip(
     )
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder.create(Path(folder) / "run", context.experiment)
-        train(objective, batches, training, run, "clip", resume=False)
+        train(objective, batches, training, StageFiles(run, "clip"), resume=False)
         run.load_weights("clip", model)
         steps = max(record["step"] for record in run.metrics())
     return frozen(model), steps

@@ -26,7 +26,7 @@ from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import FsqConfig, build_image_tokenizer
 from dalle_mini_impl.training.objectives.dalle import DalleObjective
-from dalle_mini_impl.training.objectives.image_tokenizer import FsqObjective
+from dalle_mini_impl.training.objectives.fsq import FsqObjective
 
 NOTES = [
     "Preparing makes or decodes every image, resizes it and writes the store; several processes "

@@ -1,6 +1,5 @@
 """This project's models as contenders: the one place that knows how they are driven."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.precision import Precision
 from dalle_mini_impl.sampling.draw import SamplingConfig
 from dalle_mini_impl.sampling.sampler import CodeSampler
-from dalle_mini_impl.training.compilation import compile_if_it_pays
+from dalle_mini_impl.training.compilation import Trial, compile_if_it_pays
 from dalle_mini_impl.training.learner import Learner
 from dalle_mini_impl.training.objectives.objective import Objective, to_device
 
@@ -114,14 +113,6 @@ def trainer(
     batch = to_device(batch, device)
     said: list[str] = []
     started = time.monotonic()
-    compile_if_it_pays(
-        learner,
-        config,
-        lambda: batch,
-        0,
-        0.5,
-        math.inf,
-        lambda: time.monotonic() - started,
-        said.append,
-    )
+    trial = Trial(lambda: batch, step=0, progress=0.5)
+    compile_if_it_pays(learner, trial, lambda: time.monotonic() - started, said.append)
     return Trainer(learner, batch, "; ".join(said))

@@ -25,8 +25,8 @@ from dalle_mini_impl.data.augment import load_images
 from dalle_mini_impl.data.batches import ImageBatch, batch_indices
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.images import psnr
 from dalle_mini_impl.precision import Precision, autocast
-from dalle_mini_impl.training.objectives.image_tokenizer import psnr
 
 JUDGED = 512
 """Held-out images that the PSNR is a mean over, at most."""
@@ -112,9 +112,9 @@ def train_ours(
         progress = (elapsed - overhead) / max(options.quality - overhead, 1e-9)
         trainer.take(ImageBatch(source(trainer.step), empty), min(1.0, progress))
     taken = time.monotonic() - started
-    model: Any = trainer.learner.average.module
+    model: Any = trainer.learner.ema.module
     with torch.no_grad():
-        decibels = psnr(model.decode(model.encode(judged)), judged)
+        decibels = psnr(model.decode(model.encode(judged)), judged).mean().item()
     return _row(True, precision, options, decibels, taken, trainer.step, ours.count(model))
 
 
@@ -137,7 +137,7 @@ def train_peer(
     taken = time.monotonic() - started
     with torch.no_grad():
         reconstructed = vae.decode(vae.get_codebook_indices(judged)) * 0.5 + 0.5
-        decibels = psnr(reconstructed.clamp(0, 1), judged)
+        decibels = psnr(reconstructed.clamp(0, 1), judged).mean().item()
     return _row(False, precision, options, decibels, taken, step, ours.count(vae))
 
 

@@ -14,9 +14,8 @@ from dalle_mini_impl.models.tokenizers.image_tokenizer import (
     build_image_tokenizer,
 )
 from dalle_mini_impl.precision import Precision
-from dalle_mini_impl.training.objectives.image_tokenizer import DvaeObjective, FsqObjective
+from dalle_mini_impl.training.objectives.image_tokenizer import image_tokenizer_objective
 from dalle_mini_impl.training.objectives.objective import Objective
-from dalle_mini_impl.training.objectives.vqgan import VqganObjective
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,7 @@ def configurations(options: TokenizerOptions) -> dict[str, ImageTokenizerConfig]
 def build(config: ImageTokenizerConfig, image_size: int) -> Objective:
     """A fresh tokenizer with its objective."""
     torch.manual_seed(0)
-    model = build_image_tokenizer(config, image_size)
-    match config:
-        case DvaeConfig():
-            return DvaeObjective(model, config)
-        case FsqConfig():
-            return FsqObjective(model, config)
-        case VqganConfig():
-            return VqganObjective(model, config)
+    return image_tokenizer_objective(build_image_tokenizer(config, image_size), config)
 
 
 PEER_SETTINGS: dict[str, dict[str, int]] = {

@@ -34,8 +34,10 @@ from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.loop import train
+from dalle_mini_impl.training.objectives.image_tokenizer import image_tokenizer_objective
+from dalle_mini_impl.training.perceptual_features import perceptual_features
 from dalle_mini_impl.training.previews import reconstruction_previews
-from dalle_mini_impl.training.stages import image_tokenizer_objective
+from dalle_mini_impl.training.stage_files import StageFiles
 
 Type = Literal["dvae", "fsq", "vqgan"]
 LEVELS = {512: (8, 8, 8), 1024: (8, 8, 4, 4), 4096: (8, 8, 8, 8)}
@@ -99,11 +101,12 @@ def trained(
     config = experiment.image_tokenizer
     torch.manual_seed(config.training.seed)
     model = build_image_tokenizer(config, experiment.data.image_size)
-    objective = image_tokenizer_objective(context, model)
+    objective = image_tokenizer_objective(model, config, perceptual_features(context, config))
     batches = context.image_batches(config.training, dropout=False)
     # VQGAN's discriminator backs off at previews, of images that do not train.
     shown = reconstruction_previews(objective, run, unseen, experiment.data, context.device)
-    train(objective, batches, config.training, run, "image_tokenizer", False, preview=shown)
+    files = StageFiles(run, "image_tokenizer")
+    train(objective, batches, config.training, files, resume=False, preview=shown)
     steps = [r["step"] for r in run.metrics() if r["stage"] == "image_tokenizer"]
     return frozen(load_image_tokenizer(run)), max(steps)
 

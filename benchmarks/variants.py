@@ -23,12 +23,12 @@ from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.sampling.draw import SamplingConfig
 from dalle_mini_impl.sampling.sampler import CodeSampler
-from dalle_mini_impl.training.compilation import compile_if_it_pays
+from dalle_mini_impl.training.code_stage import codes_of
+from dalle_mini_impl.training.compilation import Trial, compile_if_it_pays
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.learner import Learner
 from dalle_mini_impl.training.objectives.dalle import DalleObjective
 from dalle_mini_impl.training.objectives.objective import to_device
-from dalle_mini_impl.training.stages import codes_of
 
 MOST_OBJECTS = 2
 """Objects in the scenes that are sampled; three are too hard for so short a training."""
@@ -154,16 +154,8 @@ def train_variant(
     batches = CodeBatches(setup.batches.cache, setup.batches.table, training.batch_size, seed=seed)
     started = time.monotonic()
     with fresh_cache():  # What an earlier training compiled is not given to this one.
-        compile_if_it_pays(
-            learner,
-            training,
-            lambda: to_device(batches(0), learner.device),
-            0,
-            0.0,
-            seconds,
-            time.monotonic,
-            print,
-        )
+        trial = Trial(lambda: to_device(batches(0), learner.device), 0, 0.0, time_left=seconds)
+        compile_if_it_pays(learner, trial, time.monotonic, print)
     found: list[Point] = []
     paused, overhead = 0.0, time.monotonic() - started
     for step, batch in steps(batches):
@@ -182,7 +174,7 @@ def train_variant(
 
 def averaged(learner: Learner) -> Dalle:
     """The averaged model of a learner, in eval mode."""
-    model = learner.average.module
+    model = learner.ema.module
     assert isinstance(model, Dalle)
     return model
 

@@ -1,12 +1,29 @@
 """The base of every configuration section, and the error that wrong configuration raises."""
 
-from typing import Literal
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class ConfigError(ValueError):
     """A configuration that cannot work; the message names the file, field, value and mend."""
+
+
+def load_function(reference: str, option: str) -> Callable[..., Any]:
+    """The user's function named as MODULE:FUNCTION; ConfigError where there is none.
+
+    option: where the name was given, for the message.
+    """
+    module, _, name = reference.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"{option} {reference}: {error}; write MODULE:FUNCTION, such as "
+            "my_network:embed, where embed(images) maps images in [0, 1] to features"
+        ) from error
 
 
 class Config(BaseModel):

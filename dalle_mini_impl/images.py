@@ -103,6 +103,14 @@ def to_images(pixels: Float[Tensor, "b 3 h w"]) -> list[Image.Image]:
     return [Image.fromarray(array) for array in to_uint8(pixels)]
 
 
+def psnr(
+    reconstructed: Float[Tensor, "b 3 h w"], images: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, "b"]:
+    """Peak signal-to-noise ratio of each image in dB, at most 100."""
+    error = (reconstructed - images).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
+    return -10 * error.log10()
+
+
 def contact_sheet(
     images: Sequence[Image.Image],
     captions: Sequence[str] | None = None,

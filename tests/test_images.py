@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_mini_impl.images import contact_sheet, fit, save_png, to_images, to_rgb, to_tensor
+from dalle_mini_impl.images import contact_sheet, fit, psnr, save_png, to_images, to_rgb, to_tensor
 
 
 def stored(image: Image.Image, format: str, **options) -> Image.Image:
@@ -180,3 +180,9 @@ def test_save_png_leaves_no_half_file(tmp_path: Path, monkeypatch):
         save_png(Image.new("RGB", (4, 4), "blue"), target)
     assert target.read_bytes() == before
     assert [file.name for file in target.parent.iterdir()] == ["image.png"]
+
+
+def test_psnr_of_each_image():
+    image = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.8
+    other = image + torch.tensor([0.1, 0.01, 0.0])[:, None, None, None]
+    assert psnr(other, image).tolist() == pytest.approx([20, 40, 100], rel=1e-3)

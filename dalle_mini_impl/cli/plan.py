@@ -130,11 +130,11 @@ def tell(experiment: Experiment, plan: "Plan", advice: "dict[Any, list[Advice]]"
         console.print(_explained(experiment, stage), highlight=False, soft_wrap=True)
 
     table = Table(title=f"Memory ({plan.device})", title_justify="left")
-    for name in ("stage", "weights", "average", "gradients", "optimizer", "activations", "peak"):
+    for name in ("stage", "weights", "ema", "gradients", "optimizer", "activations", "peak"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for stage in plan.stages:
         cost = stage.cost
-        parts = (cost.weights, cost.average, cost.gradients, cost.optimizer, cost.activations)
+        parts = (cost.weights, cost.ema, cost.gradients, cost.optimizer, cost.activations)
         table.add_row(stage.stage, *map(_bytes, parts), _bytes(plan.program + cost.peak))
     console.print(table)
     if plan.program:

@@ -16,7 +16,7 @@ in --transformer.depth 8.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from pydantic import ValidationError
@@ -30,15 +30,12 @@ from dalle_mini_impl.experiment import (
     field_paths,
     load_experiment,
 )
-from dalle_mini_impl.runs.folder import WEIGHTS, RunFolder
+from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.runs.stages import STAGES, StageName
 
-# What each stage's result is made from: a change to it makes the result another run's.
-INPUTS = {
-    "captions": ("data", "captions"),
-    "image_tokenizer": ("data", "image_tokenizer"),
-    "transformer": ("data", "captions", "image_tokenizer", "transformer"),
-    "clip": ("data", "captions", "image_tokenizer", "clip"),
-}
+if TYPE_CHECKING:
+    from dalle_mini_impl.training.context import StageContext
+
 # Fields that change how fast or how visibly a stage trains, not what it learns.
 HARMLESS = {"workers", "max_unreadable", "checkpoint_minutes", "previews", "log_every", "compile"}
 # A VQGAN's discriminator is judged, and may back off, at each preview.
@@ -56,7 +53,7 @@ class Command:
     """Fields of the experiment."""
     run: str | None = None
     """The run folder; runs/NAME for configs/NAME.yaml unless given."""
-    stage: Literal["captions", "image_tokenizer", "codes", "transformer", "clip"] | None = None
+    stage: StageName | None = None
     """This stage only; unless given, all that the run does not have yet."""
     resume: bool = True
     """Continue a stage from its checkpoint, or begin it (without --stage: all of them) anew."""
@@ -83,7 +80,18 @@ def main(argv: Sequence[str]) -> None:
     )
     from dalle_mini_impl.training.stages import run_stages
 
-    run_stages(run, command.stage, command.resume, command.tensorboard)
+    run_stages(run, command.stage, command.resume, command.tensorboard, show_results)
+
+
+def show_results(context: "StageContext", complete: bool) -> None:
+    """Write the run's report; once the run is complete, with a gallery of samples."""
+    from dalle_mini_impl.evaluation.report.gallery import sample_gallery
+    from dalle_mini_impl.evaluation.report.report import write_report
+    from dalle_mini_impl.pipeline import TextToImage
+
+    if complete:
+        sample_gallery(context.run, TextToImage.from_pretrained(context.run, context.device))
+    context.say(f"report: {write_report(context.run)}")
 
 
 def open_run(path: Path, experiment: Experiment, anew: str | None = None) -> RunFolder:
@@ -99,13 +107,13 @@ def open_run(path: Path, experiment: Experiment, anew: str | None = None) -> Run
     changed = sorted(_changes(run.experiment.model_dump(), experiment.model_dump()))
     vqgan = experiment.image_tokenizer.type == "vqgan"
     outdated = []
-    for stage, sections in INPUTS.items():
+    for stage, facts in STAGES.items():
         state = _state(run, stage)
         accepted = HARMLESS | (EXTENDABLE if state == "begun" else set())
         binding = [
             change
             for name, change in changed
-            if name.split(".")[0] in sections
+            if name.split(".")[0] in facts.inputs
             and (name.split(".")[-1] not in accepted or (vqgan and name == BACK_OFF))
         ]
         if state and binding and anew in (stage, "all"):
@@ -126,8 +134,8 @@ def open_run(path: Path, experiment: Experiment, anew: str | None = None) -> Run
 
 def _state(run: RunFolder, stage: str) -> str | None:
     """finished, begun (there is a checkpoint), or none."""
-    done = run.has_captions() if stage == "captions" else run.has_weights(WEIGHTS[stage])
-    if done:
+    weights = STAGES[stage].weights
+    if run.has_captions() if stage == "captions" else weights and run.has_weights(weights):
         return "finished"
     return "begun" if any((run.path / "checkpoints" / stage).glob("*")) else None
 

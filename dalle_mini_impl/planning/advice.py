@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.planning.counting import count_stage
-from dalle_mini_impl.planning.dry_run import Stage, vocabulary_size
+from dalle_mini_impl.planning.dry_run import vocabulary_size
 from dalle_mini_impl.planning.plan import Plan, StagePlan, default_device
+from dalle_mini_impl.runs.stages import StageName
 
-HALVED: dict[Stage, tuple[str, ...]] = {
+HALVED: dict[StageName, tuple[str, ...]] = {
     "image_tokenizer": ("image_tokenizer.width", "data.image_size"),
     "transformer": ("transformer.depth", "transformer.ffn_width", "data.image_size"),
     "clip": ("clip.image_width", "clip.text_width", "data.image_size"),
@@ -50,7 +51,7 @@ def advise(experiment: Experiment, plan: Plan, stage: StagePlan) -> list[Advice]
     return sorted(found, key=lambda advice: (not advice.fits, -advice.saves))
 
 
-def _changes(experiment: Experiment, stage: Stage) -> Iterator[tuple[str, Any]]:
+def _changes(experiment: Experiment, stage: StageName) -> Iterator[tuple[str, Any]]:
     training = getattr(experiment, stage).training
     batch, parts = training.batch_size, training.grad_accum_steps
     # Fewer examples at once, and the same in a step; CLIP's would have fewer to be told from.

@@ -17,9 +17,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from dalle_mini_impl.experiment import Experiment
-from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, build_image_tokenizer
-from dalle_mini_impl.planning.dry_run import DryRun, Stage, dry_run
+from dalle_mini_impl.experiment.models import build_image_tokenizer
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.planning.dry_run import DryRun, dry_run
 from dalle_mini_impl.precision import autocast, choose_precision
+from dalle_mini_impl.runs.stages import StageName
 from dalle_mini_impl.training.optimizers import build_optimizer
 
 
@@ -35,7 +37,7 @@ class Cost:
     """The optimizer's own in each step."""
     weights: int
     """Bytes of weights and buffers; those of networks that are only looked through among them."""
-    average: int
+    ema: int
     """Bytes of the averaged weights."""
     gradients: int
     """Bytes of gradients."""
@@ -79,7 +81,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 def count_stage(
-    experiment: Experiment, stage: Stage, words: int, device: torch.device | None = None
+    experiment: Experiment, stage: StageName, words: int, device: torch.device | None = None
 ) -> Cost:
     """The cost of a stage's training steps on `device` (the CPU unless given), without compiling.
 
@@ -96,10 +98,10 @@ def count_encoding(experiment: Experiment) -> float:
     """FLOPs of turning one image into codes."""
     size = experiment.data.image_size
     with torch.device("meta"):
-        tokenizer = build_image_tokenizer(experiment.image_tokenizer, size)
+        tokenizer = build_image_tokenizer(experiment)
     device = torch.device("cpu")
     with FakeTensorMode(), FlopCounterMode(display=False) as flops, torch.no_grad():
-        place(tokenizer, device)
+        materialize(tokenizer, device)
         tokenizer.eval().encode(torch.empty(1, 3, size, size))
     return float(flops.get_total_flops())
 
@@ -113,7 +115,7 @@ def _count(trial: DryRun, device: torch.device) -> Cost:
     memory = LiveBytes()
     with memory:
         for module in (*trained, *trial.frozen):
-            place(module, device)
+            materialize(module, device)
         for module in trained:
             module.train()
             _hold_statistics(module)
@@ -123,25 +125,25 @@ def _count(trial: DryRun, device: torch.device) -> Cost:
         batch = trial.batch(rows, device)
         late = _step(trial, batch, 1.0, device, optimizers, memory)
     early = late
-    if discriminator is not None and trial.second_phase > 0:
+    if discriminator is not None and trial.discriminator_start > 0:
         early = _step(trial, batch, 0.0, device, optimizers)
-    share = trial.second_phase if discriminator is not None else 1.0
+    share = trial.discriminator_start if discriminator is not None else 1.0
     flops = share * early.flops + (1 - share) * late.flops
     parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
     state = [t for o in optimizers for s in o.state.values() for t in s.values()]
     optimizer = _bytes([t for t in state if isinstance(t, Tensor)])
-    average = _bytes([*objective.model.parameters(), *objective.model.buffers()])
+    ema = _bytes([*objective.model.parameters(), *objective.model.buffers()])
     return Cost(
         parameters=sum(p.numel() for p in parameters),
         flops_per_sample=flops / rows,
         flops_per_update=late.update_flops,
         weights=weights,
-        average=average,
+        ema=ema,
         gradients=_bytes(parameters),
         optimizer=optimizer,
         activations=late.kept,
         # The first step makes the optimizer's state at its end; later ones have it all along.
-        peak=max(late.peak + optimizer, memory.peak) + average,
+        peak=max(late.peak + optimizer, memory.peak) + ema,
     )
 
 
@@ -192,7 +194,7 @@ def _step(
     return _Step(step_flops, flops.get_total_flops() - step_flops, kept, peak)
 
 
-def place(module: nn.Module, device: torch.device) -> None:
+def materialize(module: nn.Module, device: torch.device) -> None:
     """Put a module that was built on the meta device on `device`, without any contents.
 
     `Module.to` cannot: fake tensors may not be exchanged in place.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,27 +11,14 @@ from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.batches import CodeBatch, ImageBatch
 from dalle_mini_impl.experiment import Experiment
-from dalle_mini_impl.models.clip import Clip
-from dalle_mini_impl.models.dalle import Dalle
-from dalle_mini_impl.models.tokenizers.image_tokenizer import (
-    DvaeConfig,
-    FsqConfig,
-    ImageTokenizer,
-    ImageTokenizerConfig,
-    VqganConfig,
-    build_image_tokenizer,
-)
-from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
+from dalle_mini_impl.experiment.models import build_clip, build_dalle, build_image_tokenizer
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, VqganConfig
 from dalle_mini_impl.models.tokenizers.perceptual import PerceptualNetwork
 from dalle_mini_impl.runs.loading import frozen
+from dalle_mini_impl.runs.stages import StageName
 from dalle_mini_impl.training.objectives.clip import ClipObjective
 from dalle_mini_impl.training.objectives.dalle import DalleObjective
-from dalle_mini_impl.training.objectives.image_tokenizer import DvaeObjective, FsqObjective
-from dalle_mini_impl.training.objectives.palette import PaletteObjective
-from dalle_mini_impl.training.objectives.vqgan import VqganObjective
-
-Stage = Literal["image_tokenizer", "transformer", "clip"]
-STAGES: tuple[Stage, ...] = ("image_tokenizer", "transformer", "clip")
+from dalle_mini_impl.training.objectives.image_tokenizer import image_tokenizer_objective
 
 
 @dataclass(frozen=True)
@@ -43,8 +30,8 @@ class DryRun:
     batch: Callable[[int, torch.device], Any]
     """A batch of so many examples on a device."""
     frozen: tuple[nn.Module, ...] = ()
-    """Networks that the objective looks through and does not train."""
-    second_phase: float = 1.0
+    """Networks that the objective uses and does not train."""
+    discriminator_start: float = 1.0
     """Share of the run before a discriminator takes part; 1 where there is none."""
 
 
@@ -56,73 +43,68 @@ def vocabulary_size(experiment: Experiment) -> int:
     return CaptionTokenizer.from_config(config).vocabulary_size
 
 
-def dry_run(experiment: Experiment, stage: Stage, words: int) -> DryRun:
-    """The stage with untrained models, on torch's default device.
+def dry_run(experiment: Experiment, stage: StageName, words: int) -> DryRun:
+    """A stage that trains a model, with an untrained one on torch's default device.
 
     words: `vocabulary_size(experiment)`.
     """
-    context, size = experiment.captions.context, experiment.data.image_size
-    tokenizer = build_image_tokenizer(experiment.image_tokenizer, size)
-
-    def captions(*shape: int, device: torch.device) -> torch.Tensor:
-        return torch.ones(*shape, context, dtype=torch.long, device=device)
-
-    def image_batch(rows: int, device: torch.device, wrong: int = 0) -> ImageBatch:
-        images = torch.rand(rows, 3, size, size, device=device)
-        negatives = captions(rows, wrong, device=device) if wrong else None
-        return ImageBatch(images, captions(rows, device=device), negatives)
-
-    def codes(rows: int, device: torch.device) -> CodeBatch:
-        shape = (rows, tokenizer.grid**2)
-        drawn = torch.randint(tokenizer.code_count, shape, device=device)
-        return CodeBatch(drawn, captions(rows, device=device))
-
+    tokenizer = build_image_tokenizer(experiment)
     if stage == "image_tokenizer":
-        config = experiment.image_tokenizer
-        seen = _feature_network(config)
-        objective = _image_tokenizer_objective(tokenizer, config, seen)
-        discriminator = isinstance(config, VqganConfig) and config.adversarial > 0
-        start = (
-            config.adversarial_start if discriminator and isinstance(config, VqganConfig) else 1.0
-        )
-        through = () if seen is None else (seen,)
-        return DryRun(objective, config.training, image_batch, through, start)
+        return _image_tokenizer(experiment, tokenizer)
     if stage == "transformer":
-        shape = (words, context, tokenizer.code_count, tokenizer.grid)
-        model = Dalle(experiment.transformer, *shape, tokenizer.factors)
-        transformer = experiment.transformer
-        return DryRun(DalleObjective(model, transformer), transformer.training, codes)
-    clip = experiment.clip
-    tokenizer = frozen(tokenizer)
-    judge = ClipObjective(
-        Clip(clip, words, context, size),
-        clip,
+        return _transformer(experiment, tokenizer, words)
+    return _clip(experiment, frozen(tokenizer), words)
+
+
+def _image_tokenizer(experiment: Experiment, tokenizer: ImageTokenizer) -> DryRun:
+    config = experiment.image_tokenizer
+    network, start = None, 1.0
+    if isinstance(config, VqganConfig):
+        if config.adversarial > 0:
+            start = config.adversarial_start
+        if config.perceptual > 0:
+            # Another network than the one that is trained first is not known here.
+            network = frozen(PerceptualNetwork(config.feature_network))
+    objective = image_tokenizer_objective(tokenizer, config, network)
+    networks = () if network is None else (network,)
+    return DryRun(objective, config.training, _image_batches(experiment), networks, start)
+
+
+def _transformer(experiment: Experiment, tokenizer: ImageTokenizer, words: int) -> DryRun:
+    config = experiment.transformer
+    model = build_dalle(experiment, words, tokenizer)
+
+    def batch(rows: int, device: torch.device) -> CodeBatch:
+        shape = (rows, tokenizer.grid**2)
+        codes = torch.randint(tokenizer.code_count, shape, device=device)
+        return CodeBatch(codes, _captions(experiment, rows, device=device))
+
+    return DryRun(DalleObjective(model, config), config.training, batch)
+
+
+def _clip(experiment: Experiment, tokenizer: ImageTokenizer, words: int) -> DryRun:
+    config = experiment.clip
+    objective = ClipObjective(
+        build_clip(experiment, words),
+        config,
         lambda images: tokenizer.decode(tokenizer.encode(images)),
     )
-    return DryRun(
-        judge,
-        clip.training,
-        lambda rows, device: image_batch(rows, device, clip.hard_negatives),
-        (tokenizer,),
-    )
+    batch = _image_batches(experiment, config.hard_negatives)
+    return DryRun(objective, config.training, batch, (tokenizer,))
 
 
-def _feature_network(config: ImageTokenizerConfig) -> PerceptualNetwork | None:
-    """What a perceptual loss looks through; another network than the trained one is not known."""
-    if not isinstance(config, VqganConfig) or config.perceptual == 0:
-        return None
-    return frozen(PerceptualNetwork(config.feature_network))
+def _image_batches(
+    experiment: Experiment, negatives: int = 0
+) -> Callable[[int, torch.device], ImageBatch]:
+    size = experiment.data.image_size
+
+    def batch(rows: int, device: torch.device) -> ImageBatch:
+        images = torch.rand(rows, 3, size, size, device=device)
+        wrong = _captions(experiment, rows, negatives, device=device) if negatives else None
+        return ImageBatch(images, _captions(experiment, rows, device=device), wrong)
+
+    return batch
 
 
-def _image_tokenizer_objective(
-    model: ImageTokenizer, config: ImageTokenizerConfig, seen: PerceptualNetwork | None
-) -> DvaeObjective | FsqObjective | VqganObjective | PaletteObjective:
-    match config:
-        case DvaeConfig():
-            return DvaeObjective(model, config)
-        case FsqConfig():
-            return FsqObjective(model, config)
-        case PaletteConfig():
-            return PaletteObjective(model, config)
-        case VqganConfig():
-            return VqganObjective(model, config, seen)
+def _captions(experiment: Experiment, *shape: int, device: torch.device) -> torch.Tensor:
+    return torch.ones(*shape, experiment.captions.context, dtype=torch.long, device=device)

@@ -9,13 +9,14 @@ import torch
 from torch.utils.benchmark import Timer
 
 from dalle_mini_impl.experiment import Experiment
-from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
+from dalle_mini_impl.experiment.models import build_image_tokenizer
 from dalle_mini_impl.planning.counting import Cost, count_encoding, count_stage
 from dalle_mini_impl.planning.disk import CHECKPOINTS, DataCost, count_data
-from dalle_mini_impl.planning.dry_run import STAGES, Stage, dry_run, vocabulary_size
+from dalle_mini_impl.planning.dry_run import dry_run, vocabulary_size
 from dalle_mini_impl.precision import best_device, choose_precision
-from dalle_mini_impl.training.loop import cpu_only
-from dalle_mini_impl.training.stages import AUGMENTED_VARIANTS
+from dalle_mini_impl.runs.stages import MODEL_STAGES, StageName
+from dalle_mini_impl.training.code_stage import variants_of
+from dalle_mini_impl.training.processes import cpu_only
 from dalle_mini_impl.training.timing import step_seconds
 
 SECONDS = 1.0
@@ -34,7 +35,7 @@ PROGRAM = 600 * 2**20
 class StagePlan:
     """One trained stage."""
 
-    stage: Stage
+    stage: StageName
     cost: Cost
     precision: str
     batch_size: int
@@ -83,9 +84,9 @@ class Plan:
     @property
     def run_bytes(self) -> int:
         """Bytes of the weights and checkpoints that a finished run holds."""
-        kept = sum(s.cost.average for s in self.stages)
+        kept = sum(s.cost.ema for s in self.stages)
         return kept + CHECKPOINTS * sum(
-            s.cost.weights + s.cost.average + s.cost.optimizer for s in self.stages
+            s.cost.weights + s.cost.ema + s.cost.optimizer for s in self.stages
         )
 
     def fits(self, stage: StagePlan) -> bool:
@@ -108,10 +109,9 @@ def make_plan(
     room = memory if memory is not None else available_memory(device)
     words = vocabulary_size(experiment)
     data = experiment.data
-    augmented = data.random_resized_crop is not None or data.horizontal_flip
-    variants = AUGMENTED_VARIANTS if augmented else 1
+    variants = variants_of(data)
     with torch.device("meta"):
-        codes = build_image_tokenizer(experiment.image_tokenizer, data.image_size).code_count
+        codes = build_image_tokenizer(experiment).code_count
     collection = count_data(experiment, codes, variants)
     encoding = None
     if collection.images is not None:
@@ -119,7 +119,7 @@ def make_plan(
     program = PROGRAM if device.type == "cpu" else 0
     speed = {}
     stages = []
-    for stage in STAGES:
+    for stage in MODEL_STAGES:
         cost = count_stage(experiment, stage, words, device)
         seconds, measured = None, False
         if measure:
@@ -137,7 +137,7 @@ def make_plan(
 
 def plan_stage(
     experiment: Experiment,
-    stage: Stage,
+    stage: StageName,
     cost: Cost,
     seconds: float | None,
     measured: bool,
@@ -157,7 +157,7 @@ def plan_stage(
 
 
 def time_stage(
-    experiment: Experiment, stage: Stage, words: int, cost: Cost, speed: float, fits: bool
+    experiment: Experiment, stage: StageName, words: int, cost: Cost, speed: float, fits: bool
 ) -> tuple[float, bool]:
     """Seconds of a step, and whether steps were taken to know it.
 

@@ -30,11 +30,9 @@ from dalle_mini_impl.experiment import (
 )
 from dalle_mini_impl.files import atomic_write
 from dalle_mini_impl.runs.metrics import MetricsLog
+from dalle_mini_impl.runs.stages import WEIGHTS
 from dalle_mini_impl.runs.weights import RunError, WeightsFolder, first_few
 from dalle_mini_impl.version import package_version
-
-WEIGHTS = {"image_tokenizer": "image_tokenizer", "transformer": "dalle", "clip": "clip"}
-"""The weights that each training stage leaves."""
 
 
 class RunFolder(WeightsFolder):

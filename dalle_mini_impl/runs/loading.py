@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from dalle_mini_impl.captions import CaptionTokenizer
+from dalle_mini_impl.experiment.models import build_clip, build_dalle, build_image_tokenizer
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
-from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, build_image_tokenizer
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.weights import RunError
 
@@ -22,8 +23,7 @@ def frozen(model: Model, device: str | torch.device | None = None) -> Model:
 
 def load_image_tokenizer(run: RunFolder) -> ImageTokenizer:
     """The run's image tokenizer with its trained weights."""
-    experiment = run.experiment
-    model = build_image_tokenizer(experiment.image_tokenizer, experiment.data.image_size)
+    model = build_image_tokenizer(run.experiment)
     run.load_weights("image_tokenizer", model)
     return model
 
@@ -32,14 +32,7 @@ def load_dalle(
     run: RunFolder, captions: CaptionTokenizer, image_tokenizer: ImageTokenizer
 ) -> Dalle:
     """The run's transformer with its trained weights."""
-    model = Dalle(
-        run.experiment.transformer,
-        captions.vocabulary_size,
-        captions.context,
-        image_tokenizer.code_count,
-        image_tokenizer.grid,
-        image_tokenizer.factors,
-    )
+    model = build_dalle(run.experiment, captions.vocabulary_size, image_tokenizer)
     _refuse_other_codes(run, "dalle", "transformer")
     run.load_weights("dalle", model)
     return model
@@ -51,10 +44,7 @@ def load_clip(run: RunFolder, captions: CaptionTokenizer, ranks: bool = True) ->
     ranks: it will judge images that the run's image tokenizer decodes, so RunError if it was
     trained with another one.
     """
-    experiment = run.experiment
-    model = Clip(
-        experiment.clip, captions.vocabulary_size, captions.context, experiment.data.image_size
-    )
+    model = build_clip(run.experiment, captions.vocabulary_size)
     if ranks:
         _refuse_other_codes(run, "clip", "clip")
     run.load_weights("clip", model)

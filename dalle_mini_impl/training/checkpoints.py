@@ -1,7 +1,7 @@
-"""Checkpoints of a stage: CHECKPOINTS/step-N with its tensors and its place in the run.
+"""Checkpoints of a stage: folders called step-N with a `TrainState` and all tensors.
 
-A checkpoint is written under a temporary name and renamed, so a folder called step-N is whole;
-the last two are kept. Tensors are read without running code.
+A checkpoint is written under a temporary name and then renamed, so a folder called step-N is always
+complete. The last two are kept. Tensors are read without running code.
 """
 
 import json
@@ -17,6 +17,9 @@ import torch
 
 from dalle_mini_impl.config import ConfigError
 
+STATE = "state.json"
+TENSORS = "tensors.pt"
+
 
 @dataclass(frozen=True)
 class TrainState:
@@ -29,19 +32,31 @@ class TrainState:
     overhead: float = 0.0
     """Seconds of them before the first step of each session (compilation)."""
     processes: int = 1
-    """Processes that each drew a batch per step."""
+    """Processes, each of which has its own batch in a step."""
 
 
-def save_checkpoint(folder: Path, place: TrainState, state: dict[str, Any], keep: int = 2) -> Path:
-    """Write `state` as folder/step-N and remove all but the last `keep` checkpoints."""
-    target = folder / f"step-{place.step}"
+def read_state(checkpoint: Path) -> TrainState:
+    """The state of one checkpoint."""
+    return TrainState(**json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
+
+
+def written_at(checkpoint: Path) -> float:
+    """When a checkpoint was written, in seconds since the epoch."""
+    return (checkpoint / STATE).stat().st_mtime
+
+
+def save_checkpoint(
+    folder: Path, state: TrainState, tensors: dict[str, Any], keep: int = 2
+) -> Path:
+    """Write folder/step-N and remove all but the last `keep` checkpoints."""
+    target = folder / f"step-{state.step}"
     temporary = folder / f".{target.name}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        torch.save(state, temporary / "state.pt")
-        (temporary / "place.json").write_text(json.dumps(asdict(place)), encoding="utf-8")
-        if target.exists():  # of an earlier session: equal but for the clock
+        torch.save(tensors, temporary / TENSORS)
+        (temporary / STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
+        if target.exists():  # from an earlier session, with the same weights
             shutil.rmtree(target)
         temporary.rename(target)
     finally:
@@ -52,7 +67,7 @@ def save_checkpoint(folder: Path, place: TrainState, state: dict[str, Any], keep
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, the newest first."""
+    """Complete checkpoints, the newest first."""
     found = [path for path in folder.glob("step-*") if path.name[5:].isdigit()]
     return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
 
@@ -60,14 +75,15 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def load_checkpoint(
     folder: Path, restore: Callable[[dict[str, Any]], None], device: torch.device
 ) -> TrainState | None:
-    """Hand the newest readable checkpoint to `restore`; its place, or None where there is none.
+    """Hand the tensors of the newest readable checkpoint to `restore`.
 
-    ConfigError if it does not fit what is being trained.
+    Returns its state, or None where there is no checkpoint. ConfigError if it does not fit what is
+    being trained.
     """
     for path in list_checkpoints(folder):
         try:
-            place = TrainState(**json.loads((path / "place.json").read_text(encoding="utf-8")))
-            state = torch.load(path / "state.pt", map_location=device, weights_only=True)
+            state = read_state(path)
+            tensors = torch.load(path / TENSORS, map_location=device, weights_only=True)
         except (
             OSError,
             ValueError,
@@ -79,14 +95,14 @@ def load_checkpoint(
             print(f"{path} cannot be read ({error}); trying the checkpoint before it")
             continue
         try:
-            restore(state)
+            restore(tensors)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(
                 f"{path} does not fit this configuration ({reason}); restore the configuration it "
                 "was made with, or begin the stage anew with --no-resume"
             ) from error
-        return place
+        return state
     return None
 
 

@@ -2,36 +2,41 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch._dynamo.utils import counters
 
-from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.training.learner import Learner
-from dalle_mini_impl.training.reporting import Means
+from dalle_mini_impl.training.reporting import MeanMetrics
 
 COMPILE_FROM = 180.0
-"""Seconds of training from which `compile: auto` compiles: it takes 10 to 40."""
+"""Seconds of training from which `compile: auto` compiles; compiling takes 10 to 40."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training step on which compilation is tried; it changes nothing that is trained."""
+
+    batch: Callable[[], Any]
+    step: int
+    progress: float
+    time_left: float = float("inf")
+    """Seconds that are left of a time limit."""
 
 
 def compile_if_it_pays(
-    learner: Learner,
-    config: TrainingConfig,
-    batch: Callable[[], Any],
-    step: int,
-    progress: float,
-    budget: float,
-    clock: Callable[[], float],
-    say: Callable[[str], None],
+    learner: Learner, trial: Trial, clock: Callable[[], float], say: Callable[[str], None]
 ) -> None:
-    """Compile the learner's losses, tried on `batch` at `step`; eager where that fails.
+    """Compile the learner's losses; they stay eager where that does not pay or fails.
 
-    budget: seconds that are left of a time limit, infinite without one. clock: seconds, the same
-    on every process. Weights, buffers and optimizers are left as they were.
+    clock: seconds, the same on every process.
     """
-    left = config.steps - step
-    if config.compile == "off" or left < 1 or (config.compile == "auto" and budget < COMPILE_FROM):
+    config = learner.config
+    steps_left, time_left = config.steps - trial.step, trial.time_left
+    too_short = config.compile == "auto" and time_left < COMPILE_FROM
+    if config.compile == "off" or steps_left < 1 or too_short:
         return
     if why := getattr(learner.objective, "runs_eagerly", ""):
         if config.compile == "on":
@@ -41,38 +46,43 @@ def compile_if_it_pays(
         if config.compile == "on":
             say("compile is on, but no C++ compiler (g++) was found: running eager")
         return
-    trial, started = batch(), clock()
+    batch, started = trial.batch(), clock()
     buffers = [b for part in learner.parts.values() for b in part.buffers()]
     kept = [b.clone() for b in buffers]
+
+    def attempt(ahead: float) -> None:
+        learner.gradients(batch, trial.step, trial.progress + ahead)
+
     try:
         if config.compile == "auto":
-            learner.gradients(trial, step, progress)
-            if min(budget, left * (clock() - started)) < COMPILE_FROM:
+            attempt(0.0)
+            if min(time_left, steps_left * (clock() - started)) < COMPILE_FROM:
                 return
-        what = _compile(learner, lambda share: learner.gradients(trial, step, progress + share))
+        what = _compile(learner, attempt)
         say(f"compiled the {what} in {clock() - started:.0f} s")
     except Exception as error:
-        # Compilers fail in many ways; a fault of the losses themselves comes back in eager mode.
+        # Compilers fail in many ways. An error in the losses themselves is raised again eagerly.
         _undo(learner)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         say(f"compiling failed, running eager: {reason}")
     finally:
-        learner.means = Means()
+        learner.means = MeanMetrics()
         for buffer, value in zip(buffers, kept, strict=True):
             buffer.copy_(value)
 
 
-def _compile(learner: Learner, attempt: Callable[[float], Any]) -> str:
+def _compile(learner: Learner, attempt: Callable[[float], None]) -> str:
     """Compile the losses or, where they would be compiled again at each step, the models.
 
-    attempt: a step's gradients, a given share of the run ahead.
+    attempt: computes a step's gradients, as if at a given share of the run further on.
     """
     if not getattr(learner.objective, "compile_models", False):
         for phase in learner.phases:
             phase.compiled = torch.compile(phase.losses)
         attempt(0.0)
         graphs = counters["stats"]["unique_graphs"]
-        # Schedules in Python make progress a constant of the code, outdated a step later.
+        # A schedule computed in Python becomes a constant of the compiled code: one step later it
+        # is compiled again.
         attempt(0.25 / learner.config.steps)
         if counters["stats"]["unique_graphs"] == graphs:
             return "losses"

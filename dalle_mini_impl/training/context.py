@@ -13,7 +13,7 @@ from dalle_mini_impl.data.negatives import Negative
 from dalle_mini_impl.data.splits import Split
 from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.runs.folder import RunFolder
-from dalle_mini_impl.training.loop import cpu_only
+from dalle_mini_impl.training.processes import cpu_only
 
 
 class StageContext:

@@ -1,4 +1,4 @@
-"""One optimizer step: gradients of the objective's losses, the update, and the weight average."""
+"""One optimizer step: the gradients of the objective's losses, the update, and the EMA."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -21,12 +21,12 @@ from dalle_mini_impl.training.objectives.objective import (
     micro_batches,
 )
 from dalle_mini_impl.training.optimizers import build_optimizer, set_learning_rate
-from dalle_mini_impl.training.reporting import Means
+from dalle_mini_impl.training.reporting import MeanMetrics
 from dalle_mini_impl.training.schedules import learning_rate
 
 
 class Learner:
-    """Everything that learns in a stage: the model, its average, discriminator, optimizers."""
+    """All that a step changes: the model, its EMA, a discriminator, and their optimizers."""
 
     def __init__(
         self, objective: Objective, config: TrainingConfig, accelerator: Accelerator
@@ -43,21 +43,21 @@ class Learner:
         discriminator = getattr(objective, "discriminator", None)
         if isinstance(discriminator, nn.Module):
             self.parts["discriminator."] = discriminator
-            self.phases.append(LossModule(discriminator, _second_phase(objective)))
+            self.phases.append(LossModule(discriminator, _discriminator_losses(objective)))
         for part in self.parts.values():
             part.to(self.device).train()
 
-        self.average = AveragedModel(objective.model, multi_avg_fn=self._average)
-        self.average.eval().requires_grad_(False)
-        self.average.update_parameters(objective.model)  # The first call copies.
+        self.ema = AveragedModel(objective.model, multi_avg_fn=self._update_ema)
+        self.ema.eval().requires_grad_(False)
+        self.ema.update_parameters(objective.model)  # The first call copies.
         self.optimizers = [
             optimizer for part in self.parts.values() for optimizer in build_optimizer(part, config)
         ]
         self.modules = [accelerator.prepare(phase) for phase in self.phases]
-        self.means = Means()
+        self.means = MeanMetrics()
 
     def gradients(self, batch: Any, step: int, progress: float) -> Tensor:
-        """Compute the gradients; a scalar that is finite if they and the losses are."""
+        """Compute the gradients; returns a scalar that is finite if they and the losses are."""
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         generator = self._seed(step)
@@ -66,8 +66,8 @@ class Learner:
         for number, (part, share) in enumerate(parts):
             for phase, module in enumerate(self.modules):
                 self._freeze_discriminator(phase)
-                whole = number == len(parts) - 1
-                with nullcontext() if whole else self.accelerator.no_sync(module):
+                last = number == len(parts) - 1
+                with nullcontext() if last else self.accelerator.no_sync(module):
                     with autocast(self.precision, self.device):
                         losses: Losses = module(part, progress, generator)
                     if not losses:
@@ -84,25 +84,24 @@ class Learner:
         return total
 
     def update(self, progress: float, hold: Tensor | None = None) -> None:
-        """Move the weights by the gradients; `hold`, a tensor of 1, makes it change nothing."""
-        # The middle of the step: neither the first step nor the last is wasted on a rate of zero.
+        """Move the weights by the gradients; where the tensor `hold` is 1, nothing changes."""
+        # At the middle of the step the rate is zero for neither the first step nor the last.
         middle = min(1.0, progress + 0.5 / self.config.steps)
         set_learning_rate(self.optimizers, learning_rate(self.config, middle))
         for optimizer in self.optimizers:
             if hold is not None:
                 optimizer.found_inf = hold  # type: ignore[attr-defined]
             optimizer.step()
-        self.average.update_parameters(self.objective.model)
+        self.ema.update_parameters(self.objective.model)
 
     def diagnose(self, batch: Any, step: int, progress: float) -> str:
-        """The first bad tensor of a step whose gradients were not finite, in words."""
+        """Describes the first bad tensor of a step whose gradients were not finite."""
         generator = self._seed(step)
         for part, _ in micro_batches(batch, self.config.grad_accum_steps):
             for phase, trained in enumerate(self.parts.values()):
                 self._freeze_discriminator(phase)
-                losses = self.objective.losses if phase == 0 else _second_phase(self.objective)
                 with autocast(self.precision, self.device):
-                    compute = partial(losses, trained, part, progress, generator)
+                    compute = partial(self.phases[phase].losses, trained, part, progress, generator)
                     found = first_bad_tensor(self.parts, part, compute)
                 if found is not None:
                     return found
@@ -112,19 +111,19 @@ class Learner:
         """All that a checkpoint needs."""
         return {
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
-            "average": self.average.state_dict(),
+            "ema": self.ema.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
-        self.average.load_state_dict(state["average"])
+        self.ema.load_state_dict(state["ema"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             configured = [dict(group) for group in optimizer.param_groups]
             optimizer.load_state_dict(values)
-            # Peaks and decay are the configuration's, which may have been changed since.
+            # Peak rates and decay come from the configuration, which may have changed since.
             for group, fresh in zip(optimizer.param_groups, configured, strict=True):
                 group.update({name: fresh[name] for name in ("initial_lr", "weight_decay")})
 
@@ -139,13 +138,13 @@ class Learner:
         if "discriminator." in self.parts:
             self.parts["discriminator."].requires_grad_(phase == 1)
 
-    def _average(self, averages: Any, weights: Any, count: Any) -> None:
-        """EMA with a memory that grows with the run: short runs forget their initial weights."""
+    def _update_ema(self, ema: Any, weights: Any, count: Any) -> None:
+        """Move the EMA by a decay that rises with the steps: short runs forget initial weights."""
         decay = min(self.config.ema, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(averages, weights, 1 - decay)
+        torch._foreach_lerp_(ema, weights, 1 - decay)
 
 
-def _second_phase(objective: Any) -> Callable[..., Losses]:
+def _discriminator_losses(objective: Any) -> Callable[..., Losses]:
     def losses(discriminator: nn.Module, *inputs: Any) -> Losses:
         return objective.discriminator_losses(discriminator, objective.model, *inputs)
 

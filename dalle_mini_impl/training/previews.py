@@ -1,7 +1,5 @@
 """Preview images during training: reconstructions beside originals, samples of fixed captions."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import nn
@@ -14,28 +12,23 @@ from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.runs.folder import RunFolder
-from dalle_mini_impl.training.objectives.image_tokenizer import (
-    DvaeObjective,
-    FsqObjective,
-    collapse_warning,
-)
-from dalle_mini_impl.training.objectives.palette import PaletteObjective
-from dalle_mini_impl.training.objectives.vqgan import VqganObjective
+from dalle_mini_impl.training.loop import Preview
+from dalle_mini_impl.training.objectives.image_tokenizer import ImageTokenizerObjective
+from dalle_mini_impl.training.objectives.reconstruction import collapse_warning
 
-Preview = Callable[[nn.Module, int], None]
-MEASURED, SHOWN = 256, 16
-SAMPLED = 8
+MEASURED_IMAGES, SHOWN_IMAGES = 256, 16
+SAMPLED_CAPTIONS = 8
 
 
 def reconstruction_previews(
-    objective: DvaeObjective | FsqObjective | VqganObjective | PaletteObjective,
+    objective: ImageTokenizerObjective,
     run: RunFolder,
     store: Store,
     data: Augmentation,
     device: torch.device,
 ) -> Preview:
-    """Logs quality and code usage on fixed images and shows some beside their originals."""
-    images = load_images(store, _spread(len(store), MEASURED), data, None).to(device)
+    """Log quality and code usage on fixed images and show some beside their originals."""
+    images = load_images(store, _spread(len(store), MEASURED_IMAGES), data, None).to(device)
 
     def preview(model: nn.Module, step: int) -> None:
         assert isinstance(model, ImageTokenizer)
@@ -45,7 +38,7 @@ def reconstruction_previews(
         warning = collapse_warning(report["code_usage"], report["perplexity"], model)
         if warning and images.shape[0] * model.grid**2 >= 4 * model.code_count:
             print(f"WARNING at step {step:,}: {warning}", flush=True)
-        pairs = objective.preview(model, images[:SHOWN])
+        pairs = objective.preview(model, images[:SHOWN_IMAGES])
         sheet = contact_sheet(to_images(pairs), columns=8, scale=2)
         save_png(sheet, run.previews / f"image_tokenizer-{step:06d}.png")
 
@@ -59,14 +52,14 @@ def sample_previews(
     store: Store,
     device: torch.device,
 ) -> Preview:
-    """Samples one image for each of a few fixed captions."""
-    captions = [store.captions[i][0] for i in _spread(len(store), SAMPLED)]
+    """Sample one image for each of a few fixed captions."""
+    captions = [store.captions[i][0] for i in _spread(len(store), SAMPLED_CAPTIONS)]
     settings = run.experiment.sampling.model_copy(update={"num_images": 1, "candidates": 1})
 
     def preview(model: nn.Module, step: int) -> None:
         assert isinstance(model, Dalle)
-        sampler = TextToImage(vocabulary, tokenizer, model, None, settings, device)
-        samples = sampler.sample(captions, [0] * len(captions), settings)
+        pipeline = TextToImage(vocabulary, tokenizer, model, None, settings, device)
+        samples = pipeline.sample(captions, [0] * len(captions), settings)
         images = to_images(torch.cat([own.pixels for own in samples]))
         sheet = contact_sheet(images, captions, columns=4, scale=2)
         save_png(sheet, run.previews / f"transformer-{step:06d}.png")

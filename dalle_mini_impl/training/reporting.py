@@ -13,7 +13,7 @@ from torch import Tensor
 from dalle_mini_impl.runs.folder import RunFolder
 
 
-class Means:
+class MeanMetrics:
     """Means of named scalars over steps, kept on their device until they are read."""
 
     def __init__(self) -> None:
@@ -21,14 +21,14 @@ class Means:
         self._counts: dict[str, float] = {}
 
     def add(self, values: dict[str, Tensor], weight: float = 1.0) -> None:
-        """Count `values`, whose other weights add up to the step's 1."""
+        """Add `values`; the weights of a step's parts add up to 1."""
         for name, value in values.items():
             value = value.detach().float() * weight
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0.0) + weight
 
     def read(self) -> dict[str, float]:
-        """The means so far, in one transfer; counting begins anew."""
+        """The means so far, in one transfer from the device; then starts over."""
         if not self._sums:
             return {}
         means = torch.stack([self._sums[name] / self._counts[name] for name in self._sums])

@@ -10,8 +10,8 @@ from accelerate import Accelerator
 
 from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.training.learner import Learner
-from dalle_mini_impl.training.loop import cpu_only
 from dalle_mini_impl.training.objectives.objective import Objective
+from dalle_mini_impl.training.processes import cpu_only
 
 STEPS = 12
 """Enough for a median; further ones are not taken even where there is time."""

@@ -25,7 +25,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "tiny.yaml").write_text("transformer: {depth: 2, width: 64}\n", encoding="utf-8")
     calls = []
 
-    def run_stages(run, stage, resume, tensorboard):
+    def run_stages(run, stage, resume, tensorboard, show_results):
         calls.append((run, stage, resume, tensorboard))
 
     monkeypatch.chdir(tmp_path)

@@ -1,7 +1,5 @@
 """Distances and rates against values known in closed form."""
 
-import math
-
 import pytest
 import torch
 
@@ -11,7 +9,6 @@ from dalle_mini_impl.evaluation.measures.distances import (
     nearest,
     pair_calibration_error,
     precision_recall,
-    psnr,
     recall_at,
     ssim,
 )
@@ -61,10 +58,9 @@ def test_nearest_names_the_reference_and_its_distance():
     assert distance.tolist() == pytest.approx([1.0, 2.0])
 
 
-def test_psnr_and_ssim_of_each_image():
+def test_ssim_of_each_image():
     image = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.8
     other = image + torch.tensor([0.1, 0.01, 0.0])[:, None, None, None]
-    assert psnr(other, image).tolist() == pytest.approx([20, 40, math.inf], rel=1e-3)
     values = ssim(other, image)
     assert values[2] == pytest.approx(1.0, abs=1e-5)
     assert values[0] < values[1] < values[2]

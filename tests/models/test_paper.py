@@ -19,10 +19,10 @@ from dalle_mini_impl.models.tokenizers.image_tokenizer import DvaeConfig, build_
 from dalle_mini_impl.models.tokenizers.pixels import LogitLaplacePixels
 from dalle_mini_impl.models.tokenizers.quantizers import gumbel_noise
 from dalle_mini_impl.pipeline import TextToImage
-from dalle_mini_impl.training import stages
+from dalle_mini_impl.training import clip_stage, transformer_stage
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.objectives.dalle import DalleObjective
-from dalle_mini_impl.training.objectives.image_tokenizer import DvaeObjective
+from dalle_mini_impl.training.objectives.dvae import DvaeObjective
 from dalle_mini_impl.training.optimizers import build_optimizer
 from dalle_mini_impl.training.schedules import learning_rate
 from tests.tiny import tiny_run
@@ -239,14 +239,17 @@ def test_the_null_caption_of_sampling_is_the_one_of_training(run):
     assert null != [result.codes for result in model("a red heart", guidance=1.0, **settings)]
 
 
-@pytest.mark.parametrize("stage", [stages.train_transformer, stages.train_clip])
-def test_bpe_dropout_is_on_in_training(run, monkeypatch, stage):
+@pytest.mark.parametrize(
+    ("module", "stage"),
+    [(transformer_stage, transformer_stage.train_transformer), (clip_stage, clip_stage.train_clip)],
+)
+def test_bpe_dropout_is_on_in_training(run, monkeypatch, module, stage):
     """§2.2: 10 % BPE-dropout (arXiv 1910.13267) when captions are encoded."""
     given = {}
     monkeypatch.setattr(
-        stages, "train", lambda objective, batches, *_, **__: given.update(b=batches)
+        module, "train", lambda objective, batches, *_, **__: given.update(b=batches)
     )
-    monkeypatch.setattr(stages, "_warn_if_clip_learned_nothing", lambda *_: None)
+    monkeypatch.setattr(clip_stage, "_warn_if_clip_learned_nothing", lambda *_: None)
     stage(StageContext(run))
     draws = [given["b"](step).captions for step in (0, 0, 1)]
     assert torch.equal(draws[0], draws[1])

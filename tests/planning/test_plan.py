@@ -17,8 +17,9 @@ from dalle_mini_impl.models.tokenizers.perceptual import PerceptualNetwork
 from dalle_mini_impl.planning.advice import advise
 from dalle_mini_impl.planning.counting import count_encoding, count_stage
 from dalle_mini_impl.planning.disk import count_data
-from dalle_mini_impl.planning.dry_run import STAGES, dry_run, vocabulary_size
+from dalle_mini_impl.planning.dry_run import dry_run, vocabulary_size
 from dalle_mini_impl.planning.plan import make_plan
+from dalle_mini_impl.runs.stages import MODEL_STAGES
 from dalle_mini_impl.training.optimizers import build_optimizer
 from tests.tiny import SETTINGS
 
@@ -29,7 +30,7 @@ FP32 = {"steps": 10, "batch_size": 4, "precision": "fp32"}
 
 def tiny(**sections: dict) -> Experiment:
     settings = {name: {**value, **sections.get(name, {})} for name, value in SETTINGS.items()}
-    for stage in STAGES:
+    for stage in MODEL_STAGES:
         settings[stage] = {**settings[stage], "training": sections.get("training", FP32)}
     return Experiment.model_validate(settings)
 
@@ -58,7 +59,7 @@ EXPERIMENTS = {
     "vqgan": vqgan,
 }
 CASES = [
-    *(("fsq", stage) for stage in STAGES),
+    *(("fsq", stage) for stage in MODEL_STAGES),
     ("patterns", "transformer"),
     ("dvae", "image_tokenizer"),
     ("vqgan", "image_tokenizer"),
@@ -214,7 +215,7 @@ def test_what_does_not_fit_is_said_with_settings_that_help():
 def test_every_shipped_experiment_can_be_planned(config):
     shallow = {"transformer.depth": 1, "clip.text_depth": 1}  # counting takes a while by the layer
     plan = make_plan(load_experiment(config, shallow), measure=False)
-    assert [stage.stage for stage in plan.stages] == list(STAGES)
+    assert [stage.stage for stage in plan.stages] == list(MODEL_STAGES)
     assert all(stage.flops > 0 for stage in plan.stages)
     assert (plan.data.images is None) == bool(plan.data.unknown)
 

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from dalle_mini_impl import TextToImage
 from dalle_mini_impl.cli import main
+from dalle_mini_impl.cli.train import show_results
 from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.images import to_tensor
 from dalle_mini_impl.runs.folder import RunFolder
@@ -60,7 +61,7 @@ def run(tmp_path_factory) -> RunFolder:
         "sampling": {"candidates": 4, "num_images": 2},
     }  # fmt: skip
     run = RunFolder.create(tmp_path_factory.mktemp("runs") / "boxes", Experiment(**settings))
-    run_stages(run)
+    run_stages(run, show_results=show_results)
     return run
 
 

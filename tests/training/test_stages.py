@@ -1,4 +1,4 @@
-"""The stages as one road: from data to a run that samples, each naming the next command."""
+"""The stages in order: from data to a run that samples, each naming the next command."""
 
 import dataclasses
 import shutil
@@ -59,7 +59,7 @@ def test_clip_stops_at_once_where_all_captions_are_alike(run, monkeypatch, capsy
     uncaptioned = dataclasses.replace(store, captions=[("",)] * len(store))
     monkeypatch.setattr(StageContext, "store", uncaptioned)
     run_stages(run, "clip", resume=False)
-    assert "CLIP has nothing to tell apart" in capsys.readouterr().out
+    assert "CLIP has nothing to distinguish" in capsys.readouterr().out
     assert [record["step"] for record in run.metrics() if record["stage"] == "clip"][-1] == 1
 
 

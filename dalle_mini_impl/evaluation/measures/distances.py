@@ -12,10 +12,7 @@ from torchmetrics.functional.classification import (
     binary_calibration_error,
     multiclass_calibration_error,
 )
-from torchmetrics.functional.image import (
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
+from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 ROWS = 512
@@ -80,15 +77,6 @@ def nearest(
     """Each point's nearest reference and its Euclidean distance."""
     found = [torch.cdist(part, references).min(dim=1) for part in points.split(ROWS)]
     return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])
-
-
-def psnr(
-    images: Float[Tensor, "b 3 h w"], references: Float[Tensor, "b 3 h w"]
-) -> Float[Tensor, "b"]:
-    """Peak signal-to-noise ratio of each image in dB; infinite where they are equal."""
-    return peak_signal_noise_ratio(
-        images, references, data_range=1.0, reduction="none", dim=(1, 2, 3)
-    )
 
 
 def ssim(

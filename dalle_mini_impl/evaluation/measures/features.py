@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.config import load_function
 from dalle_mini_impl.models.clip import Clip
 
 ROWS = 128
@@ -49,12 +48,4 @@ def local_features(reference: str, option: str = "--features") -> Features:
 
     Raises ConfigError where there is no such function.
     """
-    module, _, name = reference.partition(":")
-    try:
-        function = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"{option} {reference}: {error}; write MODULE:FUNCTION, such as "
-            "my_network:embed, where embed(images) maps images in [0, 1] to features"
-        ) from error
-    return Features(reference, function)
+    return Features(reference, load_function(reference, option))

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dalle_mini_impl.data.codes import factor_usage, perplexity
-from dalle_mini_impl.evaluation.measures.distances import frechet_distance, psnr, ssim
+from dalle_mini_impl.evaluation.measures.distances import frechet_distance, ssim
 from dalle_mini_impl.evaluation.measures.features import Features
 from dalle_mini_impl.evaluation.report.page import (
     Part,
@@ -20,7 +20,7 @@ from dalle_mini_impl.evaluation.report.page import (
     share,
     subheading,
 )
-from dalle_mini_impl.images import to_images
+from dalle_mini_impl.images import psnr, to_images
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 
 SHOWN = 8
@@ -52,7 +52,7 @@ def measure_reconstructions(
     factors: of a code; the usage is the mean of theirs.
     """
     code_count = math.prod(factors)
-    quality, structure = psnr(decoded, images).clamp(max=100), ssim(decoded, images)
+    quality, structure = psnr(decoded, images), ssim(decoded, images)
     counts = np.bincount(codes.flatten().numpy(), minlength=code_count)
     figures: dict[str, Any] = {
         "images": len(images),

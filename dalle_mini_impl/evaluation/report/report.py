@@ -25,14 +25,7 @@ from dalle_mini_impl.evaluation.report.page import (
 )
 from dalle_mini_impl.files import atomic_write
 from dalle_mini_impl.runs.folder import RunFolder
-
-STAGES = {
-    "image_tokenizer": "image_tokenizer",
-    "codes": None,
-    "transformer": "dalle",
-    "clip": "clip",
-}
-"""Stages in order, with the name of the weights that it leaves."""
+from dalle_mini_impl.runs.stages import STAGES
 
 MACHINERY = ("learning_rate", "gradient_norm", "examples_per_second", "waiting")
 """Logged beside the losses: shown folded."""
@@ -100,7 +93,8 @@ def _origin(run: RunFolder) -> str:
 
 def _figures(run: RunFolder, stages: Mapping[str, Sequence[Record]]) -> Iterator[str]:
     rows = []
-    for stage, weights in STAGES.items():
+    for stage in STAGES:
+        weights = STAGES[stage].weights
         records = stages.get(stage, ())
         count = parameters(run, weights) if weights else None
         if not records and count is None:

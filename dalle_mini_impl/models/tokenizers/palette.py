@@ -59,7 +59,7 @@ class UnitNorm(nn.Module):
         return F.rms_norm(x, x.shape[-1:], eps=1e-6)
 
 
-class Block(nn.Module):
+class PaletteBlock(nn.Module):
     """x + f(x) with two linear layers."""
 
     def __init__(self, width: int):
@@ -74,7 +74,7 @@ class Block(nn.Module):
 
 def perceptron(inputs: int, width: int, blocks: int, outputs: int) -> nn.Sequential:
     """Residual blocks between two linear layers."""
-    inside = (Block(width) for _ in range(blocks))
+    inside = (PaletteBlock(width) for _ in range(blocks))
     return nn.Sequential(nn.Linear(inputs, width), *inside, UnitNorm(), nn.Linear(width, outputs))
 
 

@@ -117,7 +117,7 @@ class VectorQuantizer(nn.Module):
     def observe(self, points: Float[Tensor, "n d"]) -> None:
         """Start the codes from the data, count their use and restart those hardly used."""
         if not self.started:
-            start = shared(draw(points, self.code_count))
+            start = broadcast(random_rows(points, self.code_count))
             if self.initialization == "kmeans":
                 start = kmeans(points, start)
             self._replace(torch.ones_like(self.usage, dtype=torch.bool), start)
@@ -126,9 +126,8 @@ class VectorQuantizer(nn.Module):
         self.usage.lerp_(counts / counts.sum() * self.code_count, 1 - self.decay)
         self._learn(counts, sums)
         if self.dead_code_threshold > 0:
-            self._replace(
-                self.usage < self.dead_code_threshold, shared(draw(points, self.code_count))
-            )
+            dead = self.usage < self.dead_code_threshold
+            self._replace(dead, broadcast(random_rows(points, self.code_count)))
 
     def _learn(self, counts: Float[Tensor, "k"], sums: Float[Tensor, "k d"]) -> None:
         """Nothing: the optimizer moves the codes."""
@@ -171,7 +170,7 @@ class EmaVectorQuantizer(VectorQuantizer):
         self.sums[dead] = points[dead]
 
 
-def draw(points: Float[Tensor, "n d"], count: int) -> Float[Tensor, "k d"]:
+def random_rows(points: Float[Tensor, "n d"], count: int) -> Float[Tensor, "k d"]:
     """`count` of the points at random, none twice while there are enough."""
     order = torch.randperm(len(points), device=points.device)
     return points[order.repeat(-(-count // len(points)))[:count]]
@@ -201,8 +200,8 @@ def kmeans(
     return start
 
 
-def shared(values: Tensor) -> Tensor:
-    """The first process's values, on every process."""
+def broadcast(values: Tensor) -> Tensor:
+    """The first process's values, given to every process."""
     if dist.is_available() and dist.is_initialized():
         values = values.contiguous()
         dist.broadcast(values, src=0)

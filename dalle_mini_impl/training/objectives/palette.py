@@ -9,7 +9,7 @@ from dalle_mini_impl.data.batches import ImageBatch
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
 from dalle_mini_impl.models.tokenizers.pixels import PlainPixels
-from dalle_mini_impl.training.objectives.image_tokenizer import HardReconstruction
+from dalle_mini_impl.training.objectives.reconstruction import HardReconstruction
 
 PLAIN = 1e-4
 """Variance of its values, summed over channels, below which a patch is of one color."""

@@ -11,51 +11,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.batches import ImageBatch
-from dalle_mini_impl.evaluation.measures.features import local_features
-from dalle_mini_impl.models.tokenizers.image_tokenizer import VqganConfig
 from dalle_mini_impl.models.tokenizers.perceptual import PerceptualNetwork
-from dalle_mini_impl.runs.loading import frozen, load_clip
-from dalle_mini_impl.training.context import StageContext
-from dalle_mini_impl.training.loop import train
-from dalle_mini_impl.training.objectives.vqgan import Features
 
 TEMPERATURE = 0.1
 PLACES = 32
 """Places of each map that are compared."""
 LIGHT = 0.15
 """Largest change of brightness and contrast."""
-
-
-def perceptual_features(shop: StageContext, config: VqganConfig) -> Features | None:
-    """What VQGAN's perceptual loss looks through; a network of its own is trained if need be."""
-    if config.perceptual == 0:
-        shop.say("image_tokenizer: no perceptual loss (perceptual is 0)")
-        return None
-    if config.features == "clip":
-        if not shop.run.has_weights("clip"):
-            raise ConfigError(
-                f"image_tokenizer.features is clip, but {shop.run.path} has no CLIP yet: train "
-                "with features: trained first, or `--stage clip` before this stage"
-            )
-        tower = load_clip(shop.run, shop.vocabulary, ranks=False).image
-        tower = frozen(tower, shop.device)
-        shop.say("image_tokenizer: perceptual loss over features of the run's CLIP")
-        return tower.features
-    if config.features != "trained":
-        shop.say(f"image_tokenizer: perceptual loss over {config.features}")
-        return local_features(config.features, "image_tokenizer.features").function
-    training = config.feature_network.training
-    torch.manual_seed(training.seed)
-    network = PerceptualNetwork(config.feature_network)
-    if not shop.run.has_weights("perceptual") or not shop.resume:
-        batches = shop.image_batches(training, dropout=False)
-        shop.say("image_tokenizer: first a small network for its perceptual loss")
-        train(PerceptualObjective(network), batches, training, shop.run, "perceptual", shop.resume)
-    shop.run.load_weights("perceptual", network)
-    shop.say("image_tokenizer: perceptual loss over features of perceptual.safetensors")
-    return frozen(network, shop.device)
 
 
 class PerceptualObjective:

@@ -15,7 +15,7 @@ from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, Vq
 from dalle_mini_impl.models.tokenizers.pixels import PlainPixels
 from dalle_mini_impl.models.tokenizers.vector_quantizer import VectorQuantizer
 from dalle_mini_impl.runs.loading import frozen
-from dalle_mini_impl.training.objectives.image_tokenizer import (
+from dalle_mini_impl.training.objectives.reconstruction import (
     HardReconstruction,
     foreground_weights,
     hard_report,
@@ -26,20 +26,21 @@ Features = Callable[[Tensor], Tensor | Sequence[Tensor]]
 """Images to one feature map or several, `b c h w` each: a frozen network's inner layers."""
 
 
-class Discriminator(nn.Module):
-    """The discriminator with what must be remembered about it; all of it is checkpointed."""
+class BalancedDiscriminator(nn.Module):
+    """The discriminator with the running values that balance it; all of it is checkpointed."""
 
     strength: Tensor
+    """Factor on the weight of the adversarial loss."""
     reference: Tensor
+    """Held-out PSNR before the discriminator took part."""
     passes: Tensor
     real: Tensor
+    """Running mean of the scores of real images; `fake` that of reconstructions."""
     fake: Tensor
 
     def __init__(self, config: VqganConfig):
         super().__init__()
-        self.discriminator = PatchDiscriminator(
-            config.discriminator_width, config.discriminator_layers
-        )
+        self.network = PatchDiscriminator(config.discriminator_width, config.discriminator_layers)
         self.register_buffer("strength", torch.tensor(1.0))
         self.register_buffer("reference", torch.tensor(float("-inf")))
         self.register_buffer("passes", torch.tensor(0))
@@ -47,10 +48,10 @@ class Discriminator(nn.Module):
         self.register_buffer("fake", torch.tensor(0.0))
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 u v"]:
-        return self.discriminator(images)
+        return self.network(images)
 
-    def judge_reconstruction(self, psnr: float, tolerance: float) -> None:
-        """Halve the weight whenever held-out `psnr` is `tolerance` dB below what it was before."""
+    def back_off_if_worse(self, psnr: float, tolerance: float) -> None:
+        """Halve the strength if held-out `psnr` is `tolerance` dB below what it was before."""
         if self.passes == 0:
             self.reference.fill_(psnr)
         elif psnr < self.reference - tolerance:
@@ -72,7 +73,7 @@ class VqganObjective(HardReconstruction):
         self.model = model
         self.config = config
         self.features = features
-        self.discriminator = Discriminator(config) if config.adversarial > 0 else None
+        self.discriminator = BalancedDiscriminator(config) if config.adversarial > 0 else None
 
     def to(self, device: torch.device) -> None:
         """Move the frozen network."""
@@ -91,13 +92,13 @@ class VqganObjective(HardReconstruction):
         """
         config, images = self.config, batch.images
         output = model(images)
-        painted = _pixels(self.model, output.maps)
+        decoded = _pixels(self.model, output.maps)
         weights = foreground_weights(images, config.foreground)
-        errors = pixel_errors(painted - images, config.pixel_loss)
+        errors = pixel_errors(decoded - images, config.pixel_loss)
         losses = {"reconstruction": (errors * weights).mean()}
         faithful = losses["reconstruction"]
         if self.features is not None and config.perceptual > 0:
-            losses["perceptual"] = perceptual_distance(self.features, painted, images)
+            losses["perceptual"] = perceptual_distance(self.features, decoded, images)
             faithful = faithful + config.perceptual * losses["perceptual"]
         codes = rearrange(output.codes, "b (h w) -> b h w", h=self.model.grid)
         losses |= _quantizer(self.model).losses(output.features, codes)
@@ -106,7 +107,7 @@ class VqganObjective(HardReconstruction):
             loss = loss + losses["codebook"]
         if self._discriminator_begun(progress):
             assert self.discriminator is not None
-            losses["adversarial"] = -self.discriminator(painted).mean()
+            losses["adversarial"] = -self.discriminator(decoded).mean()
             weight = config.adversarial * self.discriminator.strength
             if config.adversarial_balance == "adaptive":
                 assert isinstance(self.model.decoder, Decoder)
@@ -118,7 +119,7 @@ class VqganObjective(HardReconstruction):
 
     def discriminator_losses(
         self,
-        discriminator: Discriminator,
+        discriminator: BalancedDiscriminator,
         model: ImageTokenizer,
         batch: ImageBatch,
         progress: float,
@@ -130,10 +131,10 @@ class VqganObjective(HardReconstruction):
         discriminator.passes += 1
         with torch.no_grad():
             latents = self.model.embed(self.model.encode(batch.images))
-            painted = _pixels(self.model, self.model.decoder(latents))
+            decoded = _pixels(self.model, self.model.decoder(latents))
         watched = self.config.regularizer == "r1"
         images = batch.images.detach().requires_grad_(watched)
-        real, fake = discriminator(images), discriminator(painted)
+        real, fake = discriminator(images), discriminator(decoded)
         hinge = 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
         match self.config.regularizer:
             case "lecam":
@@ -152,10 +153,10 @@ class VqganObjective(HardReconstruction):
 
     @torch.no_grad()
     def evaluate(self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict[str, float]:
-        """`hard_report`; a discriminator that makes it worse backs off."""
+        """`hard_report`; the discriminator backs off if it made the PSNR worse."""
         report = hard_report(model, images)
         if self.discriminator is not None:
-            self.discriminator.judge_reconstruction(report["hard_psnr"], self.config.back_off)
+            self.discriminator.back_off_if_worse(report["hard_psnr"], self.config.back_off)
             report["adversarial_strength"] = self.discriminator.strength.item()
         return report
 
@@ -173,12 +174,12 @@ def adaptive_weight(
 
 
 def perceptual_distance(
-    features: Features, painted: Float[Tensor, "b 3 h w"], images: Float[Tensor, "b 3 h w"]
+    features: Features, decoded: Float[Tensor, "b 3 h w"], images: Float[Tensor, "b 3 h w"]
 ) -> Float[Tensor, ""]:
     """Squared distance of feature maps of unit channels, averaged over places, summed over maps."""
     with torch.no_grad():
         wanted = _maps(features(images))
-    pairs = zip(_maps(features(painted)), wanted, strict=True)
+    pairs = zip(_maps(features(decoded)), wanted, strict=True)
     distances = [
         (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(dim=1).mean() for a, b in pairs
     ]
@@ -186,7 +187,7 @@ def perceptual_distance(
 
 
 def lecam(
-    discriminator: Discriminator, real: Tensor, fake: Tensor, decay: float = 0.99
+    discriminator: BalancedDiscriminator, real: Tensor, fake: Tensor, decay: float = 0.99
 ) -> Float[Tensor, ""]:
     """Keep scores near the running mean of the other kind (Tseng et al. 2021, arXiv 2104.03310)."""
     with torch.no_grad():

@@ -13,8 +13,8 @@ from dalle_mini_impl.data.synthetic.shapes import ShapesConfig, random_scene
 from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
 from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
 from dalle_mini_impl.models.tokenizers.quantizers import ProductQuantizer
-from dalle_mini_impl.training.objectives.image_tokenizer import collapse_warning
 from dalle_mini_impl.training.objectives.palette import PaletteObjective
+from dalle_mini_impl.training.objectives.reconstruction import collapse_warning
 from dalle_mini_impl.training.optimizers import build_optimizer
 
 

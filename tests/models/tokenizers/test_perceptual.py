@@ -130,7 +130,7 @@ def test_other_features_take_its_place(tmp_path, capsys):
         run_stages(vqgan_run(tmp_path / "clip", features="clip"), "image_tokenizer")
     with pytest.raises(ConfigError, match=r"image_tokenizer.features nowhere:f"):
         run_stages(vqgan_run(tmp_path / "no", features="nowhere:f"), "image_tokenizer")
-    own = vqgan_run(tmp_path / "own", features="tests.test_perceptual:unfocused")
+    own = vqgan_run(tmp_path / "own", features="tests.models.tokenizers.test_perceptual:unfocused")
     run_stages(own, "image_tokenizer")
     assert len(perceptual_losses(own)) == 2
     none = vqgan_run(tmp_path / "none", perceptual=0.0)

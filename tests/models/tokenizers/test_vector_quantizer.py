@@ -9,8 +9,8 @@ from dalle_mini_impl.models.tokenizers.vector_quantizer import (
     EmaVectorQuantizer,
     VectorQuantizer,
     assign,
-    draw,
     kmeans,
+    random_rows,
     rotate,
 )
 
@@ -125,8 +125,8 @@ def test_ema_codes_settle_on_the_mean_of_their_features():
 
 def test_few_points_are_drawn_again():
     points = torch.arange(6.0).reshape(3, 2)
-    assert draw(points, 7).shape == (7, 2)
-    assert len({tuple(row.tolist()) for row in draw(points, 3)}) == 3
+    assert random_rows(points, 7).shape == (7, 2)
+    assert len({tuple(row.tolist()) for row in random_rows(points, 3)}) == 3
 
 
 def test_the_nearest_row_is_found_in_fp32_under_autocast():

@@ -1,4 +1,4 @@
-"""VQGAN's losses: every option reaches every parameter, and the discriminator keeps its place."""
+"""VQGAN's losses: every option reaches every parameter, and the discriminator backs off."""
 
 import copy
 
@@ -19,6 +19,7 @@ from dalle_mini_impl.training.objectives.vqgan import (
     gradient_penalty,
     perceptual_distance,
 )
+from dalle_mini_impl.training.stage_files import StageFiles
 
 SMALL = VqganConfig(
     width=32,
@@ -81,7 +82,7 @@ def test_gradient_reaches_every_parameter(changes):
 def test_gradient_reaches_the_whole_discriminator_and_it_alone(regularizer):
     objective = objective_of(regularizer=regularizer)
     # Beyond the margin for real patches: within it, both kinds pull equally at the last bias.
-    objective.discriminator.discriminator.layers[-1].bias.data.fill_(2.0)
+    objective.discriminator.network.layers[-1].bias.data.fill_(2.0)
     losses = objective.discriminator_losses(
         objective.discriminator, objective.model, a_batch(), 1.0
     )
@@ -90,7 +91,7 @@ def test_gradient_reaches_the_whole_discriminator_and_it_alone(regularizer):
     assert all(p.grad is None for p in objective.model.parameters())
 
 
-def test_adversary_waits_for_its_share_of_the_run():
+def test_discriminator_waits_for_its_share_of_the_run():
     objective = objective_of(adversarial_start=0.6)
     early = objective.losses(objective.model, a_batch(), 0.59)
     assert "adversarial" not in early
@@ -148,17 +149,17 @@ def test_generator_is_pushed_towards_what_the_discriminator_calls_real():
     assert after < before
 
 
-def test_adversary_backs_off_when_reconstruction_worsens():
+def test_discriminator_backs_off_when_reconstruction_worsens():
     objective = objective_of(back_off=1.0)
     discriminator = objective.discriminator
-    discriminator.judge_reconstruction(25.0, 1.0)
-    discriminator.judge_reconstruction(20.0, 1.0)  # Not its fault: it has not begun.
+    discriminator.back_off_if_worse(25.0, 1.0)
+    discriminator.back_off_if_worse(20.0, 1.0)  # Not its fault: it has not begun.
     assert discriminator.strength == 1
-    discriminator.judge_reconstruction(25.0, 1.0)
+    discriminator.back_off_if_worse(25.0, 1.0)
     objective.discriminator_losses(discriminator, objective.model, a_batch(), 1.0)
-    discriminator.judge_reconstruction(24.5, 1.0)
+    discriminator.back_off_if_worse(24.5, 1.0)
     assert discriminator.strength == 1
-    discriminator.judge_reconstruction(23.0, 1.0)
+    discriminator.back_off_if_worse(23.0, 1.0)
     assert discriminator.strength == 0.5
     objective.model.eval()
     halved = objective.losses(objective.model, a_batch(), 1.0)["adversarial_weight"]
@@ -201,12 +202,12 @@ def test_discriminator_scores_each_image_alone():
     assert torch.allclose(discriminator(images[1:2]), scores[1:2], atol=1e-5)
 
 
-def test_asked_to_compile_it_trains_eagerly_past_the_adversarys_beginning(tmp_path, capsys):
+def test_asked_to_compile_it_trains_eagerly_past_the_discriminators_start(tmp_path, capsys):
     """Compiled models give up the graph at whose last layer the adaptive weight differentiates."""
     training = TrainingConfig(steps=4, batch_size=4, compile="on", previews=0, log_every=1)
     objective = objective_of(adversarial_start=0.5)
     run = RunFolder.create(tmp_path / "run", Experiment())
-    train(objective, lambda step: a_batch(4, step), training, run, "image_tokenizer")
+    train(objective, lambda step: a_batch(4, step), training, StageFiles(run, "image_tokenizer"))
     assert run.has_weights("image_tokenizer")
     assert "running eager" in capsys.readouterr().out
     assert run.metrics()[-1]["adversarial"] is not None
@@ -217,7 +218,7 @@ def test_training_lowers_the_hard_error_and_resumes_from_its_buffers():
     model, unseen = objective.model, a_batch(16, seed=99).images
     before = objective.evaluate(model.eval(), unseen)["hard_psnr"]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    critic = torch.optim.AdamW(objective.discriminator.parameters(), lr=1e-3)
+    discriminator_optimizer = torch.optim.AdamW(objective.discriminator.parameters(), lr=1e-3)
     for step in range(60):
         model.train()
         batch, progress = a_batch(8, seed=step), step / 60
@@ -227,9 +228,9 @@ def test_training_lowers_the_hard_error_and_resumes_from_its_buffers():
         if losses := objective.discriminator_losses(
             objective.discriminator, model, batch, progress
         ):
-            critic.zero_grad()
+            discriminator_optimizer.zero_grad()
             losses["loss"].backward()
-            critic.step()
+            discriminator_optimizer.step()
     after = objective.evaluate(model.eval(), unseen)
     assert after["hard_psnr"] > before + 3
     assert after["code_usage"] >= 4 / 32  # One for each color.

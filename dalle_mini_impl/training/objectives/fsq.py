@@ -1,0 +1,38 @@
+"""The objective of finite scalar quantization (arXiv 2309.15505)."""
+
+import torch
+from torch import Tensor, nn
+
+from dalle_mini_impl.data.batches import ImageBatch
+from dalle_mini_impl.models.tokenizers.image_tokenizer import FsqConfig, ImageTokenizer
+from dalle_mini_impl.models.tokenizers.pixels import PlainPixels
+from dalle_mini_impl.training.objectives.reconstruction import (
+    HardReconstruction,
+    foreground_weights,
+    pixel_errors,
+)
+
+
+class FsqObjective(HardReconstruction):
+    """A pixel loss alone: finite scalars need no other."""
+
+    def __init__(self, model: ImageTokenizer, config: FsqConfig):
+        self.model = model
+        self.config = config
+
+    def losses(
+        self,
+        model: nn.Module,
+        batch: ImageBatch,
+        progress: float,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """`loss` and `reconstruction`, the weighted pixel loss that it is."""
+        output = model(batch.images)
+        pixels = self.model.pixels
+        assert isinstance(pixels, PlainPixels)
+        difference = pixels.unclamped(output.maps) - batch.images
+        errors = pixel_errors(difference, self.config.pixel_loss)
+        weights = foreground_weights(batch.images, self.config.foreground)
+        reconstruction = (errors * weights).mean()
+        return {"loss": reconstruction, "reconstruction": reconstruction}

@@ -1,0 +1,107 @@
+"""What the objectives of all image tokenizers share: pixel losses and measures of quality."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from dalle_mini_impl.data.codes import factor_usage
+from dalle_mini_impl.images import psnr
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.models.tokenizers.quantizers import FiniteScalarQuantizer, ProductQuantizer
+
+
+class HardReconstruction:
+    """What all objectives of image tokenizers show of them: the hard reconstruction."""
+
+    @torch.no_grad()
+    def evaluate(self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict[str, float]:
+        """`hard_report`."""
+        return hard_report(model, images)
+
+    def preview(
+        self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, "c 3 h w"]:
+        """Each original followed by its hard reconstruction."""
+        return beside_reconstructions(model, images)
+
+
+def pixel_errors(difference: Tensor, kind: str) -> Tensor:
+    """The distance of every value: "l1", "l2" or "charbonnier" (L1, rounded within 0.01)."""
+    match kind:
+        case "l1":
+            return difference.abs()
+        case "l2":
+            return difference.square()
+        case "charbonnier":
+            return (difference.square() + 1e-4).sqrt() - 1e-2
+    raise ValueError(f"pixel_loss is {kind!r}; choose l1, l2 or charbonnier")
+
+
+def foreground_weights(
+    images: Float[Tensor, "b 3 h w"], strength: float
+) -> Float[Tensor, "b 1 h w"]:
+    """Weights with mean 1 per image that grow with distance from the mean color of its border.
+
+    Outlines and small objects are few pixels: an even loss learns them last.
+    """
+    border = torch.cat(
+        [images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]], dim=-1
+    )
+    distance = (images - border.mean(dim=-1)[..., None, None]).abs().mean(dim=1, keepdim=True)
+    # Wider by two pixels, so that both sides of an outline count.
+    distance = F.max_pool2d(distance, 5, stride=1, padding=2)
+    weights = 1 + strength * distance / distance.amax(dim=(2, 3), keepdim=True).clamp_min(1e-3)
+    return weights / weights.mean(dim=(2, 3), keepdim=True)
+
+
+def code_statistics(codes: Int[Tensor, "b n"], factors: tuple[int, ...]) -> dict[str, float]:
+    """`code_usage`, the share of codes that occur, and `perplexity`, exp of their entropy.
+
+    Where codes have several factors, the usage is the mean over the factors of each one's own.
+    """
+    counts = torch.bincount(codes.flatten(), minlength=math.prod(factors))
+    entropy = torch.special.entr(counts / codes.numel()).sum()
+    return {
+        "code_usage": factor_usage(counts.cpu().numpy(), factors),
+        "perplexity": entropy.exp().item(),
+    }
+
+
+@torch.no_grad()
+def hard_report(model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict[str, float]:
+    """`hard_psnr` of what sampling will see, with `code_usage` and `perplexity`."""
+    codes = model.encode(images)
+    quality = psnr(model.decode(codes), images).mean().item()
+    return {"hard_psnr": quality} | code_statistics(codes, model.factors)
+
+
+def collapse_warning(usage: float, perplexity: float, model: ImageTokenizer) -> str | None:
+    """Advice if few codes carry the images; None if all is well.
+
+    Measure on enough images: each code can only be seen if there are more positions than codes.
+    Perplexity alone says little, since plain backgrounds repeat their codes in healthy codebooks.
+    Finite scalars have no codebook to collapse: few codes in use only mean that fewer would do.
+    """
+    count = model.code_count
+    use = f"{usage:.0%} of {count} codes in use, perplexity {perplexity:.0f}"
+    if isinstance(model.quantizer, FiniteScalarQuantizer | ProductQuantizer):
+        return f"{use}: image_tokenizer.levels could be fewer" if usage < 0.1 else None
+    if usage >= 0.4 and perplexity >= 0.01 * count:
+        return None
+    return (
+        f"the codebook is collapsing: {use}. For dvae raise image_tokenizer.kl_weight or keep the "
+        f"temperature high for longer (image_tokenizer.annealing); or lower learning_rate, use "
+        f"fewer codes, or choose image_tokenizer.type fsq, which has no codebook to collapse"
+    )
+
+
+@torch.no_grad()
+def beside_reconstructions(
+    model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, "c 3 h w"]:
+    """Original, hard reconstruction, original, … for a sheet with an even number of columns."""
+    pairs = torch.stack([images, model.decode(model.encode(images))], dim=1)
+    return pairs.flatten(0, 1)

@@ -1,0 +1,71 @@
+"""The files that one training stage reads and writes in the run folder."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dalle_mini_impl.files import atomic_write
+from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.runs.stages import STAGES
+from dalle_mini_impl.training.checkpoints import (
+    TrainState,
+    clear_checkpoints,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+
+MADE_FROM = "made_from.json"
+
+
+@dataclass(frozen=True)
+class StageFiles:
+    """Where a stage keeps its weights, metrics and checkpoints."""
+
+    run: RunFolder
+    stage: str
+    made_from: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of what the stage is trained on, noted in its weights and beside its checkpoints."""
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.run.checkpoints(self.stage)
+
+    def save_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write the trained weights, under the stage's own name unless the table has another."""
+        known = STAGES.get(self.stage)
+        name = known.weights if known and known.weights else self.stage
+        self.run.save_weights(name, tensors, **self.made_from)
+
+    def checkpoints_are_outdated(self) -> bool:
+        """Whether there are checkpoints of training on something else than `made_from`."""
+        note = self.checkpoints / MADE_FROM
+        if self.newest_checkpoint() is None or not note.is_file():
+            return False
+        return json.loads(note.read_text(encoding="utf-8")) != dict(self.made_from)
+
+    def newest_checkpoint(self) -> Path | None:
+        """The last complete checkpoint."""
+        return next(iter(list_checkpoints(self.checkpoints)), None)
+
+    def save_checkpoint(self, state: TrainState, tensors: dict[str, Any]) -> None:
+        """Write a checkpoint and note what it was made from."""
+        with atomic_write(self.checkpoints / MADE_FROM) as temporary:
+            temporary.write_text(json.dumps(dict(self.made_from)), encoding="utf-8")
+        save_checkpoint(self.checkpoints, state, tensors)
+
+    def load_checkpoint(
+        self, restore: Callable[[dict[str, Any]], None], device: torch.device
+    ) -> TrainState | None:
+        """Hand the tensors of the newest readable checkpoint to `restore`; returns its state."""
+        return load_checkpoint(self.checkpoints, restore, device)
+
+    def clear_checkpoints(self) -> None:
+        """Remove all checkpoints, so that the stage begins anew."""
+        clear_checkpoints(self.checkpoints)

@@ -1,0 +1,39 @@
+"""The stage that trains the transformer on captions and codes."""
+
+import torch
+
+from dalle_mini_impl.data.batches import CodeBatches
+from dalle_mini_impl.experiment.models import build_dalle
+from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
+from dalle_mini_impl.training.code_stage import codes_of
+from dalle_mini_impl.training.context import StageContext
+from dalle_mini_impl.training.loop import train
+from dalle_mini_impl.training.objectives.dalle import DalleObjective
+from dalle_mini_impl.training.previews import sample_previews
+from dalle_mini_impl.training.stage_files import StageFiles
+
+
+def train_transformer(context: StageContext) -> None:
+    """Train the transformer on captions and cached codes."""
+    config, run = context.experiment.transformer, context.run
+    tokenizer = frozen(load_image_tokenizer(run), context.device)
+    batches = CodeBatches(
+        codes_of(context, tokenizer),
+        context.table(dropout=True),
+        config.training.batch_size,
+        config.training.seed,
+        context.processes.process_index,
+        context.processes.num_processes,
+    )
+    torch.manual_seed(config.training.seed)
+    vocabulary = context.vocabulary
+    model = build_dalle(context.experiment, vocabulary.vocabulary_size, tokenizer)
+    made_from = {"image_tokenizer": run.weights_hash("image_tokenizer")}
+    train(
+        DalleObjective(model, config),
+        batches,
+        config.training,
+        StageFiles(run, "transformer", made_from),
+        context.resume,
+        preview=sample_previews(run, vocabulary, tokenizer, context.store, context.device),
+    )

@@ -1,0 +1,88 @@
+"""Interrupted training: exact resumption, signals, checkpoints."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from safetensors.torch import load_file
+from torch import nn
+
+from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.training.checkpoints import list_checkpoints
+from tests.training.toy import (
+    Regression,
+    WithDiscriminator,
+    assert_equal,
+    folder,
+    points,
+    script,
+    settings,
+    tensors,
+    train_toy,
+)
+
+
+@pytest.mark.parametrize("make", [Regression, WithDiscriminator])
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, make):
+    whole, broken = folder(tmp_path / "whole"), folder(tmp_path / "broken")
+    train_toy(make(), points, settings(), whole)
+
+    def interrupting(step):
+        if step == 9:  # made ahead of step 7 at the earliest
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
+        return points(step)
+
+    with pytest.raises(SystemExit) as left:
+        train_toy(make(), interrupting, settings(), broken)
+    assert left.value.code == 128 + signal.SIGTERM
+    assert not broken.has_weights("toy")
+    stopped = int(list_checkpoints(broken.checkpoints("toy"))[0].name[5:])
+    assert 6 < stopped < 12
+    train_toy(make(), points, settings(), broken)
+    assert_equal(tensors(whole), tensors(broken))
+    assert_equal(*(load_file(run.weights_path("toy")) for run in (whole, broken)))
+
+
+def test_the_last_two_checkpoints_are_kept_and_no_resume_starts_anew(tmp_path):
+    run = folder(tmp_path / "run")
+    train_toy(Regression(), points, settings(checkpoint_minutes=1e-9), run)
+    kept = [path.name for path in list_checkpoints(run.checkpoints("toy"))]
+    assert kept == ["step-12", "step-11"]
+    again = Regression()
+    train_toy(again, points, settings(), run, resume=False)
+    assert len(again.seen) == 12
+    finished = Regression()
+    train_toy(finished, points, settings(), run)
+    assert finished.seen == []
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    run = folder(tmp_path / "run")
+    train_toy(Regression(), points, settings(), run)
+    with pytest.raises(ConfigError, match=r"step-12 does not fit.*--no-resume"):
+        train_toy(Regression(model=nn.Linear(4, 1)), points, settings(), run)
+
+
+def test_sigterm_saves_and_the_same_command_continues(tmp_path):
+    file, environment = script(tmp_path, pause=0.1, noise=0.1)
+    command = [sys.executable, file]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not metrics.is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "saved at step" in output
+    run = RunFolder.open(tmp_path / "run")
+    assert not run.has_weights("toy")
+    train_toy(Regression(), points, settings(), run)
+    whole = folder(tmp_path / "whole")
+    train_toy(Regression(), points, settings(), whole)
+    assert_equal(tensors(whole), tensors(run))
