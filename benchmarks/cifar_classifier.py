@@ -207,7 +207,7 @@ def train(arguments: Train) -> None:
 def judge(arguments: Judge) -> None:
     """Sample every class and print the share assigned to the class that was asked for."""
     from dalle_mini_impl import TextToImage
-    from dalle_mini_impl.evaluation.suites.prompts import interval
+    from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
     from dalle_mini_impl.images import to_tensor
     from dalle_mini_impl.runs.folder import RunFolder
 
@@ -230,7 +230,7 @@ def judge(arguments: Judge) -> None:
         right += hits
         print(f"{name:12s} {hits / len(results):.2f}")
     total = arguments.per_class * len(CLASSES)
-    low, high = interval(right, total)
+    low, high = wilson_interval(right, total)
     print(f"all classes  {right / total:.3f} ({low:.3f} to {high:.3f})")
 
 

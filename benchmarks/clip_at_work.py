@@ -26,14 +26,14 @@ from dalle_mini_impl.data.augment import load_images
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.negatives import hard_negatives
 from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.evaluation.evaluate_collection import CollectionSettings, HeldOut
 from dalle_mini_impl.evaluation.measures.agreement import (
     measure_hard_negatives,
     measure_retrieval,
     wrong_captions,
 )
-from dalle_mini_impl.evaluation.measures.collection import CollectionSettings, HeldOut
-from dalle_mini_impl.evaluation.report.page import Part, Table, share
-from dalle_mini_impl.evaluation.suites.prompts import interval
+from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
+from dalle_mini_impl.evaluation.report.page import ReportPart, Table, share
 from dalle_mini_impl.retrieval.encoder import RunClip
 from dalle_mini_impl.retrieval.zero_shot import ZeroShotClassifier
 from dalle_mini_impl.runs.folder import RunFolder
@@ -102,7 +102,7 @@ def vectors_of(clip: RunClip, store: Store, rows: np.ndarray, data: DataConfig) 
     return torch.cat([clip.encode_images(load_images(store, part, data, None)) for part in parts])
 
 
-def classify(arguments: Classify) -> list[Part]:
+def classify(arguments: Classify) -> list[ReportPart]:
     """Zero-shot accuracy with all templates and with each, and the linear probe's."""
     run = RunFolder.open(arguments.run)
     clip, data = RunClip.from_run(run), run.experiment.data
@@ -117,7 +117,7 @@ def classify(arguments: Classify) -> list[Part]:
     lines, figures, n = [], {}, len(rows)
 
     def add(name: str, hits: int) -> None:
-        low, high = interval(hits, n)
+        low, high = wilson_interval(hits, n)
         figures[name] = {"accuracy": hits / n, "low": low, "high": high}
         lines.append([name, share(hits / n, (low, high))])
 
@@ -138,10 +138,10 @@ def classify(arguments: Classify) -> list[Part]:
     _, hits = probe_accuracy(learned, labels, vectors, goal, arguments.decay)
     add("linear probe", hits)
     note = f"{n:,} unseen images; the probe saw {len(chosen):,} training images with labels."
-    return [Part("CLIP: classification", figures, [Table("", ["", "accuracy"], lines, note)])]
+    return [ReportPart("CLIP: classification", figures, [Table("", ["", "accuracy"], lines, note)])]
 
 
-def retrieve(arguments: Retrieve) -> list[Part]:
+def retrieve(arguments: Retrieve) -> list[ReportPart]:
     """Recall both ways, and the true caption among wrong ones."""
     run = RunFolder.open(arguments.run)
     clip = RunClip.from_run(run)
@@ -170,20 +170,20 @@ def retrieve(arguments: Retrieve) -> list[Part]:
 
 def among_wrong(
     images: Tensor, texts: Tensor, wrong: Sequence[Tensor], distinct: Sequence[int]
-) -> Part:
+) -> ReportPart:
     """How often the true caption is first among all the wrong ones of its image.
 
     distinct: how many different wrong captions each image has; they are chosen independently.
     """
     best = torch.stack([(images * own).sum(1) for own in wrong]).amax(0)
     hits, n = int(((images * texts).sum(1) > best).sum()), len(images)
-    low, high = interval(hits, n)
+    low, high = wilson_interval(hits, n)
     each, chance = float(np.mean(distinct)), float(np.mean([1 / (1 + own) for own in distinct]))
     figures = {"images": n, "wrong": each, "accuracy": hits / n, "low": low, "high": high}
     figures["by_chance"] = chance
     rows = [[f"{n:,}", f"{each:.1f}", share(hits / n, (low, high)), share(chance)]]
     columns = ["images", "different wrong captions each", "true one first", "by chance"]
-    return Part("CLIP: the caption among wrong ones", figures, [Table("", columns, rows)])
+    return ReportPart("CLIP: the caption among wrong ones", figures, [Table("", columns, rows)])
 
 
 def main(arguments: Classify | Retrieve) -> None:

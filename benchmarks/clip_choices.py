@@ -24,7 +24,8 @@ from dalle_mini_impl.cli.sample import write_json
 from dalle_mini_impl.data.augment import load_images
 from dalle_mini_impl.data.negatives import hard_negatives
 from dalle_mini_impl.evaluation.measures.agreement import wrong_captions
-from dalle_mini_impl.evaluation.suites.prompts import HALVES, Prompt, judge, scene_prompts
+from dalle_mini_impl.evaluation.suites.core import SPLITS
+from dalle_mini_impl.evaluation.suites.shapes import ShapesPrompt, scene_prompts
 from dalle_mini_impl.images import to_images
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.pipeline import TextToImage
@@ -71,7 +72,7 @@ VARIANTS = {
 class Candidates:
     """What the run's transformer sampled for some captions: pixels, and whether all claims hold."""
 
-    prompts: list[Prompt]
+    prompts: list[ShapesPrompt]
     pixels: list[Tensor]
     right: list[list[bool]]
 
@@ -85,18 +86,18 @@ class Trained:
     hard: float
     """Unseen images whose caption beats one with an attribute exchanged."""
     chosen: dict[str, float]
-    """All claims right by half: no ranking, CLIP's choice, the oracle's."""
+    """All claims right by split: no ranking, CLIP's choice, the oracle's."""
 
 
 @torch.inference_mode()
 def sample_candidates(model: TextToImage, run: RunFolder, each: int, count: int) -> Candidates:
-    """`count` candidates for `each` captions of one, two and three objects and each half."""
+    """`count` candidates for `each` captions of one, two and three objects and each split."""
     scenes = run.experiment.data.shapes
     prompts = [
         prompt
         for objects in range(1, scenes.max_objects + 1)
-        for half in HALVES
-        for prompt in scene_prompts(scenes, half, objects, each)
+        for split in SPLITS
+        for prompt in scene_prompts(scenes, split, objects, each)
     ]
     pixels, right = [], []
     for at, prompt in enumerate(prompts):
@@ -104,7 +105,7 @@ def sample_candidates(model: TextToImage, run: RunFolder, each: int, count: int)
         seeds = [1024 * at + number for number in range(count)]
         codes = model.sample_codes(ids, seeds, model.sampling)
         pixels.append(model.image_tokenizer.decode(codes))
-        truths = [judge(np.asarray(image), prompt.claims) for image in to_images(pixels[-1])]
+        truths = [prompt.judge(np.asarray(image)).correct for image in to_images(pixels[-1])]
         right.append([all(truth.values()) for truth in truths])
     return Candidates(prompts, pixels, right)
 
@@ -154,7 +155,7 @@ def hard_accuracy(context: StageContext, clip: RunClip, count: int) -> float:
 
 
 def choose(clip: RunClip, candidates: Candidates) -> dict[str, float]:
-    """All claims right in each half: the first candidate, the one CLIP takes, any."""
+    """All claims right in each split: the first candidate, the one CLIP takes, any."""
     picked: dict[str, list[bool]] = {}
     for prompt, pixels, right in zip(
         candidates.prompts, candidates.pixels, candidates.right, strict=True
@@ -162,13 +163,13 @@ def choose(clip: RunClip, candidates: Candidates) -> dict[str, float]:
         scores = clip.encode_images(pixels) @ clip.encode_texts([prompt.caption])[0]
         choices = {"none": right[0], "clip": right[int(scores.argmax())], "oracle": any(right)}
         for by, held in choices.items():
-            picked.setdefault(f"{prompt.half} {by}", []).append(held)
+            picked.setdefault(f"{prompt.split} {by}", []).append(held)
     return {name: sum(held) / len(held) for name, held in picked.items()}
 
 
-def closed(chosen: dict[str, float], half: str) -> float:
+def closed(chosen: dict[str, float], split: str) -> float:
     """Share of the way from no ranking to the oracle; not a number where there is none."""
-    none, own, best = (chosen[f"{half} {by}"] for by in ("none", "clip", "oracle"))
+    none, own, best = (chosen[f"{split} {by}"] for by in ("none", "clip", "oracle"))
     return (own - none) / (best - none) if best > none else float("nan")
 
 
@@ -176,19 +177,20 @@ def table(trained: dict[str, list[Trained]]) -> list[str]:
     """Markdown: a line per variant with means over the seeds."""
     first = next(iter(trained.values()))[0].chosen
     bounds = [
-        f"{half}: {first[f'{half} none']:.1%} unranked, {first[f'{half} oracle']:.1%} by the oracle"
-        for half in HALVES
+        f"{split}: {first[f'{split} none']:.1%} unranked, "
+        f"{first[f'{split} oracle']:.1%} by the oracle"
+        for split in SPLITS
     ]
     lines = ["; ".join(bounds), "", "| | steps | caption over its near miss |", "|---|---|---|"]
-    for half in HALVES:
-        lines[2] += f" best by CLIP, {half} | distance closed, {half} |"
+    for split in SPLITS:
+        lines[2] += f" best by CLIP, {split} | distance closed, {split} |"
         lines[3] += "---|---|"
     for name, runs in trained.items():
         cells = [name, f"{mean([own.steps for own in runs]):.0f}"]
         cells.append(f"{spread([100 * own.hard for own in runs], 1)} %")
-        for half in HALVES:
-            cells.append(f"{spread([100 * own.chosen[f'{half} clip'] for own in runs], 1)} %")
-            cells.append(f"{spread([100 * closed(own.chosen, half) for own in runs], 0)} %")
+        for split in SPLITS:
+            cells.append(f"{spread([100 * own.chosen[f'{split} clip'] for own in runs], 1)} %")
+            cells.append(f"{spread([100 * closed(own.chosen, split) for own in runs], 0)} %")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -211,7 +213,7 @@ def main(
         run: a complete run on synthetic scenes.
         minutes: of each training.
         seeds: one training of every variant for each.
-        prompts: captions for each number of objects and half.
+        prompts: captions for each number of objects and split.
         candidates: images to choose from for each caption.
         images: unseen images to tell near misses on.
         variants: some of the variants.

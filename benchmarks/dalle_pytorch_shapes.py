@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,15 +25,12 @@ from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.data.batches import ImageBatches, batch_indices, step_rng
 from dalle_mini_impl.data.caption_table import CaptionTable
 from dalle_mini_impl.data.store import Store, prepare
-from dalle_mini_impl.evaluation.measures.judged_reconstructions import judge_reconstructions
-from dalle_mini_impl.evaluation.report.shapes_page import (
-    Scores,
-    kinds_table,
-    reconstruction_table,
-    scenes_table,
-)
-from dalle_mini_impl.evaluation.suites.prompts import HALVES, Prompt, scene_prompts
-from dalle_mini_impl.evaluation.suites.shapes import Outcome, count_cells, judged
+from dalle_mini_impl.evaluation.report.shapes_tables import kinds_table, scenes_table
+from dalle_mini_impl.evaluation.report.suite_tables import Scores, reconstruction_table
+from dalle_mini_impl.evaluation.suites.core import SPLITS, Outcome, judge_samples
+from dalle_mini_impl.evaluation.suites.counting import count_cells
+from dalle_mini_impl.evaluation.suites.reconstructions import judge_reconstructions
+from dalle_mini_impl.evaluation.suites.shapes import ShapesPrompt, scene_prompts, shapes_originals
 from dalle_mini_impl.experiment import Experiment, load_experiment
 from dalle_mini_impl.images import contact_sheet, save_png, to_images
 from dalle_mini_impl.models.clip import Clip
@@ -56,7 +52,7 @@ class Arguments:
     minutes: tuple[float, float, float] | None = None
     """Of dVAE, transformer and CLIP; the configuration's own if not given."""
     prompts: int = 100
-    """Captions for each number of objects and half."""
+    """Captions for each number of objects and split."""
     objects: tuple[int, ...] = (1, 2)
     codes: int = 512
     """Entries of its codebook, where this project's codes have factors and many combinations."""
@@ -191,7 +187,11 @@ def plain_images(store: Store) -> Iterator[Tensor]:
 
 
 def outcomes_of(
-    dalle: Any, clip: Any, words: CaptionTokenizer, prompts: list[Prompt], arguments: Arguments
+    dalle: Any,
+    clip: Any,
+    words: CaptionTokenizer,
+    prompts: list[ShapesPrompt],
+    arguments: Arguments,
 ) -> tuple[list[Outcome], list[Image.Image]]:
     """Every prompt sampled and judged, and the images that its CLIP chose first."""
     count = arguments.candidates
@@ -213,7 +213,7 @@ def outcomes_of(
                 torch.zeros(count, 0, dtype=torch.long), none, none, scores[own],
             )  # fmt: skip
             counts = sorted({1, count})
-            outcome = judged(prompt, GUIDANCE, samples, counts, "clip")
+            outcome = judge_samples(prompt, GUIDANCE, samples, counts, "clip")
             outcomes.append(outcome)
             chosen.append(images[own][outcome.chosen[count, "clip"]])
         print(f"  sampled {len(outcomes)} of {len(prompts)} captions", flush=True)
@@ -233,15 +233,18 @@ def main(arguments: Arguments) -> None:
     prompts = [
         prompt
         for objects in arguments.objects
-        for half in HALVES
-        for prompt in scene_prompts(data.shapes, half, objects, arguments.prompts, arguments.seed)
+        for split in SPLITS
+        for prompt in scene_prompts(data.shapes, split, objects, arguments.prompts, arguments.seed)
     ]
     outcomes, chosen = outcomes_of(dalle, clip, side.vocabulary, prompts, arguments)
     cells = count_cells(outcomes, sorted({1, arguments.candidates}))
     cells = [cell for cell in cells if cell.ranking in ("none", "clip", "oracle")]
     scores = Scores(cells, "clip")
-    reader = SimpleNamespace(image_tokenizer=PeerTokenizer(dalle.vae), device=torch.device("cpu"))
-    reconstructions = judge_reconstructions(reader, data.shapes, arguments.prompts)
+    tokenizer = PeerTokenizer(dalle.vae)
+    originals = shapes_originals(data.shapes, arguments.prompts, tokenizer.image_size)
+    reconstructions = judge_reconstructions(
+        originals, lambda pixels: tokenizer.decode(tokenizer.encode(pixels))
+    )
     for table in (
         scenes_table(scores, GUIDANCE),
         kinds_table(scores, GUIDANCE),
@@ -253,16 +256,16 @@ def main(arguments: Arguments) -> None:
         "threads": torch.get_num_threads(),
         "trained": {name: asdict(result) for name, result in trained.items()},
         "scores": [cell.to_dict() for cell in cells],
-        "reconstructions": reconstructions,
+        "reconstructions": [asdict(count) for count in reconstructions],
         "prompts": [
             {
-                "caption": outcome.prompt.caption,
-                "half": outcome.prompt.half,
-                "objects": outcome.prompt.objects,
-                "wrong": [[k for k, held in t.items() if not held] for t in outcome.truths],
-                "clip_score": outcome.clip,
+                "caption": prompt.caption,
+                "split": prompt.split,
+                "objects": prompt.objects,
+                "wrong": [[k for k, held in t.items() if not held] for t in outcome.correct],
+                "clip_score": outcome.clip_scores,
             }
-            for outcome in outcomes
+            for outcome, prompt in zip(outcomes, prompts, strict=True)
         ],
     }
     text = json.dumps(figures, indent=1, default=str) + "\n"

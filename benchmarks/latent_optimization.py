@@ -23,7 +23,8 @@ from torch import Tensor
 
 from dalle_mini_impl.cli.optimize import REFINING, OptimizeArguments
 from dalle_mini_impl.data.synthetic.claims import CLAIM_KINDS
-from dalle_mini_impl.evaluation.suites.prompts import Prompt, interval, judge, scene_prompts
+from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
+from dalle_mini_impl.evaluation.suites.shapes import ShapesPrompt, scene_prompts
 from dalle_mini_impl.images import contact_sheet, save_png, to_images
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.retrieval.encoder import JointEncoder, RunClip
@@ -76,7 +77,7 @@ class OwnCaption:
         return torch.stack(scores, dim=1).flatten()
 
 
-def best_candidates(model: TextToImage, prompts: Sequence[Prompt], seed: int) -> Tensor:
+def best_candidates(model: TextToImage, prompts: Sequence[ShapesPrompt], seed: int) -> Tensor:
     """Codes of the candidate that the run's own ranking takes for each prompt."""
     config = model.sampling
     seeds = [(seed << 32) + 1024 * at for at in range(len(prompts))]
@@ -85,7 +86,11 @@ def best_candidates(model: TextToImage, prompts: Sequence[Prompt], seed: int) ->
 
 
 def optimized(
-    arguments: Arguments, start: str, model: TextToImage, clip: JointEncoder, asked: list[Prompt]
+    arguments: Arguments,
+    start: str,
+    model: TextToImage,
+    clip: JointEncoder,
+    asked: list[ShapesPrompt],
 ) -> OptimizeResult:
     """All prompts optimized as one batch, with the command's own settings."""
     command = OptimizeArguments() if start == "random" else REFINING
@@ -122,10 +127,10 @@ def optimized(
     )
 
 
-def claims_held(pixels: Float[Tensor, "b 3 h w"], prompts: Sequence[Prompt]) -> list[dict]:
+def claims_held(pixels: Float[Tensor, "b 3 h w"], prompts: Sequence[ShapesPrompt]) -> list[dict]:
     """Which kinds of each prompt's claims hold for its image."""
     arrays = [np.asarray(image) for image in to_images(pixels)]
-    return [judge(array, p.claims) for array, p in zip(arrays, prompts, strict=True)]
+    return [p.judge(array).correct for array, p in zip(arrays, prompts, strict=True)]
 
 
 def shares(truths: Sequence[dict[str, bool]]) -> dict[str, Any]:
@@ -142,14 +147,14 @@ def shares(truths: Sequence[dict[str, bool]]) -> dict[str, Any]:
             "right": sum(values),
             "of": len(values),
             "share": sum(values) / len(values),
-            **({} if name == POOLED else {"interval": interval(sum(values), len(values))}),
+            **({} if name == POOLED else {"interval": wilson_interval(sum(values), len(values))}),
         }
         for name, values in held.items()
         if values
     }
 
 
-def similarity(clip: JointEncoder, pixels: Tensor, prompts: Sequence[Prompt]) -> list[float]:
+def similarity(clip: JointEncoder, pixels: Tensor, prompts: Sequence[ShapesPrompt]) -> list[float]:
     """Cosine similarity of each image with its caption."""
     texts = clip.encode_texts([prompt.caption for prompt in prompts])
     return (clip.encode_images(pixels) * texts).sum(-1).tolist()
@@ -160,7 +165,7 @@ def scores(values: Sequence[float]) -> dict[str, float]:
     return {"mean": float(np.mean(values)), "error": float(np.std(values) / len(values) ** 0.5)}
 
 
-def measure(pixels: Tensor, prompts: list[Prompt], clips: dict[str, JointEncoder]) -> dict:
+def measure(pixels: Tensor, prompts: list[ShapesPrompt], clips: dict[str, JointEncoder]) -> dict:
     """What the judges say of images."""
     following = prompts[1:] + prompts[:1]
     return {

@@ -15,7 +15,8 @@ from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.data.augment import load_images
 from dalle_mini_impl.data.batches import CodeBatch, CodeBatches
 from dalle_mini_impl.data.prefetch import prefetch
-from dalle_mini_impl.evaluation.suites.prompts import HALVES, Prompt, judge, scene_prompts
+from dalle_mini_impl.evaluation.suites.core import SPLITS
+from dalle_mini_impl.evaluation.suites.shapes import ShapesPrompt, scene_prompts
 from dalle_mini_impl.images import to_images
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
@@ -60,7 +61,7 @@ class Setup:
     tokenizer: ImageTokenizer
     held_out: CodeBatch
     sampling: SamplingConfig
-    prompts: list[Prompt]
+    prompts: list[ShapesPrompt]
     """Captions to sample, none where the collection has no judge."""
 
 
@@ -71,13 +72,13 @@ class Trained:
     seed: int
     points: list[Point]
     sampled: dict[str, float]
-    """Share of captions all of whose claims hold, by group and half, one image each."""
+    """Share of captions all of whose claims hold, by group and split, one image each."""
 
 
 def prepare(run: RunFolder, held_out: int, prompts: int) -> Setup:
     """The run's batches, its first `held_out` validation images, captions of unseen scenes.
 
-    prompts: for each number of objects and half.
+    prompts: for each number of objects and split.
     """
     context = StageContext(run)
     tokenizer = frozen(load_image_tokenizer(run))
@@ -94,8 +95,8 @@ def prepare(run: RunFolder, held_out: int, prompts: int) -> Setup:
     asked = [
         prompt
         for objects in range(1, min(MOST_OBJECTS, scenes.max_objects) + 1)
-        for half in HALVES
-        for prompt in scene_prompts(scenes, half, objects, prompts if synthetic else 0)
+        for split in SPLITS
+        for prompt in scene_prompts(scenes, split, objects, prompts if synthetic else 0)
     ]
     unseen = CodeBatch(codes, captions)
     sampling = context.experiment.sampling
@@ -122,10 +123,10 @@ def judged_samples(model: Dalle, setup: Setup) -> dict[str, float]:
         codes = sampler(ids[numbers].to(device), numbers.tolist(), setup.sampling)
         images_of = to_images(setup.tokenizer.decode(codes.cpu()))
         for at, image in zip(numbers.tolist(), images_of, strict=True):
-            truths.append(all(judge(np.asarray(image), setup.prompts[at].claims).values()))
+            truths.append(all(setup.prompts[at].judge(np.asarray(image)).correct.values()))
     groups: dict[str, list[bool]] = {}
     for prompt, truth in zip(setup.prompts, truths, strict=True):
-        groups.setdefault(f"{prompt.objects} {prompt.half}", []).append(truth)
+        groups.setdefault(f"{prompt.objects} {prompt.split}", []).append(truth)
     return {name: sum(own) / len(own) for name, own in groups.items()}
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from benchmarks.latent_optimization import shares, table
 from dalle_mini_impl.cli import optimize as command
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.evaluation.suites.prompts import interval
+from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
 from dalle_mini_impl.models.code_head import split_code
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import (
@@ -618,7 +618,7 @@ def test_only_independent_trials_have_an_interval():
     found = shares([{"object": True, "color": False}, {"object": True}])
     assert found["all attributes"] == {"right": 2, "of": 3, "share": 2 / 3}
     assert found["whole images"]["share"] == 0.5
-    assert found["object"]["interval"] == interval(2, 2)
+    assert found["object"]["interval"] == wilson_interval(2, 2)
     scores = {"mean": 0.5, "error": 0.1}
     clips = {"own_clip": scores, "independent_clip": scores}
     lines = table({"random": {"rule": found, "by_chance": found, **clips}}).splitlines()

@@ -102,7 +102,7 @@ def _figures(
     return tuple(figures)
 
 
-def truth(change: Change, upper: Panel, lower: Panel) -> dict[str, bool]:
+def judge_change(change: Change, upper: Panel, lower: Panel) -> dict[str, bool]:
     """Which ASPECTS of the lower half are as the change of the upper half asks.
 
     Aspects of objects are compared under the assignment that gets most of them right; with

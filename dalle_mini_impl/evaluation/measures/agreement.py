@@ -15,8 +15,8 @@ from dalle_mini_impl.evaluation.measures.distances import (
     pair_calibration_error,
     recall_at,
 )
-from dalle_mini_impl.evaluation.report.page import Part, Table, share
-from dalle_mini_impl.evaluation.suites.prompts import interval
+from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
+from dalle_mini_impl.evaluation.report.page import ReportPart, Table, share
 
 KS = (1, 5, 10)
 
@@ -35,7 +35,7 @@ def wrong_captions(
 
 def measure_retrieval(
     images: Float[Tensor, "n e"], texts: Float[Tensor, "n e"], same: Bool[Tensor, "n n"]
-) -> Part:
+) -> ReportPart:
     """Recall at 1, 5 and 10 both ways; images with an equal caption count as right."""
     similarity = images @ texts.T
     # An equal caption is one candidate, however many images have it.
@@ -54,12 +54,12 @@ def measure_retrieval(
     }
     note = f"Among {len(images):,} images and {int(first.sum()):,} different captions."
     table = Table("", ["", *(f"recall@{k}" for k in KS)], rows, note)
-    return Part("CLIP: retrieval", figures, [table])
+    return ReportPart("CLIP: retrieval", figures, [table])
 
 
 def bounds(rate: float, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a rate among n."""
-    return interval(round(rate * n), n)
+    return wilson_interval(round(rate * n), n)
 
 
 def _recalls(found: dict[int, float], n: int) -> dict[str, float | tuple[float, float]]:
@@ -72,20 +72,20 @@ def _recalls(found: dict[int, float], n: int) -> dict[str, float | tuple[float, 
 
 def measure_hard_negatives(
     images: Float[Tensor, "m e"], texts: Float[Tensor, "m e"], wrong: Float[Tensor, "m e"]
-) -> Part:
+) -> ReportPart:
     """How often the true caption beats one with an attribute swapped; a tie is a failure."""
     right = int(((images * texts).sum(1) > (images * wrong).sum(1)).sum())
-    low, high = interval(right, len(images))
+    low, high = wilson_interval(right, len(images))
     accuracy = right / max(len(images), 1)
     figures = {"pairs": len(images), "accuracy": accuracy, "low": low, "high": high}
     rows = [[f"{len(images):,}", share(accuracy, (low, high)), share(0.5)]]
     table = Table("", ["captions", "true one preferred", "by chance"], rows)
-    return Part("CLIP: hard negatives", figures, [table])
+    return ReportPart("CLIP: hard negatives", figures, [table])
 
 
 def measure_calibration(
     logits: Float[Tensor, "n n"], same: Bool[Tensor, "n n"], batch_size: int, loss: str
-) -> Part:
+) -> ReportPart:
     """Loss against ln(batch) and expected calibration error, in batches as in training.
 
     logits: scaled similarities of images (rows) and captions. Columns with a caption equal to
@@ -123,4 +123,4 @@ def measure_calibration(
     rows = [[f"{size}", f"{mean:.4f}", f"{math.log(size):.4f}", f"{error:.4f}"]]
     note = f"Contrastive loss in nats; confidence is the {figures['probabilities']}."
     table = Table("", columns, rows, note)
-    return Part("CLIP: loss and calibration", figures, [table])
+    return ReportPart("CLIP: loss and calibration", figures, [table])

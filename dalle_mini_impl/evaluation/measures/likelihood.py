@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dalle_mini_impl.evaluation.report.page import Part, Table, share
-from dalle_mini_impl.evaluation.suites.prompts import interval
+from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
+from dalle_mini_impl.evaluation.report.page import ReportPart, Table, share
 
 ROWS = 32
 
@@ -54,7 +54,7 @@ def measure_likelihood(
     codes: Int[Tensor, "n k"],
     code_count: int,
     device: torch.device,
-) -> Part:
+) -> ReportPart:
     """Bits per image token under each caption; how often the true one explains the codes best."""
     given = {
         "true caption": ids,
@@ -83,7 +83,7 @@ def measure_likelihood(
                 name,
                 f"{float(values.mean()):.4f}",
                 "" if own else difference,
-                "" if own else share(better / len(gain), interval(better, len(gain))),
+                "" if own else share(better / len(gain), wilson_interval(better, len(gain))),
             ]
         )
     table = Table(
@@ -92,4 +92,4 @@ def measure_likelihood(
         rows,
         f"{len(ids):,} images; a uniform guess costs {math.log2(code_count):.2f} bits.",
     )
-    return Part("Transformer: does it read the caption?", figures, [table])
+    return ReportPart("Transformer: does it read the caption?", figures, [table])

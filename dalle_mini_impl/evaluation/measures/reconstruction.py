@@ -12,7 +12,7 @@ from dalle_mini_impl.data.codes import factor_usage, perplexity
 from dalle_mini_impl.evaluation.measures.distances import frechet_distance, ssim
 from dalle_mini_impl.evaluation.measures.features import Features
 from dalle_mini_impl.evaluation.report.page import (
-    Part,
+    ReportPart,
     Table,
     image_tile,
     number,
@@ -46,7 +46,7 @@ def measure_reconstructions(
     codes: Int[Tensor, "n k"],
     factors: tuple[int, ...],
     features: Features,
-) -> Part:
+) -> ReportPart:
     """PSNR, SSIM, code usage, perplexity and Fréchet distance, with the worst images.
 
     factors: of a code; the usage is the mean of theirs.
@@ -89,6 +89,6 @@ def measure_reconstructions(
             ("original", "decoded"), to_images(torch.stack((images[at], decoded[at]))), strict=True
         )
     ]
-    return Part(
+    return ReportPart(
         "Image tokenizer", figures, [table], subheading("Worst reconstructions") + row(tiles)
     )

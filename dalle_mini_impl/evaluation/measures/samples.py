@@ -13,8 +13,9 @@ from dalle_mini_impl.evaluation.measures.distances import (
     precision_recall,
 )
 from dalle_mini_impl.evaluation.measures.features import Features
+from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
 from dalle_mini_impl.evaluation.report.page import (
-    Part,
+    ReportPart,
     Table,
     image_tile,
     number,
@@ -22,13 +23,12 @@ from dalle_mini_impl.evaluation.report.page import (
     share,
     subheading,
 )
-from dalle_mini_impl.evaluation.suites.prompts import interval
-from dalle_mini_impl.evaluation.suites.shapes import RANKINGS
 from dalle_mini_impl.images import to_images
+from dalle_mini_impl.sampling.ranking import RANKINGS
 from dalle_mini_impl.sampling.samples import Samples
 
 SHOWN = 12
-NEIGHBOURS = 3
+NEIGHBORS = 3
 
 
 def measure_distribution(
@@ -36,14 +36,14 @@ def measure_distribution(
     real: Float[Tensor, "n 3 h w"],
     train: Float[Tensor, "n 3 h w"],
     features: Features,
-) -> Part:
+) -> ReportPart:
     """Fréchet distance, precision and recall of samples, and of training images as a floor."""
     references = features(real)
-    rows, figures = [], {"features": features.name, "images": len(real), "k": NEIGHBOURS}
+    rows, figures = [], {"features": features.name, "images": len(real), "k": NEIGHBORS}
     for name, images in (("samples", samples), ("training images", train)):
         own = features(images)
         distance = frechet_distance(references, own)
-        precision, recall = precision_recall(references, own, NEIGHBOURS)
+        precision, recall = precision_recall(references, own, NEIGHBORS)
         figures[name.replace(" ", "_")] = {
             "frechet_distance": distance,
             "precision": precision,
@@ -55,24 +55,28 @@ def measure_distribution(
         ["against held-out images", "Fréchet distance", "precision", "recall"],
         rows,
         f"{len(samples):,} unranked samples, one for each held-out image's caption, over "
-        f"{features.name}; k = {NEIGHBOURS}. Training images show what real ones reach.",
+        f"{features.name}; k = {NEIGHBORS}. Training images show what real ones reach.",
     )
-    return Part("Samples: distribution", figures, [table])
+    return ReportPart("Samples: distribution", figures, [table])
 
 
-def measure_scores(samples: Sequence[Samples]) -> Part:
-    """Mean CLIP score and likelihood ratio of unranked samples."""
-    clip = [own.clip_scores for own in samples if own.clip_scores is not None]
+def measure_scores(samples: Sequence[Samples]) -> ReportPart:
+    """Mean CLIP score and likelihood ratio of all candidates."""
+    ratios = [ratio for own in samples for ratio in own.log_likelihood_ratios.tolist()]
+    clip = [
+        score
+        for own in samples
+        if own.clip_scores is not None
+        for score in own.clip_scores.tolist()
+    ]
     figures = {
-        "clip_score": float(torch.cat(clip).mean()) if clip else None,
-        "log_likelihood_ratio": float(
-            torch.cat([own.log_likelihood_ratios for own in samples]).mean()
-        ),
+        "clip_score": sum(clip) / len(clip) if clip else None,
+        "log_likelihood_ratio": sum(ratios) / len(ratios),
     }
-    rows = [[number(sum(map(len, samples))), *map(number, figures.values())]]
+    rows = [[number(len(ratios)), *map(number, figures.values())]]
     columns = ["unranked samples", "CLIP score", "log-likelihood ratio"]
     note = "CLIP score: cosine similarity with the caption by the run's CLIP. Ratio in nats."
-    return Part("Samples: scores", figures, [Table("", columns, rows, note)])
+    return ReportPart("Samples: scores", figures, [Table("", columns, rows, note)])
 
 
 def measure_memorization(
@@ -81,7 +85,7 @@ def measure_memorization(
     real: Float[Tensor, "k 3 h w"],
     decoded: Float[Tensor, "k 3 h w"],
     distance_of: Features,
-) -> Part:
+) -> ReportPart:
     """Each sample's nearest training image, and how many are near copies of it.
 
     A near copy is as near to a training image as 95 % of the held-out images' reconstructions
@@ -106,7 +110,7 @@ def measure_memorization(
         "nearest": at.tolist(),
     }
     rows = [
-        [name, share(count / n, interval(count, n)), number(float(values.median()))]
+        [name, share(count / n, wilson_interval(count, n)), number(float(values.median()))]
         for name, count, n, values in (
             ("samples", copies, len(samples), distances),
             ("held-out images, reconstructed", alike, len(decoded), chance),
@@ -123,7 +127,7 @@ def measure_memorization(
         tiles.append(image_tile(pair[0], f"sample, {float(distances[place]):.4f}", side=96))
         tiles.append(image_tile(pair[1], "nearest training image", side=96))
     shown = subheading("Samples nearest to a training image") + row(tiles)
-    return Part("Samples: memorization", figures, [table], shown)
+    return ReportPart("Samples: memorization", figures, [table], shown)
 
 
 def measure_reranking(
@@ -131,36 +135,39 @@ def measure_reranking(
     likeness: Float[Tensor, "c n"],
     counts: Sequence[int],
     features: Features,
-) -> Part:
+) -> ReportPart:
     """What choosing among N candidates gains, by each ranking.
 
-    likeness: cosine similarity of each candidate with the held-out image that its caption is
-    of, over `features`; neither ranking sees that image. The oracle takes the likest.
+    likeness: cosine similarity of each candidate with the held-out image that its caption
+    describes, over `features`; no ranking sees that image. The oracle takes the most similar.
     """
     figures: dict[str, Any] = {"captions": len(samples), "features": features.name}
     rows = []
     for count in counts:
-        cells, scores = [f"{count}"], {}
-        for ranking in RANKINGS:
-            chosen = [
-                int(liked[:count].argmax()) if ranking == "oracle" else own.order(ranking, count)[0]
-                for own, liked in zip(samples, likeness, strict=True)
-            ]
-            picked = list(zip(samples, chosen, strict=True))
-            value = float(likeness[torch.arange(len(samples)), torch.tensor(chosen)].mean())
-            clip = [float(o.clip_scores[at]) for o, at in picked if o.clip_scores is not None]
-            ratios = [float(own.log_likelihood_ratios[at]) for own, at in picked]
-            scores[ranking] = {
-                "likeness": value,
-                "clip_score": sum(clip) / len(clip) if clip else None,
-                "log_likelihood_ratio": sum(ratios) / len(ratios),
-            }
-            cells.append(f"{value:.4f}")
+        chosen: dict[str, list[int]] = {
+            ranking: [own.order(ranking, count)[0] for own in samples] for ranking in RANKINGS
+        }
+        chosen["oracle"] = likeness[:, :count].argmax(dim=1).tolist()
+        scores = {ranking: _chosen(samples, likeness, at) for ranking, at in chosen.items()}
         figures[f"best_of_{count}"] = scores
-        rows.append(cells)
+        rows.append([f"{count}", *(f"{own['likeness']:.4f}" for own in scores.values())])
     note = (
-        f"Mean cosine similarity of the chosen image with the held-out image whose caption it "
-        f"was sampled for, over {features.name}; {len(samples):,} captions."
+        "Mean cosine similarity of the chosen image with the held-out image whose caption it was "
+        f"sampled for, over {features.name}; {len(samples):,} captions."
     )
-    table = Table("", ["candidates", *RANKINGS], rows, note)
-    return Part("Reranking", figures, [table])
+    table = Table("", ["candidates", *RANKINGS, "oracle"], rows, note)
+    return ReportPart("Reranking", figures, [table])
+
+
+def _chosen(
+    samples: Sequence[Samples], likeness: Float[Tensor, "c n"], chosen: Sequence[int]
+) -> dict[str, float | None]:
+    """Means over the captions for the chosen candidate of each."""
+    pairs = list(zip(samples, chosen, strict=True))
+    clip = [float(own.clip_scores[at]) for own, at in pairs if own.clip_scores is not None]
+    ratios = [float(own.log_likelihood_ratios[at]) for own, at in pairs]
+    return {
+        "likeness": float(likeness[torch.arange(len(samples)), torch.tensor(chosen)].mean()),
+        "clip_score": sum(clip) / len(clip) if clip else None,
+        "log_likelihood_ratio": sum(ratios) / len(ratios),
+    }

@@ -175,7 +175,7 @@ def share(value: float | int, interval: tuple[float, float] | None = None) -> st
 
 
 @dataclass(frozen=True)
-class Part:
+class ReportPart:
     """One part of an evaluation: its numbers, the tables that show them, images as HTML."""
 
     name: str

@@ -1,246 +1,220 @@
-"""The shapes suite: paint every prompt, judge every candidate by rule, count what holds.
+"""The shapes suite: GenEval's six tasks, background and size, and captions of whole scenes.
 
-Each candidate is painted and judged once; best of N by a ranking then looks at the first N.
+Tasks after Ghosh et al. 2023, "GenEval" (arXiv 2310.11513), judged by rule on shapes scenes.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from PIL import Image
+import numpy as np
+from jaxtyping import UInt8
 
-from dalle_mini_impl.data.synthetic.claims import CLAIM_KINDS, verify_claims
-from dalle_mini_impl.data.synthetic.scenes import Scene
-from dalle_mini_impl.data.synthetic.shapes import ShapesConfig
-from dalle_mini_impl.evaluation.judges.scenes import find_scene
-from dalle_mini_impl.evaluation.suites.prompts import (
-    HALVES,
-    Prompt,
-    interval,
-    scene_prompts,
-    solved,
-    suite,
+from dalle_mini_impl.data.synthetic.claims import (
+    Claims,
+    ObjectClaim,
+    phrase_claims,
+    random_claims,
+    verify_claims,
 )
-from dalle_mini_impl.images import to_uint8
-from dalle_mini_impl.pipeline import TextToImage
-from dalle_mini_impl.sampling.ranking import RANKINGS as MODEL_RANKINGS
-from dalle_mini_impl.sampling.ranking import Ranking, available_ranking
-from dalle_mini_impl.sampling.samples import Samples
+from dalle_mini_impl.data.synthetic.rendering import render_scene
+from dalle_mini_impl.data.synthetic.scenes import Scene, relation_between
+from dalle_mini_impl.data.synthetic.shapes import (
+    ShapesConfig,
+    claims_held_out,
+    compose_scene,
+    describe_scene,
+    random_scene,
+)
+from dalle_mini_impl.evaluation.judges.scenes import find_scene
+from dalle_mini_impl.evaluation.suites.core import (
+    DATA_SPLITS,
+    SPLITS,
+    Judgment,
+    Split,
+    SuitePrompt,
+)
+from dalle_mini_impl.evaluation.suites.reconstructions import Original
 
-RANKINGS: tuple[Ranking | Literal["oracle"], ...] = (*MODEL_RANKINGS, "oracle")
-"""Ways to choose among N candidates; none takes the first, oracle any that passes."""
+# Every caption names shapes and colors, as the collection's do; a task scores only its own kinds.
+TASKS: dict[str, tuple[str, ...]] = {
+    "single object": ("object", "count"),
+    "color": ("object", "color"),
+    "two objects": ("object", "count"),
+    "counting": ("object", "count"),
+    "position": ("object", "relation"),
+    "binding": ("object", "color"),
+    "background": ("object", "background"),
+    "size": ("object", "size"),
+}
+"""The kinds of claim that decide each task."""
+
+ALL_TASKS = "all tasks"
+"""The group of every task's prompts."""
 
 SCENES = ("scene of one object", "scene of two objects", "scene of three objects")
-"""Groups of scenes' captions: apart from the tasks, of which one is called "two objects"."""
+"""The groups of captions of whole scenes, by the number of objects."""
 
 
 @dataclass(frozen=True)
-class SuiteSettings:
-    """What is asked for and how much of it."""
+class ShapesPrompt(SuitePrompt):
+    """A caption with its claims."""
 
-    guidance: tuple[float, ...]
-    candidates: tuple[int, ...] = (1, 4, 16)
-    """Best of how many; the largest is painted, the others are its beginnings."""
-    per_task: int = 100
-    """Prompts for each task or object count and half."""
-    seed: int = 0
-    batch_size: int = 128
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The chosen image of a prompt, where not all claims hold."""
-
-    image: Image.Image
-    seen: Scene
-    seed: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one prompt at one guidance scale."""
-
-    prompt: Prompt
-    guidance: float
-    seed: int
-    """Of the first candidate; candidate i has seed + i."""
-    truths: tuple[dict[str, bool], ...]
-    """Which kinds of claim hold, for each candidate."""
-    chosen: dict[tuple[int, str], int]
-    """The candidate that each ranking takes among the first N."""
-    clip: tuple[float | None, ...]
-    likelihood: tuple[float, ...]
-    ratio: tuple[float, ...]
-    failure: Failure | None
-    """By the run's own ranking among all candidates."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """How many of a group's prompts pass a score."""
-
-    guidance: float
-    group: str
-    half: str
-    score: str
-    """ "task" (the task's own kinds), "all claims", or one kind of claim."""
-    candidates: int
-    ranking: str
-    successes: int
-    trials: int
+    claims: Claims
+    objects: int
+    """How many objects it asks for in all."""
+    task: str | None = None
+    """One of TASKS; None for the caption of a whole scene."""
 
     @property
-    def share(self) -> float:
-        """The successes among the trials."""
-        return self.successes / max(self.trials, 1)
+    def groups(self) -> tuple[str, ...]:
+        return (SCENES[self.objects - 1],) if self.task is None else (self.task, ALL_TASKS)
 
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the share."""
-        return interval(self.successes, self.trials)
+    def judge(self, image: UInt8[np.ndarray, "h w 3"]) -> Judgment:
+        scene = find_scene(image)
+        objects = [f"{item.size} {item.color} {item.shape}" for item in scene.objects]
+        seen = f"{', '.join(objects) or 'nothing'} on {scene.background}"
+        return Judgment(verify_claims(self.claims, scene), seen)
 
-    def to_dict(self) -> dict[str, str | float | int]:
-        """All of it as JSON values."""
-        low, high = self.bounds
-        return {**asdict(self), "share": self.share, "low": low, "high": high}
+    def scores(self, correct: dict[str, bool]) -> dict[str, bool]:
+        """The prompt's task, if it has one, besides all claims and each kind."""
+        scores = super().scores(correct)
+        if self.task is None:
+            return scores
+        return {"task": all(correct[kind] for kind in TASKS[self.task]), **scores}
 
-
-def run_suite(
-    model: TextToImage,
-    config: ShapesConfig,
-    settings: SuiteSettings,
-    report: Callable[[str], None] = print,
-) -> list[Outcome]:
-    """Paint and judge the tasks' prompts and captions of scenes at every guidance scale."""
-    prompts = all_prompts(config, settings)
-    most = max(settings.candidates)
-    # Far apart, so that no two prompts share noise and their outcomes are independent.
-    seeds = [(settings.seed << 32) + at * max(most, 1024) for at in range(len(prompts))]
-    outcomes: list[Outcome] = []
-    for guidance in settings.guidance:
-        sampling = model.sampling.model_copy(
-            update={"guidance": guidance, "candidates": most, "batch_size": settings.batch_size}
-        )
-        sampled = model.sample([prompt.caption for prompt in prompts], seeds, sampling)
-        for at, samples in enumerate(sampled):
-            outcomes.append(
-                judged(prompts[at], guidance, samples, settings.candidates, shipped_ranking(model))
-            )
-            if (at + 1) % max(1, len(prompts) // 10) == 0:
-                report(f"guidance {guidance:g}: {at + 1:,} of {len(prompts):,} prompts")
-    return outcomes
+    def details(self) -> dict[str, Any]:
+        return {"claims": self.claims.to_dict()}
 
 
-def all_prompts(config: ShapesConfig, settings: SuiteSettings) -> list[Prompt]:
+def shapes_prompts(config: ShapesConfig, per_task: int = 100, seed: int = 0) -> list[ShapesPrompt]:
     """The tasks' prompts, then captions of scenes with one object, two, three."""
-    prompts = suite(config, settings.per_task, settings.seed)
+    prompts = task_prompts(config, per_task, seed)
     for objects in range(1, config.max_objects + 1):
-        for half in HALVES:
-            prompts += scene_prompts(config, half, objects, settings.per_task, settings.seed)
+        for split in SPLITS:
+            prompts += scene_prompts(config, split, objects, per_task, seed)
     return prompts
 
 
-def shipped_ranking(model: TextToImage) -> str:
-    """How the run orders its candidates; what needs a CLIP becomes the likelihood without one."""
-    return available_ranking(model.sampling.rank_by, model.clip is not None)
+def task_prompts(config: ShapesConfig, per_task: int = 100, seed: int = 0) -> list[ShapesPrompt]:
+    """`per_task` prompts for each task and split, in the order of TASKS, as distinct as possible.
+
+    Tasks that need more objects than `config.max_objects` are left out. A held-out prompt names
+    a composition that training never shows; a seen one names none.
+    """
+    prompts: list[ShapesPrompt] = []
+    for task in TASKS:
+        if _objects_of(task, 0, 1) > config.max_objects:
+            continue
+        for split in SPLITS:
+            rng = random.Random(f"suite/{seed}/{task}/{split}")
+            used: set[str] = set()
+            for at in range(per_task):
+                objects = _objects_of(task, at, config.max_objects)
+                for _ in range(50):
+                    claims = _task_claims(task, objects, split, config, rng)
+                    caption = phrase_claims(claims, rng)
+                    if caption not in used:
+                        break
+                used.add(caption)
+                prompts.append(ShapesPrompt(caption, split, claims, objects, task))
+    return prompts
 
 
-def judged(
-    prompt: Prompt,
-    guidance: float,
-    samples: Samples,
-    candidates: Sequence[int],
-    shipped: str,
-) -> Outcome:
-    """Judge every candidate and note which one each ranking takes."""
-    images = to_uint8(samples.pixels)
-    scenes = [find_scene(image) for image in images]
-    truths = tuple(verify_claims(prompt.claims, scene) for scene in scenes)
-    chosen = choices(samples, candidates)
-    final = chosen[max(candidates), shipped]
-    failure = None
-    if not all(truths[final].values()):
-        failure = Failure(Image.fromarray(images[final]), scenes[final], samples.seeds[final])
-    scores = samples.clip_scores
-    clip = (None,) * len(samples) if scores is None else tuple(scores.tolist())
-    likelihood = tuple(samples.log_likelihoods.tolist())
-    ratio = tuple(samples.log_likelihood_ratios.tolist())
-    first = samples.seeds[0]
-    return Outcome(prompt, guidance, first, truths, chosen, clip, likelihood, ratio, failure)
+def scene_prompts(
+    config: ShapesConfig, split: Split, objects: int, count: int, seed: int = 0
+) -> list[ShapesPrompt]:
+    """Captions of `count` random scenes with exactly `objects` objects.
+
+    They are worded as the collection's captions are. Every held-out caption names a held-out
+    composition itself, so that no scene that training could show fulfills it.
+    Raises ValueError unless `objects` is within 1 and `config.max_objects`.
+    """
+    if not 1 <= objects <= config.max_objects:
+        raise ValueError(
+            f"objects is {objects}, the scenes have 1 to {config.max_objects} (max_objects)"
+        )
+    shares = [0.0, 0.0, 0.0]
+    shares[objects - 1] = 1.0
+    fresh = random.Random(f"prompts/{config.seed}/{seed}").getrandbits(31)
+    only = config.model_copy(update={"object_shares": tuple(shares), "seed": fresh})
+    prompts: list[ShapesPrompt] = []
+    index = 0
+    while len(prompts) < count:
+        scene = random_scene(index, DATA_SPLITS[split], only)
+        rng = random.Random(f"captions/{fresh}/{split}/{objects}/{index}")
+        index += 1
+        claims = random_claims(scene, rng)
+        for _ in range(20):
+            if claims_held_out(claims) == (split == "held_out"):
+                prompts.append(ShapesPrompt(phrase_claims(claims, rng), split, claims, objects))
+                break
+            claims = random_claims(scene, rng)
+    return prompts
 
 
-def choices(samples: Samples, candidates: Sequence[int]) -> dict[tuple[int, str], int]:
-    """The place of what each ranking takes among the first N, by N and ranking."""
+def _objects_of(task: str, at: int, most: int) -> int:
+    """How many objects prompt number `at` of a task asks for; counting alternates two and three."""
+    if task == "counting":
+        return 2 + at % 2 if most >= 3 else 2
+    return 2 if task in ("two objects", "position", "binding") else 1
+
+
+def _task_claims(
+    task: str, objects: int, split: Split, config: ShapesConfig, rng: random.Random
+) -> Claims:
+    """Claims in the task's form about a random scene of the split."""
+    while True:
+        identical = task == "counting"
+        scene = compose_scene(rng, objects, DATA_SPLITS[split], config.lattice, identical)
+        claims = _claims_in_form(task, scene, rng)
+        if claims is not None and claims_held_out(claims) == (split == "held_out"):
+            return claims
+
+
+def _claims_in_form(task: str, scene: Scene, rng: random.Random) -> Claims | None:
+    """What the task claims of the scene; None where the scene does not fit the task."""
+    items = rng.sample(scene.objects, len(scene.objects))
+    if task == "counting":
+        first = items[0]
+        return Claims((ObjectClaim(first.shape, first.color, None, len(items)),))
+    size = task == "size" or (task == "single object" and rng.random() < 0.5)
+    named = tuple(ObjectClaim(i.shape, i.color, i.size if size else None) for i in items)
+    if task == "position":
+        relation = relation_between(items[0], items[1])
+        return Claims(named, relation) if relation and items[0].shape != items[1].shape else None
+    if task == "background":
+        return Claims(named, background=scene.background)
+    if task == "binding" and (items[0].shape == items[1].shape or items[0].color == items[1].color):
+        return None
+    return Claims(named)
+
+
+def shapes_originals(config: ShapesConfig, per_split: int, image_size: int) -> Iterator[Original]:
+    """`per_split` unseen scenes of each split, to be reconstructed.
+
+    Scores: "claims", all claims of all captions hold; "scene", the shape, color and size of each
+    object and the background are as rendered.
+    """
+    for split in SPLITS:
+        for index in range(per_split):
+            scene = random_scene(index, DATA_SPLITS[split], config)
+            captions = describe_scene(scene, index, DATA_SPLITS[split], config)
+            judge = partial(_judge_scene, scene, [claims for _, claims in captions])
+            yield Original(split, render_scene(scene, image_size), judge)
+
+
+def _judge_scene(
+    scene: Scene, claims: Sequence[Claims], image: UInt8[np.ndarray, "h w 3"]
+) -> dict[str, bool]:
+    seen = find_scene(image)
     return {
-        (count, by): samples.order(by, count)[0] for count in candidates for by in MODEL_RANKINGS
+        "claims": all(all(verify_claims(own, seen).values()) for own in claims),
+        "scene": _content(seen) == _content(scene),
     }
 
 
-def group_of(prompt: Prompt) -> str:
-    """The table row that a prompt belongs to: its task, or how many objects its scene has."""
-    return prompt.task if prompt.task != "scene" else SCENES[prompt.objects - 1]
-
-
-def count_cells(outcomes: Iterable[Outcome], candidates: Sequence[int]) -> list[Cell]:
-    """Every share that the outcomes hold: groups × halves × scores × candidates × rankings."""
-    groups: dict[tuple[float, str, str], list[Outcome]] = defaultdict(list)
-    for outcome in outcomes:
-        half = outcome.prompt.half
-        groups[outcome.guidance, group_of(outcome.prompt), half].append(outcome)
-        if outcome.prompt.task != "scene":
-            groups[outcome.guidance, "all tasks", half].append(outcome)
-    return [
-        Cell(guidance, group, half, score, count, ranking, sum(passes), len(passes))
-        for (guidance, group, half), members in groups.items()
-        for score in ("task", "all claims", *CLAIM_KINDS)
-        for count in candidates
-        for ranking in RANKINGS
-        if (passes := list(_passes(members, score, count, ranking)))
-    ]
-
-
-def _passes(outcomes: Sequence[Outcome], score: str, count: int, ranking: str) -> Iterator[bool]:
-    """Whether each prompt that the score is about passes it."""
-    for outcome in outcomes:
-        if score == "task" and outcome.prompt.task == "scene":
-            continue
-        if score in CLAIM_KINDS and score not in outcome.truths[0]:
-            continue
-        if ranking == "oracle":
-            yield any(passes(outcome.prompt, truth, score) for truth in outcome.truths[:count])
-        else:
-            truth = outcome.truths[outcome.chosen[count, ranking]]
-            yield passes(outcome.prompt, truth, score)
-
-
-def passes(prompt: Prompt, truth: dict[str, bool], score: str) -> bool:
-    """Whether a judged image passes a score (see Cell)."""
-    if score == "task":
-        return solved(prompt, truth)
-    return all(truth.values()) if score == "all claims" else truth[score]
-
-
-def figures(
-    outcomes: Sequence[Outcome], cells: Sequence[Cell], settings: SuiteSettings
-) -> dict[str, object]:
-    """All of it as JSON values, down to each candidate of each prompt."""
-    return {
-        "settings": asdict(settings),
-        "scores": [cell.to_dict() for cell in cells],
-        "prompts": [
-            {
-                "guidance": outcome.guidance,
-                "group": group_of(outcome.prompt),
-                "half": outcome.prompt.half,
-                "caption": outcome.prompt.caption,
-                "claims": outcome.prompt.claims.to_dict(),
-                "seed": outcome.seed,
-                "wrong": [[k for k, held in t.items() if not held] for t in outcome.truths],
-                "clip_score": [c if c is None else round(c, 4) for c in outcome.clip],
-                "log_likelihood": [round(r, 2) for r in outcome.likelihood],
-                "log_likelihood_ratio": [round(r, 2) for r in outcome.ratio],
-            }
-            for outcome in outcomes
-        ],
-    }
+def _content(scene: Scene) -> tuple[list[tuple[str, str, str]], str]:
+    return sorted((o.shape, o.color, o.size) for o in scene.objects), scene.background

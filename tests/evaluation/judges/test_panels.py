@@ -20,7 +20,7 @@ from dalle_mini_impl.data.synthetic.panels import (
 )
 from dalle_mini_impl.data.synthetic.rendering import render_panels
 from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, SHAPES
-from dalle_mini_impl.evaluation.judges.panels import ASPECTS, find_panels, truth
+from dalle_mini_impl.evaluation.judges.panels import ASPECTS, find_panels, judge_change
 from dalle_mini_impl.evaluation.judges.scenes import UNKNOWN
 
 SAME = Change("same")
@@ -34,8 +34,8 @@ def found(image: Image.Image) -> tuple[Panel, Panel]:
     return find_panels(np.asarray(image))
 
 
-def same(truth_of: Panel, judged: Panel) -> bool:
-    return all(truth(SAME, truth_of, judged).values())
+def same(expected: Panel, judged: Panel) -> bool:
+    return all(judge_change(SAME, expected, judged).values())
 
 
 def share_right(spoil, count: int, lattice: int = 8) -> float:
@@ -47,7 +47,7 @@ def share_right(spoil, count: int, lattice: int = 8) -> float:
         panels, change = random_panels(index, split, config)
         upper, lower = found(spoil(render_panels(panels)))
         read = same(panels.upper, upper) and same(panels.lower, lower)
-        right += read and all(truth(change, upper, lower).values())
+        right += read and all(judge_change(change, upper, lower).values())
     return right / count
 
 
@@ -105,12 +105,12 @@ def test_no_change_is_taken_for_another():
     for index in range(40):
         panels, change = random_panels(index, "validation", PanelsConfig(seed=5))
         _, lower = found(render_panels(panels))
-        assert all(truth(change, panels.upper, lower).values())
+        assert all(judge_change(change, panels.upper, lower).values())
         for kind in CHANGE_KINDS:
             ground = "gray" if kind == "background" else change.background
             other = Change(kind, "pink" if kind == "color" else None, ground)
             if not panels_match(apply_change(other, panels.upper), panels.lower):
-                assert not all(truth(other, panels.upper, lower).values())
+                assert not all(judge_change(other, panels.upper, lower).values())
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_no_change_is_taken_for_another():
 def test_each_aspect_is_judged_by_itself(change, wrong):
     star, ring = UPPER.objects
     lower = Panel((ring, replace(star, **change)), "white")
-    judged = truth(SAME, UPPER, found(render_panels(Panels(UPPER, lower)))[1])
+    judged = judge_change(SAME, UPPER, found(render_panels(Panels(UPPER, lower)))[1])
     assert set(judged) == set(ASPECTS)
     assert [name for name, right in judged.items() if not right] == [wrong]
 
@@ -134,11 +134,12 @@ def test_missing_and_added_objects_and_another_ground_are_wrong():
     star, ring = UPPER.objects
     one = Panel((ring,), "black")
     _, lower = found(render_panels(Panels(UPPER, one)))
-    judged = truth(SAME, UPPER, lower)
+    judged = judge_change(SAME, UPPER, lower)
     assert not judged["count"]
     assert not judged["shape"]
     assert not judged["background"]
-    added = truth(SAME, Panel((star,), "white"), found(render_panels(Panels(UPPER, UPPER)))[1])
+    _, both = found(render_panels(Panels(UPPER, UPPER)))
+    added = judge_change(SAME, Panel((star,), "white"), both)
     assert [name for name, right in added.items() if not right] == ["count"]
 
 
@@ -146,7 +147,7 @@ def test_a_change_is_measured_by_the_given_half_not_by_the_painted_one():
     """The lower half repeats a wrong upper one: it is not the same as what was given."""
     painted = Panel((replace(UPPER.objects[0], shape="heart"), UPPER.objects[1]), "white")
     _, lower = found(render_panels(Panels(painted, painted)))
-    assert not truth(SAME, UPPER, lower)["shape"]
+    assert not judge_change(SAME, UPPER, lower)["shape"]
 
 
 def test_blobs_and_patchwork_are_no_known_shape():
@@ -156,7 +157,7 @@ def test_blobs_and_patchwork_are_no_known_shape():
     assert UNKNOWN in [item.shape for item in found(image)[1].objects]
     pen.rectangle((0, 40, 63, 63), fill=COLORS["green"])
     assert {item.shape for item in found(image)[1].objects} == {UNKNOWN}
-    assert not truth(SAME, found(image)[1], found(image)[1])["shape"]
+    assert not judge_change(SAME, found(image)[1], found(image)[1])["shape"]
 
 
 def test_images_of_any_size_are_read_and_noise_does_no_harm():

@@ -25,13 +25,14 @@ from dalle_mini_impl.evaluation.measures.features import Features, clip_features
 from dalle_mini_impl.evaluation.measures.likelihood import measure_likelihood
 from dalle_mini_impl.evaluation.measures.reconstruction import measure_reconstructions, reconstruct
 from dalle_mini_impl.evaluation.measures.samples import (
-    NEIGHBOURS,
+    NEIGHBORS,
     measure_distribution,
     measure_memorization,
     measure_reranking,
     measure_scores,
 )
-from dalle_mini_impl.evaluation.report.page import Part
+from dalle_mini_impl.evaluation.report.page import ReportPart
+from dalle_mini_impl.images import to_uint8
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.runs.folder import RunFolder
@@ -62,7 +63,7 @@ class HeldOut:
     def __init__(self, run: RunFolder, settings: CollectionSettings, report: Callable) -> None:
         data = run.experiment.data
         store = prepare(data, settings.split, run.cache / "images", report)
-        if len(store) <= NEIGHBOURS:
+        if len(store) <= NEIGHBORS:
             raise ConfigError(
                 f"{data.path}: {len(store)} {settings.split} images, too few to measure on; "
                 "train a run with a larger data.held_out, or name the other --split"
@@ -93,7 +94,7 @@ def evaluate_collection(
     device: torch.device,
     features: Features | None = None,
     report: Callable[[str], None] = print,
-) -> list[Part]:
+) -> list[ReportPart]:
     """Measure the models that the run has; parts whose models are missing are left out.
 
     features: what sets of images are compared by; the run's CLIP if none are given, or plain
@@ -138,7 +139,7 @@ def _samples(
     settings: CollectionSettings,
     features: Features,
     report: Callable[[str], None],
-) -> list[Part]:
+) -> list[ReportPart]:
     """Unranked samples for every caption, ranked ones for some."""
     sampling = model.sampling.model_copy(
         update={
@@ -152,14 +153,14 @@ def _samples(
     seeds = [(settings.seed << 32) + at * max(most, 1024) for at in range(len(held_out))]
     report(f"samples: {len(seeds):,} at guidance {settings.guidance:g}")
     unranked = list(model.sample(held_out.captions, seeds, sampling))
-    samples = torch.cat([own.pixels for own in unranked]).cpu()
+    samples = torch.cat([_rounded(own.pixels) for own in unranked])
     train_store = prepare(run.experiment.data, "train", run.cache / "images", report)
     rows = _sample(len(train_store), settings.train_examples, settings.seed)
     train = _images(train_store, rows, run)
     parts = [measure_scores(unranked)]
     # Distances shrink with the number of images, so all sets have the same.
     n = min(len(samples), len(train))
-    if n > NEIGHBOURS:
+    if n > NEIGHBORS:
         real = held_out.images[:n]
         parts.append(measure_distribution(samples[:n], real, train[:n], features))
     parts.append(measure_memorization(samples, train, held_out.images, decoded, pixel_features(16)))
@@ -170,7 +171,7 @@ def _samples(
         candidates = list(model.sample(held_out.captions[:count], seeds[:count], sampling))
         likeness = torch.stack(
             [
-                _cosine(features(own.pixels.cpu()), target)
+                _cosine(features(_rounded(own.pixels)), target)
                 for own, target in zip(candidates, features(held_out.images[:count]), strict=True)
             ]
         )
@@ -179,7 +180,9 @@ def _samples(
 
 
 @torch.inference_mode()
-def _agreement(run: RunFolder, clip: Clip, held_out: HeldOut, device: torch.device) -> list[Part]:
+def _agreement(
+    run: RunFolder, clip: Clip, held_out: HeldOut, device: torch.device
+) -> list[ReportPart]:
     """What CLIP makes of held-out images and captions."""
     captions, store = run.captions(), held_out.store
 
@@ -198,6 +201,11 @@ def _agreement(run: RunFolder, clip: Clip, held_out: HeldOut, device: torch.devi
     config = run.experiment.clip
     batch = config.training.batch_size
     return [*parts, measure_calibration(logits, held_out.same, batch, config.loss)]
+
+
+def _rounded(pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    """Pixels rounded to 8 bits as the collection's images are, on the CPU."""
+    return torch.from_numpy(to_uint8(pixels)).permute(0, 3, 1, 2).contiguous().float() / 255
 
 
 def _cosine(rows: Float[Tensor, "n d"], one: Float[Tensor, "d"]) -> Float[Tensor, "n"]:

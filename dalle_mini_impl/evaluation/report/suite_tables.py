@@ -1,0 +1,148 @@
+"""The tables of a prompt suite, built from its counts."""
+
+from collections.abc import Iterator, Sequence
+
+from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
+from dalle_mini_impl.evaluation.report.page import Table, share
+from dalle_mini_impl.evaluation.suites.core import ALL_CLAIMS, SPLITS, Split
+from dalle_mini_impl.evaluation.suites.counting import CHOICES, Cell
+from dalle_mini_impl.evaluation.suites.reconstructions import ReconstructionCount
+
+WILSON = "Percent of prompts, with Wilson's 95 % interval in parentheses."
+
+
+class Scores:
+    """The counts of a suite, looked up by what they are about.
+
+    Lookups that name no score, number of candidates or ranking take all claims, the largest
+    number and the run's own ranking.
+    """
+
+    def __init__(self, cells: Sequence[Cell], ranking: str) -> None:
+        self.cells = {
+            (c.guidance, c.group, c.split, c.score, c.candidates, c.ranking): c for c in cells
+        }
+        self.ranking = ranking
+        self.guidances = list(dict.fromkeys(cell.guidance for cell in cells))
+        self.counts = sorted({cell.candidates for cell in cells})
+        self.most = max(self.counts)
+        self.groups = {cell.group for cell in cells}
+
+    def cell(
+        self,
+        guidance: float,
+        row: tuple[str, Split],
+        score: str = ALL_CLAIMS,
+        count: int | None = None,
+        ranking: str | None = None,
+    ) -> Cell | None:
+        """The count of a group and split, `row`; None where it was not taken."""
+        by = ranking or self.ranking
+        return self.cells.get((guidance, *row, score, count or self.most, by))
+
+    def text(
+        self,
+        guidance: float,
+        row: tuple[str, Split],
+        score: str = ALL_CLAIMS,
+        count: int | None = None,
+        ranking: str | None = None,
+    ) -> str:
+        """The share with its interval, or a dash."""
+        cell = self.cell(guidance, row, score, count, ranking)
+        return share(cell.share, cell.bounds) if cell else "–"
+
+    def rows(self, groups: Sequence[str]) -> Iterator[tuple[str, tuple[str, Split]]]:
+        """The name of each table row, and its group and split."""
+        for group in groups:
+            for split in SPLITS:
+                if group in self.groups:
+                    yield f"{group}, {split.replace('_', ' ')}", (group, split)
+
+    def best_guidance(self, groups: Sequence[str]) -> float:
+        """The scale with the highest mean of all claims over these groups and both splits."""
+
+        def total(guidance: float) -> float:
+            cells = [self.cell(guidance, row) for _, row in self.rows(groups)]
+            return sum(cell.share for cell in cells if cell)
+
+        return max(self.guidances, key=total)
+
+
+def guidance_tables(scores: Scores, groups: Sequence[str], first: str, what: str) -> list[Table]:
+    """All claims at each guidance scale; no table for a single scale.
+
+    first: the heading of the column of groups. what: the name of all claims in the title.
+    """
+    if len(scores.guidances) == 1:
+        return []
+    rows = [
+        [name, *(scores.text(guidance, row) for guidance in scores.guidances)]
+        for name, row in scores.rows(groups)
+    ]
+    columns = [first, *(f"guidance {guidance:g}" for guidance in scores.guidances)]
+    title = f"{what} by guidance, best of {scores.most} by {scores.ranking}"
+    return [Table(title[0].upper() + title[1:], columns, rows, WILSON)]
+
+
+def best_of_table(
+    scores: Scores, guidance: float, groups: Sequence[str], first: str, what: str
+) -> Table:
+    """All claims for the first image, the best of each number, and the oracle's choice."""
+    columns = [first]
+    for count in scores.counts:
+        columns += ["first"] if count == 1 else [f"best of {count}", f"oracle of {count}"]
+    rows = []
+    for name, row in scores.rows(groups):
+        cells = [name]
+        for count in scores.counts:
+            for ranking in ("none",) if count == 1 else (scores.ranking, "oracle"):
+                cells.append(scores.text(guidance, row, count=count, ranking=ranking))
+        rows.append(cells)
+    title = f"Guidance {guidance:g}: {what}, ranked by {scores.ranking}"
+    return Table(title, columns, rows, WILSON)
+
+
+def kinds_of_claim_table(
+    scores: Scores, guidance: float, groups: Sequence[str], first: str, kinds: Sequence[str]
+) -> Table:
+    """Each kind of claim by itself, for the image that the run's ranking chose."""
+    rows = [
+        [name, *(scores.text(guidance, row, kind) for kind in kinds)]
+        for name, row in scores.rows(groups)
+    ]
+    title = f"Guidance {guidance:g}: each kind of claim, best of {scores.most} by {scores.ranking}"
+    return Table(title, [first, *kinds], rows, WILSON)
+
+
+def rankings_table(
+    scores: Scores, guidance: float, groups: Sequence[str], first: str, what: str
+) -> Table:
+    """All claims by each ranking, and how near the run's ranking comes to the oracle."""
+    rows = []
+    for name, row in scores.rows(groups):
+        cells = {ranking: scores.cell(guidance, row, ranking=ranking) for ranking in CHOICES}
+        shares = {ranking: cell.share if cell else 0.0 for ranking, cell in cells.items()}
+        texts = [share(cell.share, cell.bounds) if cell else "–" for cell in cells.values()]
+        distance = shares["oracle"] - shares["none"]
+        gain = shares[scores.ranking] - shares["none"]
+        rows.append([name, *texts, share(gain / distance) if distance > 0 else "–"])
+    title = f"Guidance {guidance:g}: {what} by ranking, best of {scores.most}"
+    columns = [first, *CHOICES, f"closed by {scores.ranking}"]
+    note = f"Closed: the share of the distance from none to oracle. {WILSON}"
+    return Table(title, columns, rows, note)
+
+
+def reconstruction_table(counts: Sequence[ReconstructionCount]) -> Table:
+    """How well the judge reads reconstructions."""
+    rows = [
+        [
+            count.split.replace("_", " "),
+            count.score,
+            share(count.successes / count.trials, wilson_interval(count.successes, count.trials)),
+        ]
+        for count in counts
+    ]
+    return Table(
+        "Reconstructions as the judge reads them", ["split", "what", "right"], rows, WILSON
+    )

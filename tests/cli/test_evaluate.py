@@ -1,0 +1,22 @@
+"""Options that `dalle evaluate` refuses."""
+
+import pytest
+
+from dalle_mini_impl.cli import main
+from tests.tiny import tiny_run
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--candidates", "0"], "--candidates (0,): give positive numbers"),
+        (["--guidance", "-1"], "--guidance (-1.0,): a scale is 0 at least"),
+        (["--per-task", "0"], "--per-task 0"),
+        (["--features", "nowhere:embed"], "write MODULE:FUNCTION"),
+        (["--suite", "shapes"], "was trained on other/images, not on shapes"),
+    ],
+)
+def test_impossible_options_are_refused(tmp_path, capsys, options, complaint):
+    run = tiny_run(tmp_path / "run", weights=(), data={"path": "other/images"})
+    assert main(["evaluate", "--run", str(run.path), *options]) == 2
+    assert complaint in capsys.readouterr().err
