@@ -121,7 +121,7 @@ class Comparison:
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
             rows = batch_indices(len(codes), training.batch_size, step, training.seed)
-            return self.table.draw(rows, step_rng(training.seed, step, 0)), codes[rows]
+            return self.table.random_ids(rows, step_rng(training.seed, step, 0)), codes[rows]
 
         return batch
 

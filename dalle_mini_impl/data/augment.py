@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 @runtime_checkable
 class ImageStore(Protocol):
-    """What batches need of a store."""
+    """The part of a store that batches need."""
 
     @property
     def images(self) -> UInt8[np.ndarray, "n h w 3"]: ...
@@ -21,7 +21,7 @@ class ImageStore(Protocol):
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """What batches need of the data configuration."""
+    """The part of the data configuration that batches need."""
 
     @property
     def image_size(self) -> int: ...
@@ -39,7 +39,11 @@ def load_images(
     config: Augmentation,
     rng: np.random.Generator | None,
 ) -> Float[Tensor, "b 3 h w"]:
-    """The images `indices` in [0, 1], augmented as configured or, without `rng`, not at all."""
+    """The images `indices` in [0, 1], augmented as configured or, without `rng`, not at all.
+
+    Random crops keep between `random_resized_crop` and all of the area, at an aspect ratio
+    between 3/4 and 4/3.
+    """
     stored = torch.from_numpy(store.images[indices])
     if rng is None or config.random_resized_crop is None:
         images = _scaled(stored, config.image_size)

@@ -1,4 +1,4 @@
-"""Batches as pure functions of the step, so that resuming needs nothing but the step's number."""
+"""Batches as pure functions of the step, so that resuming needs only the step's number."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,16 +16,16 @@ from dalle_mini_impl.data.negatives import Negative
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images (pixels in [0, 1]) with a caption each and, where asked for, wrong ones."""
+    """Images (pixels in [0, 1]) with a caption each and, where configured, hard negatives."""
 
     images: Float[Tensor, "b 3 h w"]
     captions: Int[Tensor, "b t"]
     negatives: Int[Tensor, "b m t"] | None = None
-    """Captions that are wrong by one attribute; the null caption where none can be made."""
+    """Captions with one wrong attribute; the null caption where none can be made."""
     groups: Int[Tensor, "b"] | None = None
-    """Equal for images that have the same captions to draw from, such as those of one label."""
+    """Equal for images with the same set of captions, such as those of one label."""
     texts: Int[Tensor, "b"] | None = None
-    """Equal for equal captions, however BPE-dropout cut them into tokens."""
+    """Equal for equal captions, however BPE-dropout tokenized them."""
 
 
 @dataclass(frozen=True)
@@ -46,32 +46,28 @@ def batch_indices(
 ) -> Int64[np.ndarray, "batch_size"]:
     """Indices of `rank`'s batch at `step`: a pure function of its arguments.
 
-    The permutations of all epochs follow one another without a gap and the ranks take consecutive
-    slices of them, so every n draws show every image once, across ranks and epoch ends.
+    Each epoch is a permutation. Ranks take consecutive slices of the concatenated epochs, so every
+    n indices contain every image once, across ranks and epoch ends.
     """
     if n < 1:
-        raise ValueError("there are no images to draw batches from")
+        raise ValueError("there are no images to make batches of")
     position = (step * world + rank) * batch_size
-    left, parts = batch_size, []
-    while left > 0:
+    remaining, slices = batch_size, []
+    while remaining > 0:
         epoch, offset = divmod(position, n)
-        parts.append(_permutation(n, seed, epoch)[offset : offset + left])
-        left -= len(parts[-1])
-        position += len(parts[-1])
-    return np.concatenate(parts)
+        slices.append(_permutation(n, seed, epoch)[offset : offset + remaining])
+        remaining -= len(slices[-1])
+        position += len(slices[-1])
+    return np.concatenate(slices)
 
 
 def step_rng(seed: int, step: int, rank: int) -> np.random.Generator:
-    """The generator of everything random about one batch."""
+    """The random generator of one batch."""
     return np.random.default_rng((seed % 2**63, step, rank))
 
 
 class ImageBatches:
-    """Batches of images with captions; call with a step.
-
-    Augmented only where the configuration asks for it: crops keep a random share of the area
-    between `random_resized_crop` and 1 at an aspect ratio between 3/4 and 4/3.
-    """
+    """Batches of images with captions, augmented as configured; call with a step."""
 
     def __init__(
         self,
@@ -129,4 +125,6 @@ class CodeBatches:
         rng = step_rng(self.seed, step, self.rank)
         variants = rng.integers(len(self.cache.codes), size=len(indices))
         codes = self.cache.codes[variants, indices].astype(np.int64)
-        return CodeBatch(codes=torch.from_numpy(codes), captions=self.table.draw(indices, rng))
+        return CodeBatch(
+            codes=torch.from_numpy(codes), captions=self.table.random_ids(indices, rng)
+        )

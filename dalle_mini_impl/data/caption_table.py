@@ -14,7 +14,7 @@ from dalle_mini_impl.data.negatives import Negative
 
 @runtime_checkable
 class CaptionEncoder(Protocol):
-    """What a caption table needs of a caption tokenizer."""
+    """The part of a caption tokenizer that a caption table needs."""
 
     def encode(
         self, captions: Sequence[str], rng: np.random.Generator | None = None
@@ -22,10 +22,10 @@ class CaptionEncoder(Protocol):
 
 
 class CaptionTable:
-    """Captions of each image, the different ones among them encoded once.
+    """The captions of each image; every distinct text is encoded once.
 
-    With `dropout` each draw is encoded anew with BPE-dropout. An image without captions has the
-    null caption.
+    With `dropout`, captions are encoded again with BPE-dropout each time they are chosen. An image
+    without captions has the null caption.
     """
 
     def __init__(
@@ -42,21 +42,23 @@ class CaptionTable:
         self._groups = np.array([known.setdefault(row, len(known)) for row in rows], np.int64)
         self._tokenizer = tokenizer
         self._dropout = dropout
-        # Kept narrow: a million captions of 64 ids are 256 MB as int32.
+        # int32 halves the memory: a million captions of 64 ids take 256 MB.
         encoded = tokenizer.encode(self._texts) if self._texts else np.zeros((0, 0))
         self._ids = np.asarray(encoded, np.int32)
 
     def __len__(self) -> int:
         return len(self._counts)
 
-    def draw(self, indices: Int64[np.ndarray, "b"], rng: np.random.Generator) -> Int[Tensor, "b t"]:
+    def random_ids(
+        self, indices: Int64[np.ndarray, "b"], rng: np.random.Generator
+    ) -> Int[Tensor, "b t"]:
         """Ids (int64) of a random caption of each of the images `indices`."""
         return self.ids(indices, self.choose(indices, rng), rng)
 
     def choose(
         self, indices: Int64[np.ndarray, "b"], rng: np.random.Generator
     ) -> Int64[np.ndarray, "b"]:
-        """The number of a random caption among each image's own."""
+        """The number of a random caption among those of each image."""
         return rng.integers(self._counts[indices])
 
     def ids(
@@ -91,7 +93,7 @@ class CaptionTable:
         count: int,
         rng: np.random.Generator,
     ) -> Int[Tensor, "b m t"]:
-        """Ids of `count` wrong captions for each of the captions that `ids` names."""
+        """Ids of `count` hard negatives for caption `numbers[i]` of image `indices[i]`."""
         texts = [
             negative(int(index), int(number), random.Random(int(seed))) or ""
             for index, number, seeds in zip(
@@ -99,6 +101,6 @@ class CaptionTable:
             )
             for seed in seeds
         ]
-        # As the true captions are encoded: how a text is cut into tokens must not give it away.
+        # Encoded like the true captions, so that the tokenization does not reveal the negatives.
         ids = self._tokenizer.encode(texts, rng if self._dropout else None).astype(np.int64)
         return torch.from_numpy(ids.reshape(len(indices), count, -1))

@@ -1,4 +1,4 @@
-"""What a look at a collection should tell before anyone trains on it."""
+"""Reads a whole collection before training and reports what is in it."""
 
 import warnings
 from collections import Counter
@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from PIL import Image
@@ -15,7 +14,7 @@ from dalle_mini_impl.data.collections.detect import DataError
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.examples import Example, SyntheticImage, unreadable_reason
 from dalle_mini_impl.data.sources import open_source
-from dalle_mini_impl.data.splits import Split
+from dalle_mini_impl.data.splits import SPLITS
 from dalle_mini_impl.data.workers import map_examples
 from dalle_mini_impl.images import contact_sheet, fit, save_png
 
@@ -25,8 +24,8 @@ SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Looked:
-    """One image as seen by the check; `failure` says why it could not be read."""
+class CheckedImage:
+    """One image of the collection; `failure` says why it could not be read."""
 
     key: str
     captions: tuple[str, ...]
@@ -37,7 +36,7 @@ class Looked:
 
 @dataclass(frozen=True)
 class Report:
-    """What a collection holds; str() lays it out as a table."""
+    """What a collection contains; str() formats it as a table."""
 
     path: str
     description: str
@@ -68,18 +67,20 @@ class Report:
         rows = [
             ("data", f"{self.path} ({self.description})"),
             ("images", f"{sum(self.counts.values()):,} ({splits or 'none'})"),
-            ("sizes", _most([(f"{w}×{h}", n) for (w, h), n in self.sizes.items()])),
-            ("modes", _most(list(self.modes.items()))),
+            ("sizes", _most_frequent([(f"{w}×{h}", n) for (w, h), n in self.sizes.items()])),
+            ("modes", _most_frequent(list(self.modes.items()))),
             ("enlarged", f"{self.small:,} smaller than {self.image_size}×{self.image_size}"),
-            ("unreadable", _named(self.unreadable)),
+            ("unreadable", _count_and_names(self.unreadable)),
             ("captions", f"{self.captions:,}"),
-            ("words", _spread(self.words)),
+            ("words", _quantiles(self.words)),
         ]
         if self.tokens is not None:
-            rows.append(("tokens", _spread(self.tokens)))
-        rows.append(("without caption", _named(self.uncaptioned)))
+            rows.append(("tokens", _quantiles(self.tokens)))
+        rows.append(("without caption", _count_and_names(self.uncaptioned)))
         shared = [(repr(text), count) for text, count in self.duplicates.items()]
-        rows.append(("shared captions", f"{len(shared):,}" + (f": {_most(shared)}" * bool(shared))))
+        rows.append(
+            ("shared captions", f"{len(shared):,}" + (f": {_most_frequent(shared)}" * bool(shared)))
+        )
         if self.sheet is not None:
             rows.append(("contact sheet", str(self.sheet)))
         return "\n".join(f"{name:<16}{text}" for name, text in rows)
@@ -90,23 +91,23 @@ def check(
     sheet: Path | None = None,
     count_tokens: Callable[[Sequence[str]], Sequence[int]] | None = None,
 ) -> Report:
-    """Reads every image and caption of all splits and reports what is there.
+    """Reads every image and caption of all splits.
 
     Args:
-        sheet: where to write a contact sheet of examples as training will see them.
+        sheet: path of a contact sheet of training images, prepared as for training.
         count_tokens: the number of tokens of each caption, from a caption tokenizer.
 
     Raises DataError where the collection cannot be read or holds no images.
     """
-    looked: dict[str, list[Looked]] = {}
+    checked: dict[str, list[CheckedImage]] = {}
     description = ""
-    for split in get_args(Split):
+    for split in SPLITS:
         source = open_source(config, split)
         description = source.description if split == "train" else description
-        looked[split] = list(
-            map_examples(source, partial(_look, side=config.image_size), config.workers)
+        checked[split] = list(
+            map_examples(source, partial(_check_image, side=config.image_size), config.workers)
         )
-    everything = [item for items in looked.values() for item in items]
+    everything = [item for items in checked.values() for item in items]
     if not everything:
         raise DataError(f"data.path {config.path!r} holds no images ({description})")
     read = [item for item in everything if item.failure is None]
@@ -117,7 +118,7 @@ def check(
     return Report(
         path=config.path,
         description=description,
-        counts={split: len(items) for split, items in looked.items()},
+        counts={split: len(items) for split, items in checked.items()},
         sizes=dict(Counter(item.size for item in read).most_common()),
         modes=dict(Counter(item.mode for item in read).most_common()),
         unreadable=tuple(f"{item.key}: {item.failure}" for item in everything if item.failure),
@@ -132,28 +133,28 @@ def check(
     )
 
 
-def _look(example: Example, side: int) -> Looked:
+def _check_image(example: Example, side: int) -> CheckedImage:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow tells of harmless damage, image by image
-            # Drawings have no size of their own: they are made at the size asked for.
+            warnings.simplefilter("ignore")  # Pillow warns of harmless damage, image by image
+            # Synthetic images have no size of their own: they are rendered at any size.
             image = example.open(side if isinstance(example.image, SyntheticImage) else None)
             size, mode = image.size, image.mode
             fit(image, side)
-    except Exception as error:  # Pillow raises nearly anything on damaged files
-        return Looked(example.key, example.captions, failure=unreadable_reason(error))
-    return Looked(example.key, example.captions, size, mode)
+    except Exception as error:  # Pillow raises many kinds of error on damaged files
+        return CheckedImage(example.key, example.captions, failure=unreadable_reason(error))
+    return CheckedImage(example.key, example.captions, size, mode)
 
 
 def _write_sheet(config: DataConfig, path: Path) -> None:
-    """A fixed random sample of the training images, each with its first caption."""
+    """Writes a fixed sample of the training images, each with its first caption."""
     sample = config.model_copy(update={"limit": 2 * SHEET})
     images: list[Image.Image] = []
     captions: list[str] = []
     for example in open_source(sample, "train"):
         try:
             images.append(fit(example.open(config.image_size), config.image_size))
-        except Exception:  # counted and named in the report
+        except Exception:  # already counted in the report
             continue
         captions.append(example.captions[0] if example.captions else "")
         if len(images) == SHEET:
@@ -162,19 +163,19 @@ def _write_sheet(config: DataConfig, path: Path) -> None:
     save_png(contact_sheet(images, captions if any(captions) else None, scale=scale), path)
 
 
-def _most(pairs: list[tuple[str, int]], limit: int = 5) -> str:
+def _most_frequent(pairs: list[tuple[str, int]], limit: int = 5) -> str:
     text = ", ".join(f"{name} ({count:,})" for name, count in pairs[:limit])
     return text + (f" and {len(pairs) - limit:,} more" if len(pairs) > limit else "")
 
 
-def _named(items: Sequence[str]) -> str:
+def _count_and_names(items: Sequence[str]) -> str:
     if not items:
         return "0"
     more = "; …" if len(items) > SHOWN else ""
     return f"{len(items):,}: " + "; ".join(items[:SHOWN]) + more
 
 
-def _spread(values: Sequence[int]) -> str:
+def _quantiles(values: Sequence[int]) -> str:
     if not values:
         return "none"
     low, middle, high, top = (int(q) for q in np.quantile(values, (0, 0.5, 0.95, 1)))

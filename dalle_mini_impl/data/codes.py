@@ -1,7 +1,7 @@
 """The cache of image codes: every image encoded once, memory-mapped, never used when stale.
 
-A key says what the codes were computed from. It is written last and removed first, so an
-interrupted write leaves no cache that looks whole.
+A key records what the codes were computed from. It is written last and removed first, so an
+interrupted write never leaves a cache that looks complete.
 """
 
 import json
@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
+from dalle_mini_impl.files import atomic_write
+
 
 @dataclass(frozen=True)
 class CodeKey:
-    """What codes depend on; a cache whose key differs in anything is stale."""
+    """What the codes depend on; a cache with any other key is stale."""
 
     weights: str
     """Hash of the image tokenizer's weights."""
@@ -58,27 +60,26 @@ class CodeCache:
         """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "codes.json").unlink(missing_ok=True)
-        temporary = folder / f".codes.npy.{os.getpid()}"
+        flat = folder / f".codes.flat.{os.getpid()}"
         total, end = key.variants * key.images, 0
         codes: np.memmap | None = None
         try:
             for chunk in chunks:
                 if codes is None:
                     codes = np.lib.format.open_memmap(
-                        temporary, "w+", np.dtype(np.int32), (total, chunk.shape[1])
+                        flat, "w+", np.dtype(np.int32), (total, chunk.shape[1])
                     )
                 start, end = end, end + len(chunk)
                 if end > total:
                     break
                 codes[start:end] = chunk
             if codes is None or end != total:
-                raise ValueError(f"{end} images encoded where {total} were announced")
+                raise ValueError(f"{end} images were encoded, but {total} were expected")
             _finish(codes, folder / "codes.npy", key)
         finally:
-            temporary.unlink(missing_ok=True)
-        note = folder / f".codes.json.{os.getpid()}"
-        note.write_text(json.dumps(asdict(key)), encoding="utf-8")
-        os.replace(note, folder / "codes.json")
+            flat.unlink(missing_ok=True)
+        with atomic_write(folder / "codes.json") as note:
+            note.write_text(json.dumps(asdict(key)), encoding="utf-8")
         cache = cls.open(folder, key)
         if cache is None:
             raise ValueError(f"{folder}: the code cache could not be read back; is the disk full?")
@@ -95,16 +96,12 @@ class CodeCache:
 def _finish(codes: np.ndarray, path: Path, key: CodeKey) -> None:
     """Store the flat `codes` at `path` by variant, in the narrowest integers that hold them."""
     narrow = np.dtype(np.uint16 if codes.max(initial=0) < 2**16 else np.int32)
-    temporary = path.with_name(f".{path.name}.narrow.{os.getpid()}")
     shape = (key.variants, key.images, codes.shape[1])
-    try:
+    with atomic_write(path) as temporary:
         stored = np.lib.format.open_memmap(temporary, "w+", narrow, shape)
         for variant in range(key.variants):
             stored[variant] = codes[variant * key.images : (variant + 1) * key.images]
         stored.flush()
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def perplexity(counts: Int[np.ndarray, "code_count"]) -> Float[np.ndarray, ""]:

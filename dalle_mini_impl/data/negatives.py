@@ -1,8 +1,8 @@
-"""Hard negatives for CLIP: captions that are wrong about an image by one attribute.
+"""Hard negatives for CLIP: captions with one attribute that is wrong for the image.
 
-Drawn images know what their captions claim, so theirs are exact. In other collections a word is
-replaced by another that stands between the same neighbors elsewhere: "red heart" becomes "green
-heart".
+Synthetic data records what each caption claims, so its negatives are certainly false. In other
+collections a word is replaced by one that occurs between the same two neighbors elsewhere: "red
+heart" becomes "green heart".
 """
 
 import random
@@ -47,23 +47,23 @@ def panel_negatives(attributes: Sequence[dict[str, Any] | None]) -> Negative:
 
 
 def word_negatives(captions: Sequence[Sequence[str]]) -> Negative:
-    """Negatives by exchanging one word for another seen between the same two neighbors."""
+    """Negatives that replace one word by another seen between the same two neighbors."""
     fillers: dict[tuple[str, str], set[str]] = defaultdict(set)
     texts = {text for of_image in captions for text in of_image}
     for text in texts:
         words = ["", *text.split(), ""]
         for before, word, after in zip(words, words[1:], words[2:], strict=False):
             fillers[before, after].add(word)
-    choices = {place: sorted(words) for place, words in fillers.items() if len(words) > 1}
+    choices = {between: sorted(words) for between, words in fillers.items() if len(words) > 1}
 
     def negative(image: int, caption: int, rng: random.Random) -> str | None:
         words = ["", *captions[image][caption].split(), ""]
-        open_places = [
+        replaceable = [
             at for at in range(1, len(words) - 1) if (words[at - 1], words[at + 1]) in choices
         ]
         own = set(captions[image])
-        for _ in range(TRIES if open_places else 0):
-            at = rng.choice(open_places)
+        for _ in range(TRIES if replaceable else 0):
+            at = rng.choice(replaceable)
             word = rng.choice(choices[words[at - 1], words[at + 1]])
             changed = " ".join([*words[1:at], word, *words[at + 1 : -1]])
             if word != words[at] and changed not in own:
@@ -76,7 +76,7 @@ def word_negatives(captions: Sequence[Sequence[str]]) -> Negative:
 def hard_negatives(
     captions: Sequence[Sequence[str]], attributes: Sequence[dict[str, Any] | None]
 ) -> Negative:
-    """The best negatives that a collection allows."""
+    """The most exact negatives that the collection allows."""
     if any(known and "claims" in known for known in attributes):
         return scene_negatives(attributes)
     if any(known and "requests" in known for known in attributes):

@@ -1,4 +1,4 @@
-"""Every image of a split decoded once, at one size, in a memory-mapped file beside its captions.
+"""The prepared images of a split: decoded once, at one size, memory-mapped beside their captions.
 
 FOLDER/SPLIT/images.u8      uint8 [n, side, side, 3]
 FOLDER/SPLIT/examples.jsonl   key, captions and attributes of each image
@@ -28,7 +28,8 @@ from dalle_mini_impl.data.splits import Split
 from dalle_mini_impl.data.workers import map_examples
 from dalle_mini_impl.images import fit
 
-VERSION = 1  # of the preparation: raise it when equal files would be prepared differently
+VERSION = 1
+"""Raise it when the preparation of the same files changes."""
 SHOWN = 5
 
 
@@ -42,7 +43,7 @@ class Store:
     """uint8 [n, side, side, 3], memory-mapped and read-only."""
     keys: list[str]
     captions: list[tuple[str, ...]]
-    """At least one caption of each image; ("",) each where the collection has none."""
+    """At least one caption for each image; ("",) where the collection has none."""
     attributes: list[dict[str, Any] | None]
     fingerprint: str
     captioned: bool
@@ -54,7 +55,7 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> "Store":
-        """Opens what `prepare` wrote. Raises FileNotFoundError where there is nothing."""
+        """Opens a prepared split. Raises FileNotFoundError where there is none."""
         meta = json.loads((folder / "store.json").read_text("utf-8"))
         with (folder / "examples.jsonl").open(encoding="utf-8") as lines:
             rows = [json.loads(line) for line in lines]
@@ -78,7 +79,7 @@ class Store:
 
 
 def stored_side(config: DataConfig) -> int:
-    """Side of the stored images: larger where random crops will cut from them."""
+    """Side of the stored images: larger than training's where random crops are taken."""
     return math.ceil(config.image_size / math.sqrt(config.random_resized_crop or 1.0))
 
 
@@ -96,7 +97,7 @@ def prepare(
     target = Path(folder) / split
     if _stored_fingerprint(target) == fingerprint:
         store = Store.open(target)
-        report(f"{split}: {_images(len(store))} ready in {target}")
+        report(f"{split}: {_image_count(len(store))} ready in {target}")
         return store
     started = time.perf_counter()
     temporary = Path(folder) / f".{split}-{os.getpid()}"
@@ -121,11 +122,11 @@ def _stored_fingerprint(folder: Path) -> str | None:
 
 
 def _fingerprint(config: DataConfig, split: Split, source: Source) -> str:
-    """Hash of everything that decides the content of the store."""
-    # Files are told apart by name and content, so a moved or copied collection stays the same;
-    # the other left-out fields change how the images are used, not what they are.
-    left_out = {"path", "held_out_path", "workers", "max_unreadable", "horizontal_flip", "stream"}
-    settings = config.model_dump(mode="json", exclude={*left_out, *SYNTHETIC})
+    """Hash of everything that determines the content of the store."""
+    # Files are identified by name and content, so a moved or copied collection stays the same;
+    # the other excluded fields change how the images are used, not their pixels.
+    excluded = {"path", "held_out_path", "workers", "max_unreadable", "horizontal_flip", "stream"}
+    settings = config.model_dump(mode="json", exclude={*excluded, *SYNTHETIC})
     parts = [VERSION, split, stored_side(config), settings, source.fingerprint()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -183,19 +184,19 @@ def _decode(
     """The example with its pixels, or with the reason why they cannot be read."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow tells of harmless damage, image by image
+            warnings.simplefilter("ignore")  # Pillow warns of harmless damage, image by image
             image: bytes | str = np.asarray(fit(example.open(side), side)).tobytes()
-    except Exception as error:  # Pillow raises nearly anything on damaged files
+    except Exception as error:  # Pillow raises many kinds of error on damaged files
         image = unreadable_reason(error)
     return example.key, example.captions, example.attributes, image
 
 
-def _images(count: int) -> str:
+def _image_count(count: int) -> str:
     return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 def _summary(split: str, store: Store, source: Source, seconds: float) -> str:
-    text = f"{split}: {_images(len(store))} in {seconds:.1f} s ({source.description})"
+    text = f"{split}: {_image_count(len(store))} in {seconds:.1f} s ({source.description})"
     if store.counts["uncaptioned"]:
         text += f"; skipped {store.counts['uncaptioned']:,} without a caption"
     if not store.captioned:

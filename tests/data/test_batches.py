@@ -78,7 +78,7 @@ def test_captions_are_drawn_at_random_from_the_images_own():
     table = CaptionTable(CAPTIONS, letters)
     assert sorted(letters.encoded[0][0]) == ["", "a", "b", "c", "d", "e", "f"]  # "a" only once
     rng = np.random.default_rng(0)
-    drawn = torch.stack([table.draw(np.arange(5), rng)[:, 0] for _ in range(60)])
+    drawn = torch.stack([table.random_ids(np.arange(5), rng)[:, 0] for _ in range(60)])
     assert drawn.dtype == torch.int64
     found = [{chr(i) if i else "" for i in column.tolist()} for column in drawn.T]
     assert found == [set(captions) or {""} for captions in CAPTIONS]
@@ -88,7 +88,11 @@ def test_captions_are_drawn_at_random_from_the_images_own():
 def test_bpe_dropout_encodes_each_draw():
     letters = Letters()
     table = CaptionTable([("a",), ("b",)], letters, dropout=True)
-    assert table.draw(np.array([1, 0, 1]), np.random.default_rng(0))[:, 0].tolist() == [98, 97, 98]
+    assert table.random_ids(np.array([1, 0, 1]), np.random.default_rng(0))[:, 0].tolist() == [
+        98,
+        97,
+        98,
+    ]
     assert letters.encoded[1] == (["b", "a", "b"], True)
 
 

@@ -50,7 +50,7 @@ def test_an_interrupted_write_leaves_no_cache(tmp_path):
 
 @pytest.mark.parametrize("rows", [ROWS[:5], np.concatenate([ROWS, ROWS[:1]]), ROWS[:0]])
 def test_a_wrong_number_of_images_is_an_error(tmp_path, rows):
-    with pytest.raises(ValueError, match="announced"):
+    with pytest.raises(ValueError, match="were expected"):
         CodeCache.write(tmp_path, KEY, [rows])
 
 
