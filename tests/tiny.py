@@ -1,4 +1,4 @@
-"""A run folder with tiny models that have learned nothing, for what only needs a run's form."""
+"""The smallest experiment that works, and a run folder of it with untrained models."""
 
 from pathlib import Path
 
@@ -30,14 +30,29 @@ SETTINGS = {
     },
     "sampling": {"candidates": 4, "num_images": 2, "guidance": 2.0},
 }  # fmt: skip
+STAGES = ("image_tokenizer", "transformer", "clip")
+TWO_STEPS = {"steps": 2, "batch_size": 4, "compile": "off", "previews": 1, "log_every": 1}
+"""Training for tests that only need a stage to run through."""
+
+
+def tiny_experiment(training: dict | None = None, **sections: dict) -> Experiment:
+    """SETTINGS, updated by `sections`, with `training` in every stage if given.
+
+    An `image_tokenizer` with a type replaces the whole section.
+    """
+    settings = {}
+    for name, section in SETTINGS.items():
+        changes = sections.get(name, {})
+        trained = {"training": training} if training and name in STAGES else {}
+        settings[name] = {**({} if "type" in changes else section), **trained, **changes}
+    return Experiment.model_validate(settings)
 
 
 def tiny_run(
     path: Path, weights: tuple[str, ...] = ("image_tokenizer", "dalle", "clip"), **sections: dict
 ) -> RunFolder:
-    """A run of shapes with the named weights, drawn from a seed; `sections` update SETTINGS."""
-    settings = {name: {**value, **sections.get(name, {})} for name, value in SETTINGS.items()}
-    experiment = Experiment.model_validate(settings)
+    """A run with the named weights, untrained and the same every time; see `tiny_experiment`."""
+    experiment = tiny_experiment(**sections)
     run = RunFolder.create(path, experiment)
     captions = CaptionTokenizer.from_config(experiment.captions)
     run.save_captions(captions)
@@ -60,7 +75,7 @@ def tiny_run(
             experiment.data.image_size,
         ),
     }
-    # Residual branches start at zero and heads near it; give every part a say.
+    # Residual branches start at zero and heads near it: without this, no part would matter.
     for parameter in models["dalle"].parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     for name in weights:

@@ -21,35 +21,27 @@ from dalle_mini_impl.planning.dry_run import dry_run, vocabulary_size
 from dalle_mini_impl.planning.plan import make_plan
 from dalle_mini_impl.runs.stages import MODEL_STAGES
 from dalle_mini_impl.training.optimizers import build_optimizer
-from tests.tiny import SETTINGS
+from tests.tiny import tiny_experiment
 
 CPU = torch.device("cpu")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FP32 = {"steps": 10, "batch_size": 4, "precision": "fp32"}
 
 
-def tiny(**sections: dict) -> Experiment:
-    settings = {name: {**value, **sections.get(name, {})} for name, value in SETTINGS.items()}
-    for stage in MODEL_STAGES:
-        settings[stage] = {**settings[stage], "training": sections.get("training", FP32)}
-    return Experiment.model_validate(settings)
+def tiny(training: dict = FP32, **sections: dict) -> Experiment:
+    return tiny_experiment(training, **sections)
 
 
 def vqgan() -> Experiment:
-    settings = tiny().model_dump()
-    settings["image_tokenizer"] = {
+    tokenizer = {
         "type": "vqgan", "width": 32, "blocks": 1, "code_count": 16, "adversarial_start": 0.0,
-        "initialization": "random", "dead_code_threshold": 0.0, "training": FP32,
+        "initialization": "random", "dead_code_threshold": 0.0,
     }  # fmt: skip
-    return Experiment.model_validate(settings)
+    return tiny(image_tokenizer=tokenizer)
 
 
 def dvae() -> Experiment:
-    settings = tiny().model_dump()
-    settings["image_tokenizer"] = {
-        "type": "dvae", "width": 32, "blocks": 1, "code_count": 16, "training": FP32,
-    }  # fmt: skip
-    return Experiment.model_validate(settings)
+    return tiny(image_tokenizer={"type": "dvae", "width": 32, "blocks": 1, "code_count": 16})
 
 
 EXPERIMENTS = {

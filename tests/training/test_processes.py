@@ -9,10 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from dalle_mini_impl.cli.processes import missing_processes
-from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.training.checkpoints import list_checkpoints, read_state
-from tests.tiny import SETTINGS
+from tests.tiny import tiny_experiment
 from tests.training.toy import (
     Regression,
     assert_equal,
@@ -44,12 +43,8 @@ def test_nothing_is_missing_otherwise():
 
 def test_accelerate_launch_on_the_cpu_trains_on_two_processes(tmp_path):
     training = {"steps": 4, "batch_size": 4, "compile": "off", "precision": "fp32", "previews": 0}
-    settings = {
-        **SETTINGS,
-        "image_tokenizer": {**SETTINGS["image_tokenizer"], "training": training},
-    }
     config = tmp_path / "tiny.yaml"
-    config.write_text(Experiment.model_validate(settings).to_yaml())
+    config.write_text(tiny_experiment(training).to_yaml())
     run = tmp_path / "run"
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu"]
     for stage in ("captions", "image_tokenizer"):

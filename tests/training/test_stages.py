@@ -8,7 +8,6 @@ import pytest
 from safetensors.torch import load_file
 
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import load_clip
@@ -16,28 +15,12 @@ from dalle_mini_impl.runs.weights import RunError
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.interruption import StopRequests
 from dalle_mini_impl.training.stages import missing_stages, next_command, run_stages
-
-TRAINING = {"steps": 2, "batch_size": 4, "compile": "off", "previews": 1, "log_every": 1}
-TINY = {
-    "data": {
-        "image_size": 32,
-        "shapes": {"train_examples": 12, "validation_examples": 4, "held_out_examples": 1},
-    },
-    "captions": {"context": 12, "vocabulary_size": 300},
-    "image_tokenizer": {
-        "type": "fsq", "levels": [3, 3], "width": 32, "blocks": 1, "training": TRAINING
-    },
-    "transformer": {"depth": 1, "width": 16, "heads": 2, "ffn_width": 16, "training": TRAINING},
-    "clip": {
-        "image_width": 8, "image_stages": 2, "text_width": 8, "text_heads": 2, "text_depth": 1,
-        "training": TRAINING,
-    },
-}  # fmt: skip
+from tests.tiny import TWO_STEPS, tiny_experiment
 
 
-def create(path, **image_tokenizer):
-    settings = TINY | {"image_tokenizer": image_tokenizer or TINY["image_tokenizer"]}
-    return RunFolder.create(path, Experiment.model_validate(settings))
+def create(path, **sections):
+    captions = {"vocabulary": None, "vocabulary_size": 300, "context": 12}
+    return RunFolder.create(path, tiny_experiment(TWO_STEPS, captions=captions, **sections))
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +80,12 @@ def test_a_stage_alone_needs_those_before_it(tmp_path):
 
 
 def test_a_retrained_tokenizer_makes_codes_stale_and_warns(tmp_path, capsys):
-    dvae = {"type": "dvae", "code_count": 8, "width": 32, "blocks": 1, "training": TRAINING}
-    run = create(tmp_path / "run", **dvae)
+    dvae = {"type": "dvae", "code_count": 8, "width": 32, "blocks": 1}
+    run = create(tmp_path / "run", image_tokenizer=dvae)
     run_stages(run)
     capsys.readouterr()
-    other = {**dvae, "training": TRAINING | {"seed": 5}}
-    run = create(run.path, **other)
+    other = {**dvae, "training": TWO_STEPS | {"seed": 5}}
+    run = create(run.path, image_tokenizer=other)
     run_stages(run, "image_tokenizer", resume=False)
     assert "dalle and clip were trained with other image codes" in capsys.readouterr().out
     run_stages(run, "codes")
@@ -166,8 +149,7 @@ def test_an_interrupted_retraining_is_missing_until_it_is_continued(run, capsys,
 
 
 def test_clip_alone_needs_no_image_tokenizer(tmp_path):
-    settings = TINY | {"clip": TINY["clip"] | {"reconstructions": 0.0}}
-    run = RunFolder.create(tmp_path / "alone", Experiment.model_validate(settings))
+    run = create(tmp_path / "alone", clip={"reconstructions": 0.0})
     for stage in ("captions", "clip"):
         run_stages(run, stage)
     assert run.has_weights("clip")

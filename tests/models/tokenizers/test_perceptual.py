@@ -6,7 +6,6 @@ from torch.nn import functional as F
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.batches import ImageBatch
-from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.models.tokenizers.perceptual import PerceptualConfig, PerceptualNetwork
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.training.objectives.perceptual import (
@@ -17,7 +16,7 @@ from dalle_mini_impl.training.objectives.perceptual import (
 )
 from dalle_mini_impl.training.objectives.vqgan import perceptual_distance
 from dalle_mini_impl.training.stages import run_stages
-from tests.training.test_stages import TINY, TRAINING
+from tests.tiny import TWO_STEPS, tiny_experiment
 
 SMALL = PerceptualConfig(width=8, stages=2)
 
@@ -95,10 +94,10 @@ def vqgan_run(path, **changes) -> RunFolder:
     tokenizer = {
         "type": "vqgan", "code_count": 8, "code_width": 4, "width": 32, "blocks": 1,
         "initialization": "data", "discriminator_width": 8, "discriminator_layers": 2,
-        "feature_network": {"width": 8, "stages": 2, "training": TRAINING},
-        "training": TRAINING, **changes,
+        "feature_network": {"width": 8, "stages": 2, "training": TWO_STEPS},
+        "training": TWO_STEPS, **changes,
     }  # fmt: skip
-    run = RunFolder.create(path, Experiment.model_validate(TINY | {"image_tokenizer": tokenizer}))
+    run = RunFolder.create(path, tiny_experiment(TWO_STEPS, image_tokenizer=tokenizer))
     run_stages(run, "captions")
     return run
 

@@ -4,30 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from benchmarks.tokenizer_types import Arguments, main, settings, table_of
 from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
-
-TINY = {
-    "data": {
-        "image_size": 32,
-        "workers": 1,
-        "shapes": {"train_examples": 24, "validation_examples": 12, "held_out_examples": 1},
-    },
-    "captions": {"context": 12, "vocabulary_size": 300},
-    "image_tokenizer": {
-        "type": "fsq", "width": 32, "blocks": 1,
-        "training": {"batch_size": 4, "compile": "off"},
-    },
-    "clip": {"image_stages": 2},
-}  # fmt: skip
+from tests.tiny import tiny_experiment
 
 
 @pytest.fixture
 def config(tmp_path) -> Path:
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(TINY), encoding="utf-8")
+    training = {"batch_size": 4, "compile": "off"}
+    path.write_text(tiny_experiment(training).to_yaml(), encoding="utf-8")
     return path
 
 
