@@ -6,10 +6,9 @@ import torch
 
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.experiment import Experiment
-from dalle_mini_impl.models.clip import Clip
-from dalle_mini_impl.models.dalle import Dalle
-from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
+from dalle_mini_impl.experiment.models import build_clip, build_dalle, build_image_tokenizer
 from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.runs.stages import MODEL_STAGES
 
 SETTINGS = {
     "data": {
@@ -30,7 +29,6 @@ SETTINGS = {
     },
     "sampling": {"candidates": 4, "num_images": 2, "guidance": 2.0},
 }  # fmt: skip
-STAGES = ("image_tokenizer", "transformer", "clip")
 TWO_STEPS = {"steps": 2, "batch_size": 4, "compile": "off", "previews": 1, "log_every": 1}
 """Training for tests that only need a stage to run through."""
 
@@ -43,7 +41,7 @@ def tiny_experiment(training: dict | None = None, **sections: dict) -> Experimen
     settings = {}
     for name, section in SETTINGS.items():
         changes = sections.get(name, {})
-        trained = {"training": training} if training and name in STAGES else {}
+        trained = {"training": training} if training and name in MODEL_STAGES else {}
         settings[name] = {**({} if "type" in changes else section), **trained, **changes}
     return Experiment.model_validate(settings)
 
@@ -57,23 +55,11 @@ def tiny_run(
     captions = CaptionTokenizer.from_config(experiment.captions)
     run.save_captions(captions)
     torch.manual_seed(0)
-    tokenizer = build_image_tokenizer(experiment.image_tokenizer, experiment.data.image_size)
+    tokenizer = build_image_tokenizer(experiment)
     models = {
         "image_tokenizer": tokenizer,
-        "dalle": Dalle(
-            experiment.transformer,
-            captions.vocabulary_size,
-            captions.context,
-            tokenizer.code_count,
-            tokenizer.grid,
-            tokenizer.factors,
-        ),
-        "clip": Clip(
-            experiment.clip,
-            captions.vocabulary_size,
-            captions.context,
-            experiment.data.image_size,
-        ),
+        "dalle": build_dalle(experiment, captions.vocabulary_size, tokenizer),
+        "clip": build_clip(experiment, captions.vocabulary_size),
     }
     # Residual branches start at zero and heads near it: without this, no part would matter.
     for parameter in models["dalle"].parameters():
