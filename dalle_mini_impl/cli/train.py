@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
 def show_results(context: "StageContext", complete: bool) -> None:
     """Write the run's report; once the run is complete, with a gallery of samples."""
     from dalle_mini_impl.evaluation.report.gallery import sample_gallery
-    from dalle_mini_impl.evaluation.report.report import write_report
+    from dalle_mini_impl.evaluation.report.run_report import write_report
     from dalle_mini_impl.pipeline import TextToImage
 
     if complete:

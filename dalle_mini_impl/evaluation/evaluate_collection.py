@@ -1,4 +1,4 @@
-"""A run measured on held-out images of its own collection, part by part."""
+"""A run measured on held-out images of its own collection, model by model."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ ROWS = 128
 
 @dataclass(frozen=True)
 class CollectionSettings:
-    """How much is measured, and how samples are drawn."""
+    """How much is measured, and how it is sampled."""
 
     split: Literal["validation", "held_out"] = "validation"
     guidance: float = 1.0
@@ -58,7 +58,7 @@ class CollectionSettings:
 
 
 class HeldOut:
-    """Held-out images with a caption each, drawn from a seed."""
+    """Held-out images with one caption each, chosen at random from a seed."""
 
     def __init__(self, run: RunFolder, settings: CollectionSettings, report: Callable) -> None:
         data = run.experiment.data
@@ -97,8 +97,8 @@ def evaluate_collection(
 ) -> list[ReportPart]:
     """Measure the models that the run has; parts whose models are missing are left out.
 
-    features: what sets of images are compared by; the run's CLIP if none are given, or plain
-    pixels where it has none. Raises RunError where there is not even an image tokenizer.
+    features: for comparing sets of images; by default the run's CLIP, or plain pixels without
+    one. Raises RunError where the run has no image tokenizer.
     """
     tokenizer = frozen(load_image_tokenizer(run), device)
     held_out = HeldOut(run, settings, report)
@@ -149,7 +149,7 @@ def _samples(
         }
     )
     most = max(settings.candidates)
-    # A caption's candidates start where its sample does, and no two captions share noise.
+    # The first candidate of a caption is its unranked sample; no two captions share noise.
     seeds = [(settings.seed << 32) + at * max(most, 1024) for at in range(len(held_out))]
     report(f"samples: {len(seeds):,} at guidance {settings.guidance:g}")
     unranked = list(model.sample(held_out.captions, seeds, sampling))
@@ -183,7 +183,7 @@ def _samples(
 def _agreement(
     run: RunFolder, clip: Clip, held_out: HeldOut, device: torch.device
 ) -> list[ReportPart]:
-    """What CLIP makes of held-out images and captions."""
+    """How well CLIP matches held-out images and captions."""
     captions, store = run.captions(), held_out.store
 
     def encode(texts: Sequence[str]) -> Float[Tensor, "n e"]:
@@ -213,7 +213,7 @@ def _cosine(rows: Float[Tensor, "n d"], one: Float[Tensor, "d"]) -> Float[Tensor
 
 
 def _sample(n: int, most: int, seed: int) -> list[int]:
-    """At most `most` places of n, in an order drawn from the seed."""
+    """At most `most` indices below n, in a random order from the seed."""
     return np.random.default_rng(seed % 2**63).permutation(n)[:most].tolist()
 
 

@@ -1,8 +1,8 @@
-"""A judge by rule for images of two panels: is the lower half the asked change of the upper?
+"""A judge by rule for images of two panels: does the lower half show the requested change?
 
-Each half is read from its pixels alone: background by majority, objects as connected pieces, a
-piece's color by the line of mixtures with the background that its pixels lie on (thin strokes
-rarely reach their full color), its shape and style by overlap with every shape, filled and not.
+Each half is read from its pixels alone. The background is the most frequent one; objects are
+connected pieces. A piece has the color whose mixtures with the background fit its pixels best
+(thin outlines rarely reach their full color), and the shape and style that overlap with it most.
 """
 
 from functools import lru_cache
@@ -35,49 +35,48 @@ from dalle_mini_impl.evaluation.judges.scenes import (
 )
 
 ASPECTS: tuple[str, ...] = ("count", "shape", "color", "style", "place", "background")
-"""What the lower half must have right."""
+"""What must be right in the lower half."""
 
 STYLES: tuple[Style, ...] = ("filled", "outline")
 
 RESEMBLANCE: dict[Style, float] = {"filled": 0.75, "outline": 0.55}
-"""Least overlap of soft masks; a stroke loses more of it to the same small fault."""
+"""Least overlap of soft masks; the same small error costs an outline more of its overlap."""
 
 TOLERANCE = 3
-"""Pixels of the canvas that a place may be off: less than half a step of the collection's."""
+"""Pixels of the canvas that a position may be off: less than half the collection's step."""
 
 FOREIGN: dict[Style, float] = {"filled": 0.2, "outline": 0.4}
-"""Share of a piece's pixels in other colors above which it is no object of one color."""
+"""Share of pixels in other colors above which a piece is not an object of one color."""
 
 SEAM = 3
-"""Rows beside the other half into which a blurred image carries its colors."""
+"""Rows beside the other half that its colors reach in a blurred image."""
 
 SIDE = SIZES[SIZE]
 MARGIN = 2
 """Pixels around an object's box in which its blurred edge is compared as well."""
 
 SLACK = 1
-"""Pixels around the estimated place in which the best fit is sought."""
+"""Pixels around the estimated position in which the best fit is searched."""
 
 
 def find_panels(image: UInt8[np.ndarray, "h w 3"]) -> tuple[Panel, Panel]:
     """The upper and the lower half of a square image of any size, each as a panel.
 
-    Places are those of the 64-pixel canvas, in the lower half from its own top. Raises ValueError
-    for an image that is not square.
+    Positions are those of the 64-pixel canvas, counted from the top of each half. Raises
+    ValueError for an image that is not square.
     """
     if image.shape[0] != image.shape[1]:
         raise ValueError(f"two panels make a square, this image has {image.shape[:2]}: crop it")
     if image.shape[0] != CANVAS:
         image = np.asarray(Image.fromarray(image).resize((CANVAS, CANVAS), Image.Resampling.BOX))
-    halves = image[:HEIGHT].astype(np.float32), image[HEIGHT:].astype(np.float32)
-    (upper, above), (lower, below) = map(find_background, halves)
-    return (
-        Panel(_figures(halves[0] - upper, upper, lower - upper, slice(-SEAM, None)), above),
-        Panel(_figures(halves[1] - lower, lower, upper - lower, slice(0, SEAM)), below),
-    )
+    above, below = image[:HEIGHT].astype(np.float32), image[HEIGHT:].astype(np.float32)
+    (upper, upper_name), (lower, lower_name) = find_background(above), find_background(below)
+    upper_objects = _find_objects(above - upper, upper, lower - upper, slice(-SEAM, None))
+    lower_objects = _find_objects(below - lower, lower, upper - lower, slice(0, SEAM))
+    return Panel(upper_objects, upper_name), Panel(lower_objects, lower_name)
 
 
-def _figures(
+def _find_objects(
     offsets: Float[np.ndarray, "h w 3"],
     ground: Float[np.ndarray, "3"],
     other: Float[np.ndarray, "3"],
@@ -85,49 +84,52 @@ def _figures(
 ) -> tuple[PanelObject, ...]:
     """The objects of one half.
 
-    offsets: its pixels less its background, `ground`. other: the other half's background, so
-    measured. seam: the rows beside the other half, where a blurred image mixes the two.
+    offsets: its pixels minus its background, `ground`. other: the other half's background minus
+    `ground`. seam: the rows beside the other half, where a blurred image mixes the two.
     """
     share = np.clip(offsets @ (other / max(float(other @ other), 1.0)), 0, 1)
     mixed = ((offsets - share[..., None] * other) ** 2).sum(-1) < 40.0**2
     foreground = (offsets**2).sum(-1) > CONTRAST**2
     foreground[seam] &= ~mixed[seam]
     piece_of, _ = ndimage.label(_filled(foreground), EIGHT)
-    figures: list[PanelObject] = []
+    objects: list[PanelObject] = []
     for at, (rows, columns) in enumerate(ndimage.find_objects(piece_of), start=1):
         piece = piece_of == at
-        # What is so flat is a fault of the seam, or the edge of an object in the other half.
+        # A flatter piece is an error at the seam, or the edge of an object in the other half.
         if piece[rows, columns].sum() >= SPECK and rows.stop - rows.start > SEAM:
-            figures.append(_figure(offsets, piece, ground))
-    return tuple(figures)
+            objects.append(_read_object(offsets, piece, ground))
+    return tuple(objects)
 
 
 def judge_change(change: Change, upper: Panel, lower: Panel) -> dict[str, bool]:
-    """Which ASPECTS of the lower half are as the change of the upper half asks.
+    """Which ASPECTS of the lower half are what the change makes of the upper half.
 
-    Aspects of objects are compared under the assignment that gets most of them right; with
-    objects too few or too many, those that are missing are wrong in all aspects.
+    Objects are compared under the assignment that makes most of their aspects right; a missing
+    object is wrong in all of them.
     """
-    asked = apply_change(change, upper)
+    expected = apply_change(change, upper)
     slots: list[PanelObject | None] = [*lower.objects[:6]]
-    slots += [None] * (len(asked.objects) - len(slots))
+    slots += [None] * (len(expected.objects) - len(slots))
+    assignments = permutations(slots, len(expected.objects))
     best = max(
-        (_compared(asked, chosen) for chosen in permutations(slots, len(asked.objects))),
-        key=lambda row: sum(map(sum, row)),
+        (_compare_objects(expected, found) for found in assignments),
+        key=lambda rows: sum(map(sum, rows)),
     )
     shape, color, style, place = (all(column) for column in zip(*best, strict=True))
     return {
-        "count": len(lower.objects) == len(asked.objects),
+        "count": len(lower.objects) == len(expected.objects),
         "shape": shape,
         "color": color,
         "style": style,
         "place": place,
-        "background": lower.background == asked.background,
+        "background": lower.background == expected.background,
     }
 
 
-def _compared(asked: Panel, chosen: tuple[PanelObject | None, ...]) -> list[tuple[bool, ...]]:
-    """Shape, color, style and place of each object, right or wrong."""
+def _compare_objects(
+    expected: Panel, found: tuple[PanelObject | None, ...]
+) -> list[tuple[bool, ...]]:
+    """Whether shape, color, style and place of each object are right."""
     return [
         (False,) * 4
         if item is None
@@ -137,20 +139,20 @@ def _compared(asked: Panel, chosen: tuple[PanelObject | None, ...]) -> list[tupl
             item.style == own.style,
             max(abs(item.x - own.x), abs(item.y - own.y)) <= TOLERANCE,
         )
-        for own, item in zip(asked.objects, chosen, strict=True)
+        for own, item in zip(expected.objects, found, strict=True)
     ]
 
 
 def _filled(foreground: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Without holes, so that an outline is one piece with what it encloses.
+    """The foreground with its holes filled, so that an outline and its inside are one piece.
 
-    A stroke that a small gap interrupts encloses its hollow as well.
+    Small gaps in an outline are closed.
     """
     closed = ndimage.binary_closing(np.pad(foreground, 2), EIGHT)[2:-2, 2:-2]
     return ndimage.binary_fill_holes(foreground | closed)
 
 
-def _figure(
+def _read_object(
     offsets: Float[np.ndarray, "h w 3"],
     piece: Bool[np.ndarray, "h w"],
     ground: Float[np.ndarray, "3"],
@@ -159,12 +161,12 @@ def _figure(
     near = ndimage.binary_dilation(piece, EIGHT, iterations=2)
     values = offsets * near[..., None]
     color, cover, foreign = _color(values, ground)
-    # Noise on the plain background must not add to the cover, nor noise inside take from it.
+    # Noise on the background must not add to the cover, nor noise inside the object reduce it.
     cover = near * np.clip((cover - 0.15) / 0.7, 0, 1)
     y, x = ndimage.center_of_mass(piece)
     best: tuple[float, str, Style, int, int] = (0.0, UNKNOWN, "filled", 0, 0)
     for shape in SHAPES:
-        center_x, center_y = _middle(shape)
+        center_x, center_y = _centroid(shape)
         place = round(x + 0.5 - center_x), round(y + 0.5 - center_y)
         found, own, at_x, at_y = _overlap(cover, shape, *place)
         if found > best[0]:
@@ -178,10 +180,10 @@ def _figure(
 def _color(
     values: Float[np.ndarray, "h w 3"], ground: Float[np.ndarray, "3"]
 ) -> tuple[str, Float[np.ndarray, "h w"], float]:
-    """The color whose mixtures with the background fit best, its cover, and the share of others.
+    """The color whose mixtures with the background fit best, its cover, and the rest's share.
 
-    values: pixels less the background, zero outside the piece. Pixels far from the mixtures of
-    the color found are of another one and covered by nothing.
+    values: pixels minus the background, zero outside the piece. Pixels far from the mixtures of
+    this color have another one; their cover is zero.
     """
     names = tuple(COLORS)
     palette = np.array([COLORS[name] for name in names], dtype=np.float32) - ground
@@ -197,10 +199,10 @@ def _color(
 def _overlap(
     cover: Float[np.ndarray, "h w"], shape: str, left: int, top: int
 ) -> tuple[float, Style, int, int]:
-    """The best overlap (intersection over union) near a place, and its style, left and top."""
+    """The best overlap (intersection over union) near a position, its style, left and top."""
     covers, sums = _templates(shape)
     y, x = top + SIDE, left + SIDE
-    # From SLACK before the place to SLACK behind it, each window with MARGIN around the box.
+    # From SLACK before the position to SLACK after it, each window with MARGIN around the box.
     reach = SIDE + 2 * (SLACK + MARGIN)
     room = np.pad(cover, SIDE + SLACK + MARGIN)[y : y + reach, x : x + reach]
     windows = sliding_window_view(room, covers.shape[2:])
@@ -230,8 +232,8 @@ def _templates(
 
 
 @lru_cache(maxsize=16)
-def _middle(shape: str) -> tuple[float, float]:
-    """The centroid's x and y in the shape's box, holes filled, in pixels."""
+def _centroid(shape: str) -> tuple[float, float]:
+    """The x and y of the shape's centroid in its box in pixels, with holes filled."""
     solid = ndimage.binary_fill_holes(np.asarray(shape_mask(shape, SIDE, SIDE)) >= 128)
     y, x = ndimage.center_of_mass(solid)
     return x + 0.5, y + 0.5

@@ -1,7 +1,7 @@
 """A judge by rule: finds the scene that an image shows, from its pixels alone.
 
-Background by majority, objects as connected pieces of one color, a piece's shape by its overlap
-with the canonical shapes of its area. No model, so no score can be talked into.
+The background is the most frequent one, objects are connected pieces of one color, and a piece has
+the canonical shape of its area that it overlaps with most. No model takes part in the judgment.
 """
 
 from functools import lru_cache
@@ -23,13 +23,13 @@ from dalle_mini_impl.data.synthetic.scenes import (
 )
 
 UNKNOWN = "unknown"
-"""Shape of a piece that resembles none: a blob counts as an object, but as none asked for."""
+"""Shape of a piece that resembles none: it counts as an object that no caption asks for."""
 
 CONTRAST = 60.0
 """RGB distance from the background above which a pixel may belong to an object."""
 
 SPECK = 26.0
-"""Pixels below which a piece is noise; the least object, a small cross or star, covers about 90."""
+"""Pixels below which a piece is noise; the smallest objects cover about 90."""
 
 RESEMBLANCE = 0.75
 """Least overlap (intersection over union of soft masks) with a canonical shape."""
@@ -41,10 +41,11 @@ MARGIN = 3
 """Pixels around an object's box in which its blurred edge is compared as well."""
 
 EIGHT = np.ones((3, 3), dtype=bool)
+"""Pixels that touch at a corner are connected as well."""
 
 
 def find_scene(image: UInt8[np.ndarray, "h w 3"]) -> Scene:
-    """The scene in a square image of any size; places are those of the 64-pixel canvas.
+    """The scene in a square image of any size; positions are those of the 64-pixel canvas.
 
     Raises ValueError for an image that is not square.
     """
@@ -76,7 +77,7 @@ def find_scene(image: UInt8[np.ndarray, "h w 3"]) -> Scene:
 
 
 def find_background(pixels: Float[np.ndarray, "h w 3"]) -> tuple[Float[np.ndarray, "3"], str]:
-    """The value and name of the background that most pixels lie nearest to."""
+    """The value and name of the background that is nearest to most pixels."""
     palette = np.array([*BACKGROUNDS.values(), *COLORS.values()], dtype=np.float32)
     flat = pixels.reshape(-1, 3)
     nearest = (((palette**2).sum(-1)) - 2 * flat @ palette.T).argmin(-1)
@@ -92,10 +93,10 @@ def _colors(
     region: Bool[np.ndarray, "h w"],
     ground: Float[np.ndarray, "3"],
 ) -> list[tuple[str, Float[np.ndarray, "3"], Bool[np.ndarray, "h w"]]]:
-    """The colors in a region: name, value less the background, and pixels of each.
+    """The colors in a region: name, value minus the background, and pixels of each.
 
-    A pixel on an edge mixes background and object and may look like a third color; only pixels
-    away from the line between the two count as evidence of another object that touches this one.
+    A pixel on an edge mixes background and object and may look like a third color. So only pixels
+    far from the mixtures of the two count as another object that touches this one.
     """
     inside = ndimage.binary_erosion(region)
     sample = inside if inside.sum() >= 8 else region
@@ -109,7 +110,7 @@ def _colors(
         if names[best] in [name for name, _ in found]:
             break
         value = np.median(offsets[left & (nearest == best)], axis=0)
-        # A blurred thin shape nowhere reaches its full color, which its cover is measured by.
+        # A blurred thin shape reaches its full color nowhere, but its cover is measured by it.
         value = value * np.clip(palette[best] @ value / (value @ value), 1.0, 1.3)
         cover = np.clip(offsets @ (value / (value @ value)), 0, 1)
         away = ((offsets - cover[..., None] * value) ** 2).sum(-1) > 50.0**2
@@ -136,7 +137,7 @@ def _object(
     x, y = max(0, x), max(0, y)
     window = offsets[y : y + near.shape[0], x : x + near.shape[1]]
     near = near[: window.shape[0], : window.shape[1]]
-    # Noise on the plain background must not add to the area, nor noise inside take from it.
+    # Noise on the background must not add to the area, nor noise inside the object reduce it.
     cover = near * np.clip((window @ (value / (value @ value)) - 0.15) / 0.7, 0, 1)
     area = float(cover.sum())
     middle_x = float(cover.sum(0) @ (np.arange(cover.shape[1]) + 0.5)) / area
@@ -157,13 +158,13 @@ def _compare(
 ) -> tuple[str, int, int, int, float]:
     """The shape, fitted to the cover's area and centroid: name, side, left, top and overlap.
 
-    Area and centroid survive blur, which eats the tips that a bounding box hangs on.
+    Unlike a bounding box, area and centroid hardly change where blur removes thin tips.
     """
     fill, center_x, center_y = _moments(shape)
     side = max(4, round((area / fill) ** 0.5))
     left, top = round(x - center_x * side), round(y - center_y * side)
     templates, sums = _templates(shape, side)
-    # Coordinates of the template's margin box within the cover; what lies outside is empty.
+    # Coordinates of the template's margin box within the cover; everything outside is empty.
     x0, y0, reach = left - MARGIN, top - MARGIN, side + 2 * MARGIN
     seen = cover[max(0, y0) : max(0, y0 + reach), max(0, x0) : max(0, x0 + reach)]
     row, column = max(0, -y0), max(0, -x0)
@@ -189,7 +190,7 @@ def _moments(shape: str) -> tuple[float, float, float]:
 def _templates(
     shape: str, side: int
 ) -> tuple[Float[np.ndarray, "blurs h w"], Float[np.ndarray, "blurs"]]:
-    """Soft masks of a shape in a box of `side` with MARGIN around it, one a blur; their areas."""
+    """Soft masks of a shape by blur, in a box of `side` with MARGIN around it; their areas."""
     plain = Image.new("L", (side + 2 * MARGIN, side + 2 * MARGIN), 0)
     plain.paste(shape_mask(shape, side, side), (MARGIN, MARGIN))
     blurred = [plain.filter(ImageFilter.GaussianBlur(radius)) for radius in BLURS]

@@ -1,4 +1,4 @@
-"""How well CLIP tells captions and images apart: retrieval, hard negatives, calibration."""
+"""How well CLIP matches images and captions: retrieval, hard negatives, calibration."""
 
 import math
 import random
@@ -24,7 +24,7 @@ KS = (1, 5, 10)
 def wrong_captions(
     negative: Negative, numbers: Sequence[int], images: Sequence[int], seed: int
 ) -> tuple[list[int], list[str]]:
-    """Rows that a wrong caption could be made for, and these captions."""
+    """The rows for which a wrong caption could be made, and these captions."""
     made = [
         (at, text)
         for at, (image, number) in enumerate(zip(images, numbers, strict=True))
@@ -36,9 +36,9 @@ def wrong_captions(
 def measure_retrieval(
     images: Float[Tensor, "n e"], texts: Float[Tensor, "n e"], same: Bool[Tensor, "n n"]
 ) -> ReportPart:
-    """Recall at 1, 5 and 10 both ways; images with an equal caption count as right."""
+    """Recall at 1, 5 and 10 in both directions; images with an equal caption count as right."""
     similarity = images @ texts.T
-    # An equal caption is one candidate, however many images have it.
+    # A caption that several images share is one candidate.
     first = ~(same.tril(-1).any(dim=1))
     to_text = recall_at(similarity[:, first], same[:, first], KS)
     to_image = recall_at(similarity.T, same, KS)
@@ -73,7 +73,7 @@ def _recalls(found: dict[int, float], n: int) -> dict[str, float | tuple[float, 
 def measure_hard_negatives(
     images: Float[Tensor, "m e"], texts: Float[Tensor, "m e"], wrong: Float[Tensor, "m e"]
 ) -> ReportPart:
-    """How often the true caption beats one with an attribute swapped; a tie is a failure."""
+    """How often the true caption scores above one with a wrong attribute; a tie is a failure."""
     right = int(((images * texts).sum(1) > (images * wrong).sum(1)).sum())
     low, high = wilson_interval(right, len(images))
     accuracy = right / max(len(images), 1)
@@ -88,8 +88,8 @@ def measure_calibration(
 ) -> ReportPart:
     """Loss against ln(batch) and expected calibration error, in batches as in training.
 
-    logits: scaled similarities of images (rows) and captions. Columns with a caption equal to
-    the row's own are left out. loss: infonce's probabilities are a softmax, siglip's sigmoids.
+    logits: scaled similarities of images (rows) and captions. Other captions equal to the row's
+    own are left out. loss: with infonce probabilities are a softmax, with siglip sigmoids.
     """
     size = min(batch_size, len(logits))
     losses: list[Tensor] = []

@@ -20,7 +20,7 @@ ROWS = 512
 
 
 class GivenFeatures(nn.Module):
-    """Stands where torchmetrics expects a feature network: the features are given."""
+    """Given to torchmetrics as its feature network: returns the given features."""
 
     def __init__(self, num_features: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Features that sets of images are compared by: each function with a name that says which."""
+"""Feature functions for comparing sets of images, each with a name for reports."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -32,7 +32,7 @@ def bits_per_token(
 
 
 def others(captions: Sequence[str]) -> list[int]:
-    """For each caption the place of the next one that differs; its own where all are equal."""
+    """For each caption the index of the next one that differs; its own where all are equal."""
     n = len(captions)
     return [
         next(
@@ -55,7 +55,7 @@ def measure_likelihood(
     code_count: int,
     device: torch.device,
 ) -> ReportPart:
-    """Bits per image token under each caption; how often the true one explains the codes best."""
+    """Bits per image token by caption, and how often the true caption is the likelier one."""
     given = {
         "true caption": ids,
         "another image's": ids[others(captions)],

@@ -1,4 +1,4 @@
-"""How well an image tokenizer keeps images: what sampling can reach at best."""
+"""The quality of an image tokenizer's reconstructions: the best that sampling can reach."""
 
 import math
 from typing import Any

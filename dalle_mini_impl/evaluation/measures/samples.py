@@ -117,8 +117,8 @@ def measure_memorization(
         )
     ]
     note = (
-        f"Among {len(train):,} training images by the {figures['distance']}. A near copy lies "
-        f"within {threshold:.4f}, as 95 % of reconstructions do of their originals."
+        f"Among {len(train):,} training images by the {figures['distance']}. A near copy is "
+        f"within {threshold:.4f}, as 95 % of reconstructions are of their originals."
     )
     table = Table("", ["", "near copies", "median distance"], rows, note)
     tiles = []

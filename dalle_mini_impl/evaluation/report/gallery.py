@@ -46,7 +46,7 @@ def sample_gallery(
     candidates: int | None = None,
     seed: int = 0,
 ) -> None:
-    """Paint captions (those of `fixed_captions` if none are given) for `write_report` to show."""
+    """Sample captions (by default `fixed_captions`) and keep the images for `write_report`."""
     folder = run.previews / "gallery"
     folder.mkdir(exist_ok=True)
     count = max(candidates or model.sampling.candidates, num_images)
@@ -71,7 +71,7 @@ def sample_gallery(
 
 
 def read_gallery(run: RunFolder) -> list[CaptionGallery]:
-    """What `sample_gallery` left in the run; empty where it has not been called."""
+    """What `sample_gallery` saved in the run; empty where it has not been called."""
     folder = run.path / "previews" / "gallery"
     if not (folder / "gallery.json").is_file():
         return []
@@ -91,9 +91,9 @@ def read_gallery(run: RunFolder) -> list[CaptionGallery]:
 
 
 def fixed_captions(run: RunFolder, count: int = 8) -> list[str]:
-    """Different captions of the run's prepared images: unseen ones where there are any.
+    """Distinct captions of the run's prepared images, of unseen ones if there are any.
 
-    Half of them are of held-out compositions if the collection keeps such a split.
+    Half of them are from the held-out split if the collection has one.
     """
     found: list[list[str]] = []
     for split in SPLITS:

@@ -1,6 +1,6 @@
-"""The pieces of a self-contained page: tables, images inside the file, curves as inline SVG.
+"""The elements of a self-contained HTML page: tables, inline images, curves as inline SVG.
 
-Every text is escaped here, so captions and names may hold anything.
+All text is escaped here, so captions and names may contain anything.
 """
 
 import base64
@@ -44,7 +44,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
-    """What a reader must know to read the numbers."""
+    """How to read the numbers."""
 
     def to_html(self) -> str:
         head = "".join(f"<th>{escape(name)}</th>" for name in self.columns)
@@ -70,7 +70,7 @@ class Table:
 
 
 def page(title: str, body: Iterable[str]) -> str:
-    """A whole HTML document with its style; it asks the network for nothing."""
+    """A complete HTML document; it loads nothing from the network."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -90,22 +90,22 @@ def subheading(text: str) -> str:
 
 
 def note(text: str) -> str:
-    """A remark in small print; nothing for no text."""
+    """A remark in small print; nothing without text."""
     return f'<p class="note">{escape(text)}</p>' if text else ""
 
 
 def folded(summary: str, body: str) -> str:
-    """A part that is opened by a click."""
+    """Content that is opened by a click."""
     return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
 def preformatted(text: str) -> str:
-    """Text as it stands, such as a configuration."""
+    """Text with its line breaks, such as a configuration."""
     return f"<pre>{escape(text)}</pre>"
 
 
 def image_tile(image: bytes | Image.Image, text: str = "", side: int | None = None) -> str:
-    """An image (PNG bytes or Pillow) inside the page; `side` enlarges or shrinks it to a tile."""
+    """An inline image (PNG bytes or Pillow); `side` scales it to a tile of that many pixels."""
     if isinstance(image, Image.Image):
         stream = io.BytesIO()
         image.save(stream, format="PNG")
@@ -126,7 +126,7 @@ def row(parts: Iterable[str]) -> str:
 
 
 def curve(title: str, points: Sequence[tuple[int, float | int]]) -> str:
-    """A small SVG of values over steps, logarithmic where they span much; "" under two points."""
+    """A small SVG of values over steps, logarithmic for a wide range; "" under two points."""
     points = [(x, y) for x, y in points if math.isfinite(y)]
     if len(points) < 2:
         return ""
@@ -160,7 +160,7 @@ def curve(title: str, points: Sequence[tuple[int, float | int]]) -> str:
 
 
 def number(value: float | int | None) -> str:
-    """Four significant digits, thousands with commas; a dash for none."""
+    """Four significant digits, thousands with commas; a dash for None."""
     if value is None:
         return "–"
     if isinstance(value, int) or abs(value) >= 10_000:

@@ -1,4 +1,4 @@
-"""The judge of two panels reads both halves, and tells the asked change from every other."""
+"""The judge of two panels reads both halves and recognizes the requested change."""
 
 import io
 from dataclasses import replace
@@ -38,14 +38,14 @@ def same(expected: Panel, judged: Panel) -> bool:
     return all(judge_change(SAME, expected, judged).values())
 
 
-def share_right(spoil, count: int, lattice: int = 8) -> float:
-    """Of images whose halves are both read as drawn, the asked change found and true."""
+def share_right(degrade, count: int, lattice: int = 8) -> float:
+    """The share of images of which both halves and the change between them are recognized."""
     config = PanelsConfig(seed=11, lattice=lattice)
     right = 0
     for index in range(count):
         split = "held_out" if index % 4 == 0 else "validation"
         panels, change = random_panels(index, split, config)
-        upper, lower = found(spoil(render_panels(panels)))
+        upper, lower = found(degrade(render_panels(panels)))
         read = same(panels.upper, upper) and same(panels.lower, lower)
         right += read and all(judge_change(change, upper, lower).values())
     return right / count
@@ -80,12 +80,12 @@ def test_fresh_images_are_read_without_error(lattice, count):
     assert share_right(lambda image: image, count, lattice) >= 0.995
 
 
-@pytest.mark.parametrize("spoil", [blurred, noisy, compressed, tinted])
-def test_spoilt_images_are_mostly_read(spoil):
-    assert share_right(spoil, 40) >= 0.9
+@pytest.mark.parametrize("degrade", [blurred, noisy, compressed, tinted])
+def test_degraded_images_are_mostly_read(degrade):
+    assert share_right(degrade, 40) >= 0.9
 
 
-def test_what_is_smeared_beyond_recognition_is_not_read():
+def test_unrecognizable_images_are_not_read():
     assert share_right(smeared, 20) < 0.5
 
 
@@ -143,10 +143,10 @@ def test_missing_and_added_objects_and_another_ground_are_wrong():
     assert [name for name, right in added.items() if not right] == ["count"]
 
 
-def test_a_change_is_measured_by_the_given_half_not_by_the_painted_one():
+def test_a_change_is_measured_by_the_given_half_not_by_the_sampled_one():
     """The lower half repeats a wrong upper one: it is not the same as what was given."""
-    painted = Panel((replace(UPPER.objects[0], shape="heart"), UPPER.objects[1]), "white")
-    _, lower = found(render_panels(Panels(painted, painted)))
+    sampled = Panel((replace(UPPER.objects[0], shape="heart"), UPPER.objects[1]), "white")
+    _, lower = found(render_panels(Panels(sampled, sampled)))
     assert not judge_change(SAME, UPPER, lower)["shape"]
 
 

@@ -1,4 +1,4 @@
-"""The judge finds what was drawn, also blurred and noisy, and takes no blob for a shape."""
+"""The judge finds the rendered scene, also blurred and noisy, and takes no blob for a shape."""
 
 import io
 
@@ -71,7 +71,7 @@ def test_fresh_scenes_are_read_without_error(lattice):
 
 
 @pytest.mark.parametrize("change", [blurred, noisy, compressed, tinted])
-def test_spoilt_images_are_mostly_read(change):
+def test_degraded_images_are_mostly_read(change):
     assert share_right(change, 8) >= 0.95
 
 
@@ -90,7 +90,7 @@ def test_every_shape_color_size_and_background_is_known(shape):
                 assert same(scene, found(render_scene(scene)))
 
 
-def test_touching_objects_are_parted_by_color():
+def test_touching_objects_are_separated_by_color():
     for first, second in [("red", "blue"), ("blue", "purple"), ("orange", "yellow")]:
         objects = (
             Object("square", first, "large", 8, 16),
@@ -128,6 +128,6 @@ def test_noise_alone_is_read_without_failing():
     assert find_scene(values).background in BACKGROUNDS
 
 
-def test_a_image_that_is_not_square_is_refused():
+def test_an_image_that_is_not_square_is_refused():
     with pytest.raises(ValueError, match="square"):
         find_scene(np.zeros((64, 32, 3), dtype=np.uint8))

@@ -8,7 +8,7 @@ from dalle_mini_impl.evaluation.measures.likelihood import measure_likelihood, o
 
 def test_a_transformer_that_reads_pays_fewer_bits_for_the_true_caption():
     def reader(ids, codes):
-        """Foretells the first code from the caption and guesses the second of four."""
+        """Predicts the first code from the caption and guesses the second of four."""
         logits = torch.zeros(len(ids), 2, 4)
         logits[torch.arange(len(ids)), 0, ids[:, 0] % 4] = 20.0
         return logits.log_softmax(dim=2).gather(2, codes[:, :, None])[:, :, 0]

@@ -1,4 +1,4 @@
-"""report.html: what a run is, how it learned and what it paints, in one file that opens offline."""
+"""report.html: a run's configuration, curves and samples in one file that opens offline."""
 
 import math
 import re
@@ -36,7 +36,7 @@ Record = Mapping[str, Any]
 
 
 def write_report(run: RunFolder) -> Path:
-    """Write the run's report.html from what is there; parts that are missing are left out."""
+    """Write the run's report.html; what the run does not have yet is left out."""
     records = run.metrics()
     names = [stage for stage in STAGES if any(r["stage"] == stage for r in records)]
     stages = {stage: [r for r in records if r["stage"] == stage] for stage in names}
@@ -50,7 +50,7 @@ def write_report(run: RunFolder) -> Path:
 
 
 def parameters(run: RunFolder, weights: str) -> int | None:
-    """Trained numbers in a weights file, from its header alone; None where there is no file."""
+    """Number of parameters in a weights file, read from its header; None without a file."""
     if not run.has_weights(weights):
         return None
     try:
@@ -121,12 +121,12 @@ def _curves(stages: Mapping[str, Sequence[Record]]) -> Iterator[str]:
         yield heading("Curves")
     for stage, records in stages.items():
         names = list(dict.fromkeys(name for r in records for name in r if name in final([r])))
-        drawn = {
+        curves = {
             name: curve(name, [(r["step"], r[name]) for r in records if _is_number(r.get(name))])
             for name in names
         }
-        losses = [svg for name, svg in drawn.items() if name not in MACHINERY]
-        rest = [svg for name, svg in drawn.items() if name in MACHINERY]
+        losses = [svg for name, svg in curves.items() if name not in MACHINERY]
+        rest = [svg for name, svg in curves.items() if name in MACHINERY]
         if any(losses):
             yield subheading(stage) + row(losses)
         if any(rest):
@@ -134,7 +134,7 @@ def _curves(stages: Mapping[str, Sequence[Record]]) -> Iterator[str]:
 
 
 def _previews(run: RunFolder) -> Iterator[str]:
-    """Each series of preview PNGs (named SERIES-STEP.png): the last one open, the others folded."""
+    """Each series of preview PNGs (named SERIES-STEP.png): the last one shown, others folded."""
     series: dict[str, list[Path]] = {}
     for file in sorted((run.path / "previews").glob("*.png"), key=_by_number):
         series.setdefault(re.sub(r"[-_.]*\d+$", "", file.stem) or file.stem, []).append(file)
@@ -156,10 +156,10 @@ def _galleries(run: RunFolder) -> Iterator[str]:
         yield note("Best first. clip: cosine similarity. llr: log-likelihood ratio in nats.")
     for ranked in galleries:
         tiles = []
-        for painted in ranked.images:
-            scores = [] if painted.clip_score is None else [f"clip {painted.clip_score:.3f}"]
-            scores += [f"llr {painted.log_likelihood_ratio:.1f}", f"seed {painted.seed}"]
-            tiles.append(image_tile(painted.file.read_bytes(), "\n".join(scores), side=112))
+        for image in ranked.images:
+            scores = [] if image.clip_score is None else [f"clip {image.clip_score:.3f}"]
+            scores += [f"llr {image.log_likelihood_ratio:.1f}", f"seed {image.seed}"]
+            tiles.append(image_tile(image.file.read_bytes(), "\n".join(scores), side=112))
         yield subheading(f"{ranked.caption} (best of {ranked.candidates})") + row(tiles)
 
 
