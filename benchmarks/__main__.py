@@ -1,4 +1,4 @@
-"""Measure this project beside its peers: `python -m benchmarks decode|train|tokenizer|data|all`.
+"""Measure this project beside its peers: `python -m benchmarks decode|train|…|gpu`.
 
 Contenders are warmed up and then timed in turns within one process; medians, ratios and the share
 of what the hardware allows are printed and, with --out, written as JSON.
@@ -15,9 +15,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from benchmarks import data, decode, peers, tables, tokenizer, train
+from benchmarks import data, decode, gpu, peers, tables, tokenizer, train
 from benchmarks.data import DataOptions
 from benchmarks.decode import DecodeOptions
+from benchmarks.gpu import GpuOptions
 from benchmarks.options import Common, Session, Table
 from benchmarks.record import environment
 from benchmarks.tokenizer_models import TokenizerOptions
@@ -71,6 +72,14 @@ class All:
     data: DataOptions = field(default_factory=DataOptions)
 
 
+@tyro.conf.configure(tyro.conf.OmitArgPrefixes)
+@dataclass(frozen=True)
+class Gpu:
+    """Measure and check everything that is for a GPU in one call."""
+
+    gpu: GpuOptions = field(default_factory=GpuOptions)
+
+
 @dataclass(frozen=True)
 class Tables:
     """Turn a measurement's JSON into Markdown tables."""
@@ -85,6 +94,7 @@ Command = (
     | Annotated[Tokenizer, tyro.conf.subcommand("tokenizer")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[All, tyro.conf.subcommand("all")]
+    | Annotated[Gpu, tyro.conf.subcommand("gpu")]
     | Annotated[Tables, tyro.conf.subcommand("tables")]
 )
 
@@ -95,6 +105,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = tyro.cli(Command, args=arguments, prog="python -m benchmarks")
     if isinstance(command, Tables):
         print(tables.markdown(json.loads(command.file.read_text(encoding="utf-8"))))
+        return
+    if isinstance(command, Gpu):
+        gpu.run(command.gpu)
         return
     common = command.common
     session = Session.begin(common, cores())

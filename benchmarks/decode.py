@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks import ours, peers
+from benchmarks import llamagen_peer, ours, peers
 from benchmarks.floors import DTYPES, decoding_floor
 from benchmarks.options import Session, Table
 from benchmarks.shape import Shape, Work
@@ -123,6 +123,10 @@ def contenders(
         found.append(Sampler(peers.DALLE, sample, work))
         sample = peers.dalle_pytorch_decoder(peer, repaired=True)
         found.append(Sampler(f"{peers.DALLE}, cache repaired", sample, work, guided=False))
+    if peers.present(peers.LLAMAGEN) and not growing:
+        llamagen, work = llamagen_peer.build(shape, device)
+        sample = llamagen_peer.decoder(llamagen.to(dtype).eval(), shape)
+        found.append(Sampler(peers.LLAMAGEN, sample, work))
     return [sampler for sampler in found if session.wanted(sampler.name)]
 
 

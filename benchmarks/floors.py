@@ -12,7 +12,7 @@ from benchmarks.shape import Shape, Work
 from benchmarks.timing import synchronize
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-SQUARES = (1024, 2048)
+SQUARES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
 IN_CACHE = 8 * 2**20
 OUT_OF_CACHE = 512 * 2**20
 
@@ -23,7 +23,7 @@ class Floors:
     def __init__(self, device: torch.device, quick: bool = False) -> None:
         self.device = device
         self.seconds = 0.02 if quick else 0.5
-        self.squares = (64,) if quick else SQUARES
+        self.squares = (64,) if quick else SQUARES[device.type]
         self.out_of_cache = 2**20 if quick else OUT_OF_CACHE
         self.products: dict[tuple[int, int, int, str], float] = {}
         self.bandwidths: dict[int, float] = {}

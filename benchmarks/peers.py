@@ -31,13 +31,16 @@ from benchmarks.shape import Shape, Work
 
 LLAMA = "Llama (transformers)"
 DALLE = "DALLE-pytorch"
+LLAMAGEN = "LlamaGen"
 INSTALL = {
     LLAMA: "pip install transformers",
     DALLE: "pip install --no-deps dalle-pytorch rotary-embedding-torch axial-positional-embedding",
+    LLAMAGEN: "git clone https://github.com/FoundationVision/LlamaGen, then add it to PYTHONPATH",
 }
 MODULES = {
     LLAMA: ("transformers",),
     DALLE: ("dalle_pytorch", "rotary_embedding_torch", "axial_positional_embedding"),
+    LLAMAGEN: ("autoregressive.models.gpt",),
 }
 
 
