@@ -140,6 +140,18 @@ def test_a_circle_through_a_local_import_is_noticed(tmp_path):
         assert_no_circle(import_graph(modules(tmp_path / "p")))
 
 
+@pytest.mark.parametrize("package", [PACKAGE, "benchmarks", "tests"])
+def test_imports_name_modules_that_exist(package):
+    known = {name for folder in (PACKAGE, "benchmarks", "tests") for name in modules(ROOT / folder)}
+    unknown = set()
+    for module, file in modules(ROOT / package).items():
+        for name in imports(file.read_text(encoding="utf-8")):
+            ours = name.split(".")[0] in (PACKAGE, "benchmarks", "tests")
+            if ours and name not in known and name.rpartition(".")[0] not in known:
+                unknown.add(f"{module}: {name}")
+    assert unknown == set()
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.subject)
 def test_import_rule_holds(rule):
     found = {module: breaches(rule, module, source) for module, source in SOURCES.items()}

@@ -40,5 +40,7 @@ def test_named_modules_exist(page):
         folder = ROOT / "dalle_mini_impl" / module
         assert any(p.exists() for p in places) or (module and folder.is_dir()), name
     for module, names in IMPORT.findall(text):
+        imported = importlib.import_module(module)
+        assert Path(imported.__file__).is_relative_to(ROOT), module
         for name in names.split(","):
-            assert hasattr(importlib.import_module(module), name.strip()), f"{module}.{name}"
+            assert hasattr(imported, name.strip()), f"{module}.{name}"
