@@ -20,7 +20,7 @@ import tyro
 from torch import Tensor, nn
 
 from benchmarks.leave_one_out import check_names, earlier, mean, spread
-from dalle_mini_impl.cli.sample import write_json
+from dalle_mini_impl.cli.output import write_json
 from dalle_mini_impl.data.augment import load_images
 from dalle_mini_impl.data.negatives import hard_negatives
 from dalle_mini_impl.evaluation.measures.agreement import wrong_captions

@@ -21,7 +21,7 @@ import tyro
 from jaxtyping import Float
 from torch import Tensor
 
-from dalle_mini_impl.cli.optimize import REFINING, OptimizeArguments
+from dalle_mini_impl.cli.optimize_arguments import REFINING, OptimizeArguments
 from dalle_mini_impl.data.synthetic.claims import CLAIM_KINDS
 from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
 from dalle_mini_impl.evaluation.suites.shapes import ShapesPrompt, scene_prompts
@@ -31,7 +31,8 @@ from dalle_mini_impl.retrieval.encoder import JointEncoder, RunClip
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.vqgan_clip.code_prior import CodePrior
 from dalle_mini_impl.vqgan_clip.code_space import CodeSpace
-from dalle_mini_impl.vqgan_clip.loop import Proposals, Snapshot, optimize
+from dalle_mini_impl.vqgan_clip.objective import Objective
+from dalle_mini_impl.vqgan_clip.optimize import Proposals, Snapshot, optimize
 from dalle_mini_impl.vqgan_clip.prompts import spherical_distance
 from dalle_mini_impl.vqgan_clip.result import OptimizeResult
 
@@ -109,19 +110,21 @@ def optimized(
     prior = CodePrior(model.dalle, space, ids, command.proposals)
 
     def say(snapshot: Snapshot) -> None:
-        record = snapshot.record
-        if record["step"] % 10 == 0:
-            print(f"{start}: step {record['step']}, best {record['best']:.4f}", flush=True)
+        metrics = snapshot.metrics
+        if metrics["step"] % 10 == 0:
+            print(f"{start}: step {metrics['step']}, best {metrics['best']:.4f}", flush=True)
 
     return optimize(
-        space.decode,
-        OwnCaption(clip, captions),
+        Objective(
+            space.decode,
+            OwnCaption(clip, captions),
+            clip.image_size,
+            space.penalty(command.nearness),
+        ),
         latents,
         settings,
         generator,
-        size=clip.image_size,
         limits=space.limits,
-        penalty=space.penalty(command.nearness),
         proposals=Proposals(prior.propose, prior.cost(command.prior)) if arguments.prior else None,
         progress=say,
     )
@@ -217,7 +220,7 @@ def main(arguments: Arguments) -> None:
             "random": ("random codes", "optimized"),
             "best": ("transformer's best", "refined"),
         }[start]
-        by_step |= {first: best.first_images, last: best.images}
+        by_step |= {first: best.start_images, last: best.images}
     clips["independent_clip"] = RunClip.from_run(arguments.judge_run, "cpu")
     result = {name: measure(pixels, prompts, clips) for name, pixels in by_step.items()}
     arguments.out.mkdir(parents=True, exist_ok=True)

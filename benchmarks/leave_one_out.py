@@ -22,7 +22,7 @@ import torch
 import tyro
 
 from benchmarks.variants import Point, Trained, Variant, prepare, train_variant
-from dalle_mini_impl.cli.sample import write_json
+from dalle_mini_impl.cli.output import write_json
 from dalle_mini_impl.runs.folder import RunFolder
 
 PLAIN = "AdamW instead of Muon"

@@ -1,4 +1,4 @@
-"""`dalle caption`: captions in the order in which they explain an image."""
+"""`dalle caption`: captions ordered by how well they explain an image."""
 
 import random
 from collections.abc import Sequence
@@ -9,23 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from PIL import Image
 
-from dalle_mini_impl.cli.image_files import open_images, print_json, show
+from dalle_mini_impl.cli.image_files import open_images
+from dalle_mini_impl.cli.output import print_json, show_table
+from dalle_mini_impl.cli.run_options import Device, check_device, open_run
 from dalle_mini_impl.config import ConfigError
 
 if TYPE_CHECKING:
     from dalle_mini_impl.pipeline import TextToImage
     from dalle_mini_impl.runs.folder import RunFolder
 
-POOL = 8192
-"""Training captions that CLIP looks over for an image: more take longer than they help."""
+MAX_TRAINING_CAPTIONS = 8192
+"""Training captions that CLIP compares with an image; more take longer and find little more."""
 
 
 @dataclass(frozen=True)
 class CaptionArguments:
     """Order captions by how well they explain an image: by p(image's codes | caption).
 
-    Without --captions, candidates are written by the run's own model of captions, which knows
-    nothing of the image; --source training takes the likeliest of many training captions.
+    Without --captions, the run's transformer samples candidates without seeing the image;
+    --source training takes those of the training captions that CLIP finds closest to the image.
     """
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -33,11 +35,11 @@ class CaptionArguments:
     captions: tuple[str, ...] = ()
     """Captions to order."""
     source: Literal["model", "training"] = "model"
-    """Without --captions: candidates from the model of captions, or from the training captions."""
-    begin: str = ""
-    """Without --captions: only candidates that begin so."""
-    draw: int = 64
-    """Without --captions: candidates; of training captions those closest to the image by CLIP."""
+    """Without --captions: candidates sampled by the transformer, or from the training captions."""
+    prefix: str = ""
+    """Without --captions: only candidates that begin with this text."""
+    candidates: int = 64
+    """Without --captions: number of candidates."""
     seed: int = 0
     """Seed of the candidates."""
     rank_by: Literal["likelihood", "clip", "both"] = "likelihood"
@@ -48,22 +50,18 @@ class CaptionArguments:
     """Run folder; the newest run with a transformer under runs/ if not given."""
     json: bool = False
     """Print JSON instead of a table."""
-    device: str | None = None
-    """cpu or cuda; the GPU if there is one."""
+    device: Device = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Order as the arguments say."""
+    """Parse the options and order the captions of each image."""
     arguments = tyro.cli(CaptionArguments, args=argv, prog="dalle caption")
     check(arguments)
     images = open_images(arguments.images)
 
-    from dalle_mini_impl.cli.sample import check_device
     from dalle_mini_impl.pipeline import TextToImage
-    from dalle_mini_impl.runs.folder import RunFolder
-    from dalle_mini_impl.runs.newest import newest
 
-    run = RunFolder.open(arguments.run) if arguments.run else newest(weights="dalle")
+    run = open_run(arguments.run, weights="dalle")
     check_device(arguments.device)
     model = TextToImage.from_pretrained(run, arguments.device)
     if arguments.rank_by != "likelihood" and model.clip is None:
@@ -71,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"--rank-by {arguments.rank_by}: {run.path} has no CLIP; use likelihood, or train it "
             f"with `python train.py --run {run.path} --stage clip`"
         )
-    captions = arguments.captions or candidates(arguments, run, model)
-    choose = None if arguments.captions else Closest(captions, arguments.draw, model)
+    captions = arguments.captions or candidate_captions(arguments, run, model)
+    choose = None if arguments.captions else Closest(captions, arguments.candidates, model)
     answers = []
     for name, image in images.items():
         chosen = captions if choose is None else choose(image)
@@ -80,33 +78,33 @@ def main(argv: Sequence[str] | None = None) -> None:
         shown = ranked[: arguments.top or None]
         answers.append({"image": name, "captions": [asdict(caption) for caption in shown]})
         if not arguments.json:
-            show([_row(asdict(caption)) for caption in shown], name)
+            show_table([_row(asdict(caption)) for caption in shown], name)
     if arguments.json:
         print_json({"run": str(run.path), "images": answers})
 
 
 def check(arguments: CaptionArguments) -> None:
     """Refuse impossible options and those that do not go together, before anything is loaded."""
-    if arguments.draw < 1:
-        raise ConfigError(f"--draw {arguments.draw}: draw at least one candidate")
+    if arguments.candidates < 1:
+        raise ConfigError(f"--candidates {arguments.candidates}: give one or more")
     if arguments.top < 0:
         raise ConfigError(f"--top {arguments.top}: show one caption or more, or 0 for all")
-    for option in ("source", "begin", "draw"):
+    for option in ("source", "prefix", "candidates"):
         unused = getattr(arguments, option) != getattr(CaptionArguments, option)
         if arguments.captions and unused:
-            raise ConfigError(f"--{option} is for candidates: give it, or --captions")
+            raise ConfigError(f"--{option} does nothing with --captions: give one of them")
 
 
-def candidates(
+def candidate_captions(
     arguments: CaptionArguments, run: "RunFolder", model: "TextToImage"
 ) -> tuple[str, ...]:
-    """Different captions to choose among; of training captions as many as CLIP can look over."""
+    """Different captions to choose from; the training captions are limited in number."""
     if arguments.source == "model":
         try:
-            written = model.continue_text(arguments.begin, arguments.draw, arguments.seed)
+            sampled = model.continue_text(arguments.prefix, arguments.candidates, arguments.seed)
         except ValueError as error:
-            raise ConfigError(f"--begin: {error}") from error
-        return tuple(dict.fromkeys(caption.caption for caption in written))
+            raise ConfigError(f"--prefix: {error}") from error
+        return tuple(dict.fromkeys(caption.caption for caption in sampled))
     from dalle_mini_impl.data.store import Store
 
     folder = run.path / "cache" / "images" / "train"
@@ -118,11 +116,11 @@ def candidates(
             "been deleted); use --source model, or give --captions"
         ) from error
     texts = {text for captions in store.captions for text in captions if text}
-    fitting = sorted(text for text in texts if text.lower().startswith(arguments.begin.lower()))
+    fitting = sorted(text for text in texts if text.lower().startswith(arguments.prefix.lower()))
     if not fitting:
-        raise ConfigError(f"--begin {arguments.begin!r}: no training caption begins so")
+        raise ConfigError(f"--prefix {arguments.prefix!r}: no training caption begins with it")
     random.Random(arguments.seed).shuffle(fitting)
-    return tuple(fitting[:POOL])
+    return tuple(fitting[:MAX_TRAINING_CAPTIONS])
 
 
 class Closest:
@@ -135,7 +133,7 @@ class Closest:
         self.clip = None
         if model.clip is not None and len(captions) > count:
             self.clip = RunClip(model.clip, model.captions, device=model.device)
-            # Once for all images: there may be thousands of captions.
+            # Embedded once for all images, as there may be thousands of captions.
             self.vectors = self.clip.encode_texts(captions)
 
     def __call__(self, image: Image.Image) -> tuple[str, ...]:
@@ -147,7 +145,7 @@ class Closest:
 
 
 def _row(caption: dict[str, object]) -> dict[str, object]:
-    """A line of the table; no column of a CLIP that is not there."""
+    """A line of the table, without the CLIP score where there is no CLIP."""
     return {
         name.replace("log_likelihood", "ln p").replace("_", " "): value
         for name, value in caption.items()

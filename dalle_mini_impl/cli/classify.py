@@ -7,8 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from dalle_mini_impl.cli.image_files import open_images, print_json, show
-from dalle_mini_impl.cli.sample import check_device
+from dalle_mini_impl.cli.image_files import open_images
+from dalle_mini_impl.cli.output import print_json, show_table
+from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, check_device
 from dalle_mini_impl.config import ConfigError
 
 TEMPLATE = "a picture of a {}"
@@ -26,14 +27,11 @@ class ClassifyArguments:
     """Texts with {} for the label; several are averaged."""
     top: int = 5
     """Likeliest labels to show for each image."""
-    run: Path | None = None
-    """Run folder; the newest run with a CLIP under runs/ if not given."""
-    clip: str | None = None
-    """Another CLIP: transformers:NAME or open_clip:ARCHITECTURE:WEIGHTS (names or local paths)."""
+    run: ClipRun = None
+    clip: OtherClip = None
     json: bool = False
     """Print JSON instead of a table."""
-    device: str | None = None
-    """cpu or cuda; the GPU if there is one."""
+    device: Device = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -59,4 +57,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, row in zip(images, predictions, strict=True)
         for place, p in enumerate(row)
     ]
-    show(rows, f"{len(images)} images, {len(arguments.labels)} labels")
+    show_table(rows, f"{len(images)} images, {len(arguments.labels)} labels")

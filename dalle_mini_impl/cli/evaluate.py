@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from dalle_mini_impl.cli.sample import check_device
+from dalle_mini_impl.cli.output import write_text
+from dalle_mini_impl.cli.run_options import Device, check_device, open_run
 from dalle_mini_impl.config import ConfigError
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ class EvaluateArguments:
     """Seed of prompts, choices and noise."""
     out: Path | None = None
     """Folder for the JSON and the page; RUN/evaluation if not given."""
-    device: str | None = None
-    """cpu or cuda; the GPU if there is one."""
+    device: Device = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,10 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(EvaluateArguments, args=argv, prog="dalle evaluate")
     check(arguments)
     check_device(arguments.device)
-    from dalle_mini_impl.runs.folder import RunFolder
-    from dalle_mini_impl.runs.newest import newest
 
-    run = RunFolder.open(arguments.run) if arguments.run else newest(weights="image_tokenizer")
+    run = open_run(arguments.run, weights="image_tokenizer")
     trained_on = run.experiment.data.path
     if arguments.suite is not None and trained_on != arguments.suite:
         raise ConfigError(
@@ -151,10 +149,7 @@ def evaluate_held_out(run: "RunFolder", arguments: EvaluateArguments, out: Path)
 
 def save(out: Path, values: str, page: str) -> None:
     """Write OUT.json and OUT.html and name them."""
-    from dalle_mini_impl.files import atomic_write
-
     files = {out.with_suffix(".json"): values + "\n", out.with_suffix(".html"): page}
     for path, text in files.items():
-        with atomic_write(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)
     say("\n" + "\n".join(map(str, files)))

@@ -1,21 +1,32 @@
-"""What the commands around a CLIP share: opening images, and showing a table or JSON."""
+"""Images that commands open: one that an option names, or many from files and folders."""
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.collections.detect import IMAGE_SUFFIXES, suffix
 
-SIDE = 512
-"""No CLIP looks closer: the short side of larger images is reduced to it, to hold many."""
-NAMED = 5
+MAX_SHORT_SIDE = 512
+"""Larger images are reduced to it, so that many fit into memory; no CLIP uses more pixels."""
+MAX_NAMED = 5
+
+
+def open_image(option: str, path: Path) -> Image.Image:
+    """The loaded image at `path`; ConfigError that names the option where it cannot be read."""
+    try:
+        image = Image.open(path)
+        image.load()
+    except FileNotFoundError:
+        raise ConfigError(f"{option} {path}: there is no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{option} {path}: a folder; name one image in it") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow raises SyntaxError for some kinds of damaged PNG.
+        raise ConfigError(f"{option} {path}: not an image that Pillow can read ({error})") from None
+    return image
 
 
 def open_images(paths: Sequence[Path]) -> dict[str, Image.Image]:
@@ -38,11 +49,11 @@ def open_images(paths: Sequence[Path]) -> dict[str, Image.Image]:
             images[str(file)] = _load(file)
         except Exception as error:  # Pillow raises nearly anything on damaged files
             failures.append(f"{file}: {unreadable_reason(error)}")
-    named = "; ".join(failures[:NAMED]) + ("; …" if len(failures) > NAMED else "")
+    named = "; ".join(failures[:MAX_NAMED]) + ("; …" if len(failures) > MAX_NAMED else "")
     if not images:
         raise ConfigError(f"none of {len(files):,} images can be read: {named}")
     if failures:
-        # Standard output is for the answer alone, which may be JSON.
+        # Standard output holds only the result, which may be JSON.
         skipped = f"skipped {len(failures):,} unreadable of {len(files):,} images: {named}"
         print(skipped, file=sys.stderr)
     return images
@@ -57,41 +68,12 @@ def _load(file: Path) -> Image.Image:
     from dalle_mini_impl.images import to_rgb
 
     with Image.open(file) as opened:
-        opened.draft("RGB", (2 * SIDE, 2 * SIDE))
+        opened.draft("RGB", (2 * MAX_SHORT_SIDE, 2 * MAX_SHORT_SIDE))
         image = to_rgb(opened)
-        # Where nothing was to convert this is still the file's own image, closed on leaving.
+        # An RGB image is returned as it is, and leaving the block closes it.
         image = image.copy() if image is opened else image
     short = min(image.size)
-    if short <= SIDE:
+    if short <= MAX_SHORT_SIDE:
         return image
-    width, height = (round(length * SIDE / short) for length in image.size)
+    width, height = (round(length * MAX_SHORT_SIDE / short) for length in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
-
-
-def show(rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    """A table whose columns are the keys of its rows; numbers with three decimals."""
-    table = Table()
-    for name in rows[0] if rows else ():
-        table.add_column(name, justify="right" if _is_number(rows[0][name]) else "left")
-    for row in rows:
-        # Text, not markup: a file's name may hold brackets.
-        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else _plain(v) for v in row.values()))
-    console = Console()
-    # As the table's own title it would be broken into lines no wider than the table.
-    console.print(title, markup=False, highlight=False)
-    console.print(table)
-
-
-def print_json(value: object) -> None:
-    """For other programs: JSON alone on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
-
-
-def _plain(value: Any) -> Any:
-    from rich.text import Text
-
-    return Text(str(value), overflow="fold")

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from dalle_mini_impl.cli.sample import check_device
+from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, check_device, open_run
 
 
 @dataclass(frozen=True)
@@ -22,12 +21,9 @@ class IndexArguments:
     """A folder of images, or any collection: CSV, JSON, Parquet, tar, Hub name, shapes."""
     image_column: str | None = None
     """Column of the images or their paths, where no known name tells."""
-    run: Path | None = None
-    """Run folder; the newest run with a CLIP under runs/ if not given."""
-    clip: str | None = None
-    """Another CLIP: transformers:NAME or open_clip:ARCHITECTURE:WEIGHTS (names or local paths)."""
-    device: str | None = None
-    """cpu or cuda; the GPU if there is one."""
+    run: ClipRun = None
+    clip: OtherClip = None
+    device: Device = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,11 +35,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from dalle_mini_impl.retrieval.image_index import ImageIndex, index_path
     from dalle_mini_impl.retrieval.loading import load_encoder
     from dalle_mini_impl.retrieval.refresh import refresh
-    from dalle_mini_impl.runs.folder import RunFolder
-    from dalle_mini_impl.runs.newest import newest
 
     weights = "clip" if arguments.clip is None else None
-    run = RunFolder.open(arguments.run) if arguments.run else newest(weights=weights)
+    run = open_run(arguments.run, weights=weights)
     source = collection(arguments.data, run.experiment.data, arguments.image_column)
     name = arguments.clip or "run"
     path = index_path(run.path / "index", source, name)

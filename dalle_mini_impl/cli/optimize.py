@@ -1,135 +1,129 @@
-"""`dalle optimize`: paint towards prompts along a CLIP's gradient, or refine what was sampled."""
+"""`dalle optimize`: optimize an image for prompts along a CLIP's gradient, or refine a sample."""
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
 
+import torch
 import tyro
-from pydantic import Field
+from PIL import ImageColor
+from torch import Tensor
 
-from dalle_mini_impl.cli.sample import check_device
-from dalle_mini_impl.config import Config, ConfigError
-from dalle_mini_impl.vqgan_clip.code_prior import CodePriorConfig
-from dalle_mini_impl.vqgan_clip.config import OptimizeConfig
-from dalle_mini_impl.vqgan_clip.cutouts import CutoutsConfig
-
-
-class FilmConfig(Config):
-    """What is kept of the painting's progress."""
-
-    every: int = Field(10, gt=0)
-    """Steps between frames (and previews)."""
-    format: Literal["webp", "gif", "mp4", "none"] = "webp"
-    """Kind of film; mp4 needs ffmpeg."""
-    per_second: float = Field(12.0, gt=0)
-    """Frames a second."""
-    zoom: float = Field(1.0, gt=0)
-    """Factor by which the image grows at each frame; 1.02 flies into it."""
-    pan: tuple[float, float] = (0.0, 0.0)
-    """Motion of the camera to the right and down at each frame, in shares of the side."""
-
-
-@dataclass(frozen=True)
-class OptimizeArguments:
-    """Paint by pushing a code map up CLIP's gradient (VQGAN+CLIP), with any image tokenizer.
-
-    With --refine the transformer's best candidate is improved instead, gently enough to keep it.
-    """
-
-    text: Annotated[str | None, tyro.conf.Positional] = None
-    """What to paint; more with --prompt."""
-    prompt: tuple[str, ...] = ()
-    """Further texts, as TEXT or TEXT:WEIGHT; a negative weight paints away from one."""
-    image_prompt: tuple[str, ...] = ()
-    """Images to come close to, as IMAGE or IMAGE:WEIGHT."""
-    run: Path | None = None
-    """Run folder; the newest run with a CLIP under runs/ if not given."""
-    start: Literal["random", "image", "solid", "noise", "sample"] | None = None
-    """Where to start; random codes if not given (image with --init, sample with --refine)."""
-    init: Path | None = None
-    """Image to start from."""
-    color: str = "gray"
-    """Color of --start solid, as a name or #rrggbb."""
-    refine: bool = False
-    """Start from the transformer's best candidate, with smaller steps and the code prior."""
-    num_images: int = 1
-    """Images to paint from different starts, best first."""
-    seed: int = 0
-    """Seed of the start and of the cutouts."""
-    out: Path = Path("outputs/optimize")
-    """Folder for image.png, sheet.png, the film, its frames, loss.png and result.json."""
-    settings: Annotated[OptimizeConfig, tyro.conf.arg(name="")] = field(
-        default_factory=OptimizeConfig
-    )
-    """Steps, rates and cutouts."""
-    nearness: float = 0.1
-    """Weight of the distance to the nearest codes."""
-    prior: float = 0.2
-    """Weight of the codes' unlikeliness to the transformer, in nats per code; 0 does without."""
-    prior_text: bool = False
-    """Ask the transformer with the text, not for images in general."""
-    proposals: CodePriorConfig = field(default_factory=CodePriorConfig)
-    """How the transformer proposes likelier codes close by, where --prior is not 0."""
-    film: FilmConfig = field(default_factory=FilmConfig)
-    """Frames, film and motion."""
-    clip: str | None = None
-    """Another CLIP: transformers:NAME or open_clip:ARCHITECTURE:WEIGHTS (names or local paths)."""
-    device: str | None = None
-    """cpu or cuda; the GPU if there is one."""
-
-
-REFINING = OptimizeArguments(
-    refine=True,
-    prior=1.0,
-    prior_text=True,
-    proposals=CodePriorConfig(settling=1.0),
-    settings=OptimizeConfig(
-        steps=100,
-        learning_rate=0.03,
-        propose_after=0.0,
-        cutouts=CutoutsConfig(whole=0.75, smallest=0.8),
-    ),
+from dalle_mini_impl.cli.image_files import open_image
+from dalle_mini_impl.cli.optimize_arguments import (
+    REFINING,
+    OptimizeArguments,
+    check,
+    start_of,
 )
-"""Defaults with --refine: the candidate is mostly right already."""
+from dalle_mini_impl.cli.optimize_output import ProgressWriter, write
+from dalle_mini_impl.cli.run_options import check_device, open_run
+from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.images import to_tensor
+from dalle_mini_impl.pipeline import TextToImage
+from dalle_mini_impl.precision import best_device
+from dalle_mini_impl.retrieval.encoder import JointEncoder
+from dalle_mini_impl.retrieval.loading import load_encoder
+from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
+from dalle_mini_impl.vqgan_clip.code_prior import CodePrior
+from dalle_mini_impl.vqgan_clip.code_space import CodeSpace
+from dalle_mini_impl.vqgan_clip.objective import Objective
+from dalle_mini_impl.vqgan_clip.optimize import Motion, Proposals, optimize
+from dalle_mini_impl.vqgan_clip.prompts import PromptScore, WeightedPrompt, parse_prompt
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Paint as the arguments say."""
+    """Parse the options and optimize."""
     given = list(sys.argv[1:] if argv is None else argv)
     default = REFINING if "--refine" in given else OptimizeArguments()
     arguments = tyro.cli(OptimizeArguments, args=given, prog="dalle optimize", default=default)
     check(arguments)
     check_device(arguments.device)
-
-    from dalle_mini_impl.cli.optimization import paint
-
-    paint(arguments)
+    optimize_images(arguments)
 
 
-def check(arguments: OptimizeArguments) -> None:
-    """Refuse options that do not go together, before anything is loaded."""
-    if arguments.text is None and not (arguments.prompt or arguments.image_prompt):
-        raise ConfigError('say what to paint: dalle optimize "a watercolor of a red heart"')
-    if arguments.num_images < 1:
-        raise ConfigError(f"--num-images {arguments.num_images}: paint one image or more")
-    if arguments.start == "image" and arguments.init is None:
-        raise ConfigError("--start image needs --init IMAGE")
-    if arguments.init is not None and arguments.start not in (None, "image"):
-        raise ConfigError(f"--init and --start {arguments.start} exclude each other: give one")
-    if arguments.refine and (arguments.init or arguments.start not in (None, "sample")):
-        raise ConfigError("--refine starts from the transformer's candidate: no --init or --start")
-    if arguments.prior < 0 or arguments.nearness < 0:
-        raise ConfigError("--prior and --nearness are weights of costs: give 0 or more")
-    if arguments.prior and arguments.prior_text and arguments.text is None:
-        raise ConfigError("--prior-text asks the transformer with the text: give it first")
-    if start_of(arguments) == "sample" and arguments.text is None:
-        raise ConfigError("the transformer samples from a text: give it first, before --prompt")
+def optimize_images(arguments: OptimizeArguments) -> None:
+    """Load the run, optimize from the start and write the images."""
+    run = open_run(arguments.run, "clip" if arguments.clip is None else "image_tokenizer")
+    device = arguments.device or best_device()
+    clip = load_encoder(run.path, arguments.clip, device)
+    score = prompt_score(arguments, clip)
+
+    from_sample = start_of(arguments) == "sample"
+    use_prior = arguments.prior > 0 and run.has_weights("dalle")
+    if arguments.prior and not use_prior and not from_sample:
+        print(f"{run.path} has no transformer yet: optimizing without the code prior")
+    model = TextToImage.from_pretrained(run, device) if from_sample or use_prior else None
+    space = CodeSpace(model.image_tokenizer if model else frozen(load_image_tokenizer(run), device))
+    if not run.experiment.data.horizontal_flip and arguments.settings.cutouts.flip:
+        print("--cutouts.flip: this run was trained without mirrored images")
+    writer = ProgressWriter(arguments)
+    result = optimize(
+        Objective(
+            space.decode,
+            score,
+            clip.image_size,
+            space.penalty(arguments.nearness) if arguments.nearness else None,
+        ),
+        start_latents(arguments, space, model),
+        arguments.settings,
+        torch.Generator().manual_seed(arguments.seed),
+        limits=space.limits,
+        motion=camera_motion(arguments, space),
+        proposals=code_proposals(arguments, model, space) if model and use_prior else None,
+        progress=writer,
+    )
+    write(arguments, run, clip, result, space.codes(result.latents), writer.frames)
 
 
-def start_of(arguments: OptimizeArguments) -> str:
-    """Where to start, said or implied."""
-    if arguments.refine:
-        return "sample"
-    return arguments.start or ("image" if arguments.init else "random")
+def prompt_score(arguments: OptimizeArguments, clip: JointEncoder) -> PromptScore:
+    """The score by all texts and images that are given."""
+    texts = [parse_prompt(prompt) for prompt in arguments.prompt]
+    if arguments.text is not None:
+        texts.insert(0, WeightedPrompt(arguments.text))
+    images = [parse_prompt(prompt) for prompt in arguments.image_prompt]
+    opened = [(open_image("--image-prompt", Path(p.target)), p.weight) for p in images]
+    return PromptScore.of(clip, texts, opened)
+
+
+def start_latents(
+    arguments: OptimizeArguments, space: CodeSpace, model: TextToImage | None
+) -> Tensor:
+    """The latents to start from."""
+    count, generator = arguments.num_images, torch.Generator().manual_seed(arguments.seed)
+    match start_of(arguments):
+        case "image" if arguments.init is not None:
+            image = open_image("--init", arguments.init)
+            pixels = to_tensor([image], space.tokenizer.image_size)
+            return space.from_pixels(pixels).repeat(count, 1, 1, 1)
+        case "solid":
+            try:
+                color = ImageColor.getrgb(arguments.color)[:3]
+            except ValueError as error:
+                raise ConfigError(f"--color {arguments.color!r}: {error}") from error
+            return space.solid(count, [channel / 255 for channel in color])
+        case "noise":
+            return space.noise(count, generator)
+        case "sample" if model is not None and arguments.text is not None:
+            candidates = max(count, model.sampling.candidates if arguments.refine else count)
+            config = model.sampling.model_copy(update={"candidates": candidates})
+            samples = next(model.sample([arguments.text], [arguments.seed], config))
+            best = samples.order(config.rank_by if arguments.refine else "none")[:count]
+            return space.from_codes(samples.codes[best])
+    return space.random(count, generator)
+
+
+def camera_motion(arguments: OptimizeArguments, space: CodeSpace) -> Motion | None:
+    """The zoom and pan of the film, if any."""
+    film = arguments.film
+    if film.zoom == 1 and film.pan == (0.0, 0.0):
+        return None
+    return Motion(space.camera_motion(film.zoom, film.pan), film.every)
+
+
+def code_proposals(arguments: OptimizeArguments, model: TextToImage, space: CodeSpace) -> Proposals:
+    """Likelier codes by the transformer, with the text as its caption or with none."""
+    caption = arguments.text if arguments.prior_text and arguments.text else ""
+    captions = torch.from_numpy(model.captions.encode([caption])).to(model.device)
+    prior = CodePrior(model.dalle, space, captions, arguments.proposals)
+    return Proposals(prior.propose, prior.cost(arguments.prior))

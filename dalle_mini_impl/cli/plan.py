@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from dalle_mini_impl.cli.image_files import print_json
+from dalle_mini_impl.cli.output import print_json
 from dalle_mini_impl.cli.train import before_options, config_first
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment, explain

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from dalle_mini_impl.cli.image_files import open_images, print_json, show
-from dalle_mini_impl.cli.sample import check_device
+from dalle_mini_impl.cli.image_files import open_images
+from dalle_mini_impl.cli.output import print_json, show_table
+from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, check_device
 
 
 @dataclass(frozen=True)
@@ -19,16 +20,13 @@ class RerankArguments:
     """What the images should show."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Images, or folders of them."""
-    run: Path | None = None
-    """Run folder; the newest run with a CLIP under runs/ if not given."""
-    clip: str | None = None
-    """Another CLIP: transformers:NAME or open_clip:ARCHITECTURE:WEIGHTS (names or local paths)."""
+    run: ClipRun = None
+    clip: OtherClip = None
     json: bool = False
     """Print JSON instead of a table."""
     sheet: Path | None = None
     """Also write the images, best first, on one sheet (PNG)."""
-    device: str | None = None
-    """cpu or cuda; the GPU if there is one."""
+    device: Device = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,4 +50,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.json:
         print_json({"caption": arguments.caption, "images": rows})
     else:
-        show(rows, arguments.caption)
+        show_table(rows, arguments.caption)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from dalle_mini_impl.cli.image_files import print_json, show
-from dalle_mini_impl.cli.sample import check_device, open_image, write_json
+from dalle_mini_impl.cli.image_files import open_image
+from dalle_mini_impl.cli.output import print_json, show_table, write_json
+from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, check_device, open_run
 from dalle_mini_impl.config import ConfigError
 
 if TYPE_CHECKING:
@@ -27,16 +28,13 @@ class SearchArguments:
     """What the images should look like; with a text, both count alike."""
     top: int = 12
     """Images to find."""
-    run: Path | None = None
-    """Run folder; the newest run with a CLIP under runs/ if not given."""
-    clip: str | None = None
-    """Another CLIP, named as for `dalle index`."""
+    run: ClipRun = None
+    clip: OtherClip = None
     out: Path = Path("outputs")
     """Folder for the contact sheet search.png and for search.json."""
     json: bool = False
     """Print JSON instead of a table."""
-    device: str | None = None
-    """cpu or cuda; the GPU if there is one."""
+    device: Device = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -59,11 +57,9 @@ def find(arguments: SearchArguments) -> None:
     from dalle_mini_impl.retrieval.collection import open_named
     from dalle_mini_impl.retrieval.loading import load_encoder
     from dalle_mini_impl.retrieval.search import search_all
-    from dalle_mini_impl.runs.folder import RunFolder
-    from dalle_mini_impl.runs.newest import newest
 
     weights = "clip" if arguments.clip is None else None
-    run = RunFolder.open(arguments.run) if arguments.run else newest(weights=weights)
+    run = open_run(arguments.run, weights=weights)
     clip = load_encoder(run.path, arguments.clip, arguments.device)
     folder = run.path / "index"
     indexes = usable(folder, arguments.clip or "run", clip.key, run.path)
@@ -104,7 +100,7 @@ def find(arguments: SearchArguments) -> None:
     total = sum(len(index) for index in indexes)
     if not any(row["caption"] for row in rows):
         rows = [{name: row[name] for name in ("image", "score")} for row in rows]
-    show(rows, f"{asked} (of {total:,} images)")
+    show_table(rows, f"{asked} (of {total:,} images)")
     print(f"{len(found)} images: {arguments.out / 'search.png'}")
     missing = len(found) - len(shown)
     if missing:

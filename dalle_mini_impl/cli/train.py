@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from pydantic import ValidationError
 
-from dalle_mini_impl.cli.processes import launch_missing_processes
+from dalle_mini_impl.cli.launch_processes import launch_missing_processes
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import (
     SHIPPED,

@@ -1,7 +1,7 @@
-"""Painting by pushing a code map up a score's gradient, as VQGAN+CLIP does.
+"""VQGAN+CLIP: latents of an image tokenizer optimized along the gradient of a score.
 
-loop: the optimizer, which knows callables only · judge and result: what is better, and kept ·
-cutouts: what the score sees of an image · prompts: the score that a CLIP gives · code_space: an
-image tokenizer's codes as a continuous map · code_prior: likelier codes close by, by a
-transformer · record: films and curves.
+optimize: the optimization itself · objective: what is maximized · held_out_score and result: which
+latents are best, and what is returned · cutouts: random crops that the score sees · prompts: the
+score of a CLIP · code_space: the latents of an image tokenizer · code_prior: likelier codes
+proposed by a transformer · film and score_plot: what shows the progress.
 """

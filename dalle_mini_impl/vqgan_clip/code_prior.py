@@ -1,9 +1,9 @@
-"""What a transformer makes of codes: how likely they are, and likelier ones close by.
+"""A transformer as a prior over codes: their likelihood, and likelier codes close to given ones.
 
-A transformer that reads codes in order says little about noise: after an impossible code every
-next one is impossible too, and the gradient of its likelihood leads nowhere. What works is to let
-it paint anew, each code drawn from p(code | codes before) · exp(-closeness · distance to the
-present latent): the part of an image that the score wants stays, the rest becomes plausible.
+The gradient of an autoregressive likelihood is no help from noise: after an impossible code every
+next one is impossible too. So the transformer samples the codes again, each one from
+p(code | codes before) · exp(-weight · distance to the current latent). What the score asks for
+stays, and the rest becomes plausible.
 """
 
 from collections.abc import Callable
@@ -21,27 +21,30 @@ from dalle_mini_impl.vqgan_clip.code_space import CodeSpace
 
 
 class CodePriorConfig(Config):
-    """How maps are drawn near the present one."""
+    """How codes are sampled near the current ones.
+
+    Each proposal changes the whole image or a random rectangle of it.
+    """
 
     count: int = Field(4, gt=0)
-    """Maps drawn for each image at a time; the best of them is kept if it is better."""
-    closest: float = Field(4.0, gt=0)
-    """Largest weight of the distance to the present map where a part is painted anew."""
-    loosest: float = Field(0.25, gt=0)
-    """Smallest such weight; each map draws its own between the two."""
-    held: float = Field(32.0, gt=0)
-    """Weight of the distance outside the part that is painted anew."""
-    settling: float = Field(8.0, ge=1)
-    """How many times closer the first maps stay than the last."""
+    """Proposals for each image at a time; the best of them is kept if it is better."""
+    max_weight: float = Field(4.0, gt=0)
+    """Largest weight of the distance to the current latents in the changed part."""
+    min_weight: float = Field(0.25, gt=0)
+    """Smallest such weight; each proposal draws its own between the two."""
+    outside_weight: float = Field(32.0, gt=0)
+    """Weight of the distance outside the changed part."""
+    early_factor: float = Field(8.0, ge=1)
+    """Factor on the weight at the first step; it falls to 1 at the last."""
 
 
 class CodePrior:
-    """Likelihood and proposals of a transformer, given texts or for images in general."""
+    """Likelihood and proposals of a transformer, with captions or without."""
 
     def __init__(
         self, dalle: Dalle, space: CodeSpace, captions: Int[Tensor, "c t"], config: CodePriorConfig
     ):
-        """captions: one for all images or one for each; all padding for images in general."""
+        """captions: one for all images or one for each; all padding means no caption."""
         self.dalle, self.space, self.captions, self.config = dalle, space, captions, config
 
     @torch.no_grad()
@@ -54,25 +57,25 @@ class CodePrior:
     def propose(
         self, latents: Float[Tensor, "b d g g"], progress: float, generator: torch.Generator
     ) -> Float[Tensor, "m d g g"]:
-        """`count` maps near each row, m = count · b, the rows varying fastest.
+        """`count` proposals near each row, m = count · b, the rows varying fastest.
 
-        progress: in [0, 1], from maps that stay close to those that move freely.
+        progress: in [0, 1]; early proposals stay closer than late ones.
         """
         rows = repeat(latents, "b d h w -> (n b) d h w", n=self.config.count)
-        closeness = self.closeness(len(rows), progress, generator).to(latents)
-        biases = [-closeness[:, :, None] * each for each in self.space.distances(rows)]
+        weights = self.distance_weights(len(rows), progress, generator).to(latents)
+        biases = [-weights[:, :, None] * each for each in self.space.distances(rows)]
         dalle = self.dalle
-        draws = (*closeness.shape, len(biases))
+        draws = (*weights.shape, len(biases))
         noise = torch.rand(draws, generator=generator).to(latents)
         captions = self._captions(len(rows))
         return self.space.from_codes(sample_near(dalle, captions, biases, noise))
 
-    def closeness(
+    def distance_weights(
         self, rows: int, progress: float, generator: torch.Generator
     ) -> Float[Tensor, "m n"]:
-        """The weight of the distance at each place: low within a random rectangle, high outside.
+        """The weight of the distance at each position: low in a random rectangle, high outside.
 
-        Half of the rectangles are the whole map.
+        Half of the rectangles cover the whole image.
         """
         config, grid = self.config, self.dalle.grid
         shares = torch.rand(rows, 6, generator=generator)
@@ -83,14 +86,16 @@ class CodePrior:
         corners = (shares[:, 3:5] * (grid - sides + 1)).floor()
         axis = torch.arange(grid)
         inside = (axis >= corners[:, :, None]) & (axis < (corners + sides)[:, :, None])
-        drawn = config.loosest * (config.closest / config.loosest) ** shares[:, 5]
-        drawn = drawn * config.settling ** (1 - progress)
+        drawn = config.min_weight * (config.max_weight / config.min_weight) ** shares[:, 5]
+        drawn = drawn * config.early_factor ** (1 - progress)
         free = inside[:, 0, :, None] & inside[:, 1, None, :]
-        weights = torch.where(free, drawn[:, None, None], max(config.held, config.closest))
+        weights = torch.where(
+            free, drawn[:, None, None], max(config.outside_weight, config.max_weight)
+        )
         return rearrange(weights, "m h w -> m (h w)")
 
     def cost(self, weight: float) -> Callable[[Tensor], Tensor]:
-        """`weight` · -log p per code, of any rows of latents."""
+        """A function from latents to `weight` · -log p per code."""
         return lambda latents: -weight * self.log_likelihood(latents)
 
     def _captions(self, rows: int) -> Int[Tensor, "m t"]:
@@ -103,7 +108,7 @@ def sample_near(
     biases: list[Float[Tensor, "m n _"]],
     noise: Float[Tensor, "m n draws"],
 ) -> Int[Tensor, "m n"]:
-    """Codes drawn one after the other, with a bias on the logits of each place.
+    """Codes drawn one after the other, with a bias on the logits of each position.
 
     biases: one for each factor of a code, as is the last axis of `noise`.
     """
@@ -115,10 +120,10 @@ def sample_near(
     # A grid row that stands for what is above the image, then the image's codes.
     codes = torch.full((rows, dalle.grid + length), dalle.code_count, device=captions.device)
     for index in range(length):
-        turn = iter(biases)
+        factors = iter(biases)
 
         def choose(logits: Tensor, uniform: Tensor) -> Tensor:
-            return draw(logits + next(turn)[:, index], uniform, parameters)  # noqa: B023
+            return draw(logits + next(factors)[:, index], uniform, parameters)  # noqa: B023
 
         codes[:, dalle.grid + index] = dalle.image_head.draw(hidden, noise[:, index], choose)
         if index + 1 < length:

@@ -1,4 +1,4 @@
-"""The codes of an image tokenizer as a continuous map that can be pushed and stays near them."""
+"""The latents of an image tokenizer as a continuous space, decoded through their nearest codes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from torch import Tensor
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.models.tokenizers.quantizers import ProductQuantizer
 from dalle_mini_impl.vqgan_clip.cutouts import warp
-from dalle_mini_impl.vqgan_clip.loop import Limits
+from dalle_mini_impl.vqgan_clip.optimize import Limits
 
 
 class ReturningClamp(torch.autograd.Function):
     """Clamp to [0, 1] that lets a gradient through where it leads back into the range.
 
-    A plain clamp stops every gradient of a white background, which then never becomes anything.
+    Under a plain clamp, saturated pixels get no gradient: a white background could never change.
     """
 
     @staticmethod
@@ -42,17 +42,17 @@ class CodeSpace:
         self.device = parameter.device
         quantizer = tokenizer.quantizer
         parts = quantizer.parts if isinstance(quantizer, ProductQuantizer) else [quantizer]
-        self.vectors = [self._all_of(part) for part in parts]
+        self.vectors = [self._codebook(part) for part in parts]
         """The latents of all codes, `k d`; where codes have several factors, of each factor."""
 
     @torch.no_grad()
-    def _all_of(self, quantizer: Any) -> Float[Tensor, "k d"]:
+    def _codebook(self, quantizer: Any) -> Float[Tensor, "k d"]:
         every = torch.arange(quantizer.code_count, device=self.device)
         return quantizer.embed(every[None, None])[0, :, 0].T.float()
 
     @property
     def limits(self) -> Limits:
-        """The codes' own range in every channel, and their mean deviation."""
+        """The range of the codes in every channel, and their standard deviation."""
         low = torch.cat([vectors.amin(dim=0) for vectors in self.vectors])
         high = torch.cat([vectors.amax(dim=0) for vectors in self.vectors])
         scale = float(torch.cat([vectors.std(dim=0) for vectors in self.vectors]).mean())
@@ -69,8 +69,6 @@ class CodeSpace:
         """The nearest codes."""
         return self.tokenizer.quantize(latents)[1]
 
-    # Starts.
-
     @torch.no_grad()
     def from_codes(self, codes: Int[Tensor, "b n"]) -> Float[Tensor, "b d g g"]:
         """The latents of codes."""
@@ -82,12 +80,12 @@ class CodeSpace:
         return self.from_codes(self.tokenizer.encode(pixels.to(self.device)))
 
     def random(self, count: int, generator: torch.Generator) -> Float[Tensor, "b d g g"]:
-        """Codes drawn uniformly."""
+        """Codes drawn uniformly at random."""
         shape = (count, self.tokenizer.grid**2)
         return self.from_codes(torch.randint(self.tokenizer.code_count, shape, generator=generator))
 
     def noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "b d g g"]:
-        """Images of noise, as strong at every scale as at the finest."""
+        """Images of noise of equal strength at every scale."""
         size, pixels = self.tokenizer.image_size, torch.zeros(count, 3, 1, 1)
         side, octaves = 1, 0
         while side <= size:
@@ -104,13 +102,11 @@ class CodeSpace:
         pixels = torch.tensor(color, dtype=torch.float32).view(1, 3, 1, 1)
         return self.from_pixels(pixels.expand(count, 3, size, size).contiguous())
 
-    # Penalties and motion.
-
     def penalty(self, nearness: float) -> Callable[[Tensor], Tensor]:
-        """What being away from codes costs each row of latents.
+        """A cost of each row of latents for its distance to the nearest codes.
 
-        nearness: weight of the squared distance to the nearest code, in squared deviations of the
-        codebook, averaged over places and channels.
+        nearness: weight of the squared distance, in squared deviations of the codebook, averaged
+        over positions and channels.
         """
         scale = self.limits.scale
 
@@ -121,10 +117,10 @@ class CodeSpace:
         return cost
 
     def distances(self, latents: Float[Tensor, "b d g g"]) -> list[Float[Tensor, "b n _"]]:
-        """Squared distance of each place to every code, in squared deviations of the codebook.
+        """Squared distance of each position to every code, in squared deviations of the codebook.
 
-        Where codes have several factors, to each factor's: a code's distance is their sum.
-        Divided by the number of channels, so that it does not grow with it.
+        Divided by the number of channels. Where codes have several factors, one tensor for each
+        factor: a code's distance is their sum.
         """
         points = latents.flatten(2).transpose(1, 2)
         unit = self.limits.scale**2 * points.shape[-1]
@@ -137,10 +133,10 @@ class CodeSpace:
             for own, vectors in zip(points.split(widths, dim=-1), self.vectors, strict=True)
         ]
 
-    def travel(
+    def camera_motion(
         self, zoom: float = 1.0, pan: tuple[float, float] = (0.0, 0.0)
     ) -> Callable[[Tensor], Tensor]:
-        """Moves an image for films: zoom above 1 goes nearer; pan moves the camera."""
+        """A function that moves the camera over latents' images: zoom above 1 magnifies."""
         size = self.tokenizer.image_size
         motion = torch.tensor(
             [[1 / zoom, 0, 2 * pan[0]], [0, 1 / zoom, 2 * pan[1]], [0, 0, 1]], device=self.device

@@ -1,7 +1,7 @@
-"""Random views of an image, differentiable in its pixels.
+"""Random cutouts of images, differentiable in their pixels.
 
-A score that is to be climbed must not be asked about one view only: its gradient would find pixels
-that please it and mean nothing. Crop, flip and perspective are one projective map per view.
+With one fixed view per image, the gradient would find pixels that raise the score and show nothing.
+Crop, flip and perspective are one projective map per cutout.
 """
 
 from dataclasses import dataclass
@@ -17,48 +17,48 @@ from dalle_mini_impl.config import Config
 
 
 class CutoutsConfig(Config):
-    """How an image is shown to the score at each step."""
+    """What the score sees of an image at each step."""
 
     count: int = Field(16, gt=0)
-    """Views at each step."""
+    """Cutouts at each step."""
     chunk: int = Field(16, gt=0)
-    """Views scored at a time, to bound memory; the result does not depend on it."""
+    """Cutouts scored at a time, to bound memory; the result does not depend on it."""
     whole: float = Field(0.5, ge=0, le=1)
-    """Share of the views that are not cropped: crops cannot tell left from right."""
+    """Share of the cutouts that are not cropped: crops cannot tell left from right."""
     smallest: float = Field(0.6, gt=0, le=1)
     """Smallest side of a crop, as a share of the image's."""
     flip: bool = False
-    """Mirror half of the views: wrong where prompts say left and right."""
+    """Mirror half of the cutouts: wrong where prompts say left and right."""
     perspective: float = Field(0.08, ge=0, lt=0.5)
-    """Largest displacement of a view's corners, as a share of the image's side."""
+    """Largest displacement of a cutout's corners, as a share of the image's side."""
     color: float = Field(0.1, ge=0, lt=1)
     """Largest change of brightness, contrast and saturation, as a share of their range."""
     noise: float = Field(0.03, ge=0)
-    """Deviation of the noise added to pixels in [0, 1]."""
+    """Standard deviation of the noise added to pixels in [0, 1]."""
 
 
 @dataclass(frozen=True)
-class Views:
-    """Parameters of random views, drawn together so that chunks of them are the same views."""
+class Cutouts:
+    """Parameters of random cutouts, made at once so that they do not depend on the chunk size."""
 
     maps: Float[Tensor, "n 3 3"]
-    """Projective map of each view: from its own coordinates in [-1, 1]² to the image's."""
+    """Projective map of each cutout: from its own coordinates in [-1, 1]² to the image's."""
     brightness: Float[Tensor, "n"]
     contrast: Float[Tensor, "n"]
     saturation: Float[Tensor, "n"]
     seeds: Int[Tensor, "n"]
-    """Of each view's noise."""
+    """Of each cutout's noise."""
     noise: float
 
-    def __getitem__(self, part: slice) -> "Views":
-        return Views(
-            self.maps[part],
-            self.brightness[part],
-            self.contrast[part],
-            self.saturation[part],
-            self.seeds[part],
-            self.noise,
-        )
+    def split(self, count: int) -> "list[Cutouts]":
+        """The same cutouts, at most `count` in each part."""
+        tensors = (self.maps, self.brightness, self.contrast, self.saturation, self.seeds)
+        return [
+            Cutouts(maps, brightness, contrast, saturation, seeds, self.noise)
+            for maps, brightness, contrast, saturation, seeds in zip(
+                *(tensor.split(count) for tensor in tensors), strict=True
+            )
+        ]
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -67,8 +67,8 @@ class Views:
 CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
 
 
-def random_views(config: CutoutsConfig, generator: torch.Generator) -> Views:
-    """`config.count` random views."""
+def random_cutouts(config: CutoutsConfig, generator: torch.Generator) -> Cutouts:
+    """`config.count` random cutouts."""
     count = config.count
 
     def uniform(*shape: int) -> Tensor:
@@ -84,15 +84,15 @@ def random_views(config: CutoutsConfig, generator: torch.Generator) -> Views:
     corners = torch.where(flipped[:, None, None], mirrored, corners)
     brightness, contrast, saturation = config.color * uniform(3, count)
     seeds = torch.randint(2**31, (count,), generator=generator)
-    return Views(
+    return Cutouts(
         projective_maps(corners), brightness, 1 + contrast, 1 + saturation, seeds, config.noise
     )
 
 
-def cut(
-    images: Float[Tensor, "b 3 h w"], views: Views, size: int
+def make_cutouts(
+    images: Float[Tensor, "b 3 h w"], cutouts: Cutouts, size: int
 ) -> Float[Tensor, "m 3 {size} {size}"]:
-    """Every view of every image at size × size: m = views · b, the images varying fastest.
+    """Every cutout of every image at size × size: m = cutouts · b, the images varying fastest.
 
     Changed colors may leave [0, 1]: clipping them would stop the gradient there.
     """
@@ -101,28 +101,28 @@ def cut(
         # Sampling sparsely from a larger image would skip pixels.
         images = F.avg_pool2d(images, shrink)
     batch = len(images)
-    shown = repeat(images, "b c h w -> (n b) c h w", n=len(views))
-    maps = views.maps.to(images).repeat_interleave(batch, dim=0)
+    shown = repeat(images, "b c h w -> (n b) c h w", n=len(cutouts))
+    maps = cutouts.maps.to(images).repeat_interleave(batch, dim=0)
     x = warp(shown, maps, size)
 
     def each(values: Tensor) -> Tensor:
         return values.to(x).repeat_interleave(batch)[:, None, None, None]
 
-    x = torch.lerp(x.mean(dim=1, keepdim=True), x, each(views.saturation))
-    x = (x - 0.5) * each(views.contrast) + 0.5 + each(views.brightness)
-    if views.noise == 0:
+    x = torch.lerp(x.mean(dim=1, keepdim=True), x, each(cutouts.saturation))
+    x = (x - 0.5) * each(cutouts.contrast) + 0.5 + each(cutouts.brightness)
+    if cutouts.noise == 0:
         return x
     grains = []
-    for seed in views.seeds.tolist():
+    for seed in cutouts.seeds.tolist():
         own = torch.Generator().manual_seed(seed)
         grains.append(torch.randn(batch, 3, size, size, generator=own))
-    return x + views.noise * torch.cat(grains).to(x)
+    return x + cutouts.noise * torch.cat(grains).to(x)
 
 
 def warp(
     images: Float[Tensor, "b c h w"], maps: Float[Tensor, "b 3 3"], size: int
 ) -> Float[Tensor, "b c {size} {size}"]:
-    """Images seen through projective maps; beyond their border its pixels go on."""
+    """Images under projective maps; beyond the border, its pixels are repeated."""
     axis = (torch.arange(size, device=images.device) * 2 + 1) / size - 1
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     points = torch.stack((x, y, torch.ones_like(x)), dim=-1).to(images)

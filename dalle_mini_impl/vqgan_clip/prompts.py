@@ -1,4 +1,4 @@
-"""The score that prompts give an image: spherical distances to texts and images, weighted."""
+"""The score of images by prompts: weighted spherical distances to texts and images."""
 
 import math
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from dalle_mini_impl.retrieval.encoder import JointEncoder
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """What an image should be like, or unlike where the weight is negative."""
+class WeightedPrompt:
+    """What an image should resemble, or not resemble where the weight is negative."""
 
     target: str
     """A text, or the path of an image."""
     weight: float = 1.0
 
 
-def parse_prompt(text: str) -> Prompt:
+def parse_prompt(text: str) -> WeightedPrompt:
     """`TARGET:WEIGHT`, or TARGET alone for weight 1.
 
     What follows the last colon counts as a weight if it is a number: write "at 12:30:1" for a text
@@ -34,10 +34,10 @@ def parse_prompt(text: str) -> Prompt:
     except ValueError:
         colon = ""
     if not colon:
-        return Prompt(text.strip())
+        return WeightedPrompt(text.strip())
     if not target.strip() or weight == 0 or not math.isfinite(weight):
         raise ConfigError(f"prompt {text!r}: write TEXT:WEIGHT with a weight that is not zero")
-    return Prompt(target.strip(), weight)
+    return WeightedPrompt(target.strip(), weight)
 
 
 class PromptScore:
@@ -58,12 +58,12 @@ class PromptScore:
     def of(
         cls,
         clip: JointEncoder,
-        texts: Sequence[Prompt],
+        texts: Sequence[WeightedPrompt],
         images: Sequence[tuple[Image.Image, float]] = (),
     ) -> "PromptScore":
         """The score of text prompts and of images with their weights."""
         if not (texts or images):
-            raise ConfigError("give a text or an image to paint towards")
+            raise ConfigError("give at least one text or image as a prompt")
         vectors = []
         if texts:
             vectors.append(clip.encode_texts([prompt.target for prompt in texts]))

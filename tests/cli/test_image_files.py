@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dalle_mini_impl.cli.image_files import SIDE, open_images
+from dalle_mini_impl.cli.image_files import MAX_SHORT_SIDE, open_images
 from dalle_mini_impl.config import ConfigError
 
 
@@ -62,7 +62,10 @@ def test_a_folder_with_a_table_of_captions_stands_for_its_images(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
 def test_all_become_rgb_and_large_ones_smaller(tmp_path, mode):
-    file = save(tmp_path / "a.png", (2 * SIDE, SIDE + 100), mode)
+    file = save(tmp_path / "a.png", (2 * MAX_SHORT_SIDE, MAX_SHORT_SIDE + 100), mode)
     (image,) = open_images([file]).values()
     assert image.mode == "RGB"
-    assert image.size == (round(2 * SIDE * SIDE / (SIDE + 100)), SIDE)
+    assert image.size == (
+        round(2 * MAX_SHORT_SIDE * MAX_SHORT_SIDE / (MAX_SHORT_SIDE + 100)),
+        MAX_SHORT_SIDE,
+    )

@@ -1,18 +1,13 @@
-"""Ranking captions for an image, and the commands that write and rank captions."""
-
-import json
+"""Ranking captions for an image."""
 
 import pytest
 import torch
 from PIL import Image
 
-from dalle_mini_impl.cli import main
-from dalle_mini_impl.data.store import prepare
 from dalle_mini_impl.data.synthetic.rendering import render_scene
 from dalle_mini_impl.data.synthetic.scenes import Object, Scene
 from dalle_mini_impl.images import to_tensor
 from dalle_mini_impl.pipeline import TextToImage
-from dalle_mini_impl.retrieval.encoder import RunClip
 from tests.data.synthetic.test_swaps import FIXTURE, PAIRS
 from tests.tiny import tiny_run
 
@@ -95,107 +90,3 @@ def test_many_captions_are_scored_as_few_are(model, image_file):
     found = {r.caption: r.log_likelihood for r in model.rank_captions(image, many)}
     few = {r.caption: r.log_likelihood for r in model.rank_captions(image, many[:3])}
     assert all(found[caption] == pytest.approx(few[caption], abs=1e-3) for caption in few)
-
-
-def test_sample_continues_text(run, capsys):
-    command = ["sample", "--continue-text", "a small red", "--run", str(run.path), "--num", "3"]
-    assert main([*command, "--device", "cpu", "--top-k", "5", "--temperature", "0.8"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
-    for line in lines:
-        probability, caption = line.split(maxsplit=1)
-        assert float(probability) < 0
-        assert caption.startswith("a small red")
-
-
-def test_what_was_written_can_be_painted(run, capsys, tmp_path):
-    command = ["sample", "--continue-text", "a", "--run", str(run.path), "--num", "2", "--paint"]
-    assert main([*command, "--num-images", "1", "--out", str(tmp_path), "--device", "cpu"]) == 0
-    written = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()[:2]]
-    samples = json.loads((tmp_path / "samples.json").read_text())["samples"]
-    assert [" ".join(sample["caption"].split()) for sample in samples] == written
-
-
-@pytest.mark.parametrize(
-    ("command", "complaint"),
-    [
-        (["sample", "a", "--continue-text", "a"], "give it, or captions"),
-        (["sample", "a", "--paint"], "--paint needs --continue-text"),
-        (["sample", "--continue-text", "a", "--top-p", "0.5"], "--top-p would do nothing; add"),
-        (["sample", "--continue-text", "a", "--num", "0"], "--num 0: write at least one"),
-        (["sample", "--continue-text", "a " * 40], "more tokens than the 24"),
-        (["caption", "IMAGE", "--draw", "0"], "--draw 0: draw at least one"),
-        (["caption", "IMAGE", "--top", "-1"], "--top -1: show one caption or more, or 0"),
-        (["caption", "IMAGE", "--captions", "a", "--draw", "9"], "--draw is for candidates"),
-        (["caption", "IMAGE", "--captions", "a", "--begin", "a"], "give it, or --captions"),
-        (
-            ["caption", "IMAGE", "--captions", "a", "--source", "training"],
-            "--source is for candidates",
-        ),
-        (["caption", "IMAGE", "--source", "training"], "training captions are not in"),
-        (["caption", "IMAGE", "--begin", "a " * 40], "--begin: the prompt"),
-    ],
-)
-def test_what_cannot_be_done_is_refused_in_one_line(run, image_file, capsys, command, complaint):
-    command = [str(image_file) if part == "IMAGE" else part for part in command]
-    assert main([*command, "--run", str(run.path)]) == 2
-    message = capsys.readouterr().err
-    assert complaint in message
-    assert message.count("\n") == 1
-
-
-def test_the_caption_command_ranks_what_it_is_given(run, model, image_file, capsys):
-    given = ["caption", str(image_file), "--captions", *CAPTIONS, "--run", str(run.path)]
-    assert main([*given, "--json", "--top", "2"]) == 0
-    (answer,) = json.loads(capsys.readouterr().out)["images"]
-    expected = model.rank_captions(Image.open(image_file), CAPTIONS)[:2]
-    assert [c["caption"] for c in answer["captions"]] == [r.caption for r in expected]
-    assert main(given) == 0
-    table = capsys.readouterr().out
-    assert "a red heart" in table
-    assert "clip score" in table
-
-
-def test_candidates_are_written_by_the_model_or_taken_from_training(run, image_file, capsys):
-    command = ["caption", str(image_file), "--run", str(run.path), "--json", "--draw", "6"]
-
-    def found(*options: str) -> list[str]:
-        assert main([*command, *options]) == 0
-        (answer,) = json.loads(capsys.readouterr().out)["images"]
-        return [caption["caption"] for caption in answer["captions"]]
-
-    assert all(caption.startswith("a small") for caption in found("--begin", "a small"))
-    store = prepare(run.experiment.data, "train", run.cache / "images", lambda _: None)
-    known = {text for captions in store.captions for text in captions}
-    trained = found("--source", "training", "--begin", "a ")
-    assert len(trained) == 6
-    assert set(trained) <= known
-
-
-def test_training_captions_that_clip_finds_closest_are_judged(run, model, image_file, capsys):
-    store = prepare(run.experiment.data, "train", run.cache / "images", lambda _: None)
-    known = sorted({text for captions in store.captions for text in captions if text})
-    clip = RunClip(model.clip, model.captions)
-    cosines = clip.encode_texts(known) @ clip.encode_images([Image.open(image_file)])[0]
-    command = ["caption", str(image_file), "--run", str(run.path), "--json", "--source", "training"]
-    assert main([*command, "--draw", "3"]) == 0
-    (answer,) = json.loads(capsys.readouterr().out)["images"]
-    expected = {known[row] for row in cosines.topk(3).indices.tolist()}
-    assert {caption["caption"] for caption in answer["captions"]} == expected
-
-
-def test_training_captions_are_embedded_once_for_all_images(run, image_file, capsys, monkeypatch):
-    prepare(run.experiment.data, "train", run.cache / "images", lambda _: None)
-    embedded = []
-    original = RunClip.encode_texts
-
-    def counting(self, texts):
-        embedded.append(len(texts))
-        return original(self, texts)
-
-    monkeypatch.setattr(RunClip, "encode_texts", counting)
-    Image.new("RGB", (40, 40), "red").save(image_file.with_name("red.png"))
-    command = ["caption", str(image_file.parent), "--run", str(run.path), "--json", "--draw", "3"]
-    assert main([*command, "--source", "training"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["images"]) == 2
-    assert len(embedded) == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from dalle_mini_impl.cli.processes import missing_processes
+from dalle_mini_impl.cli.launch_processes import missing_processes
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.training.checkpoints import list_checkpoints, read_state
 from tests.tiny import tiny_experiment

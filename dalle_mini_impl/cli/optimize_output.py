@@ -1,0 +1,150 @@
+"""What `dalle optimize` writes: frames and previews on the way, then images and result.json."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Int
+from PIL import Image
+from torch import Tensor
+
+from dalle_mini_impl.cli.optimize_arguments import OptimizeArguments
+from dalle_mini_impl.cli.output import write_json
+from dalle_mini_impl.images import contact_sheet, save_png, to_images
+from dalle_mini_impl.retrieval.encoder import JointEncoder
+from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.vqgan_clip.film import save_film
+from dalle_mini_impl.vqgan_clip.optimize import Snapshot
+from dalle_mini_impl.vqgan_clip.result import OptimizeResult
+from dalle_mini_impl.vqgan_clip.score_plot import plot_scores
+
+MIN_SIDE = 256
+"""Smaller images are magnified to about this side in films and on the sheet."""
+
+
+class ProgressWriter:
+    """Prints progress, keeps the frames and writes a preview at every frame."""
+
+    def __init__(self, arguments: OptimizeArguments):
+        self.out, self.film, self.steps = arguments.out, arguments.film, arguments.settings.steps
+        self.frames: list[Image.Image] = []
+        self.started = time.monotonic()
+        for old in (self.out / "frames").glob("*.png"):
+            old.unlink()  # They belong to an earlier optimization.
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        metrics = snapshot.metrics
+        step = int(metrics["step"])
+        if step % self.film.every and step != self.steps:
+            return
+        images = to_images(snapshot.images)
+        self.frames.append(magnified(images[0]))
+        save_png(images[0], self.out / "frames" / f"{step:05d}.png")
+        save_png(contact_sheet(images), self.out / "preview.png")
+        seconds = (time.monotonic() - self.started) / (step + 1)
+        print(
+            f"step {step}/{self.steps}  loss {metrics['loss']:.4f}  "
+            f"score {metrics['score']:.4f}  best {metrics['best']:.4f}  "
+            f"{1000 * seconds:.0f} ms/step",
+            flush=True,
+        )
+
+
+def write(
+    arguments: OptimizeArguments,
+    run: RunFolder,
+    clip: JointEncoder,
+    result: OptimizeResult,
+    codes: Int[Tensor, "b n"],
+    frames: list[Image.Image],
+) -> None:
+    """Images, best first, sheet, film, plot and result.json; then the scores in a line."""
+    out = arguments.out
+    records = image_records(result, codes, clip, arguments.text)
+    images, start_images = to_images(result.images), to_images(result.start_images)
+    shown, captions = [], []
+    for record, row in zip(records, order_of(result), strict=True):
+        save_png(images[row], out / record["file"])
+        score = record["score"]
+        shown += [start_images[row], images[row]]
+        captions += [f"start {score['start']:.3f}", f"best {score['best']:.3f}"]
+    scale = max(1, MIN_SIDE // images[0].width)
+    save_png(contact_sheet(shown, captions, columns=2, scale=scale), out / "sheet.png")
+    save_png(plot_scores(result.history), out / "loss.png")
+    if arguments.film.format != "none":
+        save_film(frames, out / f"film.{arguments.film.format}", arguments.film.per_second)
+    values = {
+        "run": str(run.path),
+        "arguments": plain_values(arguments),
+        "interrupted": result.interrupted,
+        "images": records,
+        "history": result.history,
+    }
+    write_json(out / "result.json", values)
+    print(summary(records[0], result.interrupted, out / "image.png"))
+
+
+def order_of(result: OptimizeResult) -> list[int]:
+    """The rows, best first."""
+    return result.scores.argsort(descending=True).tolist()
+
+
+def image_records(
+    result: OptimizeResult, codes: Int[Tensor, "b n"], clip: JointEncoder, text: str | None
+) -> list[dict[str, Any]]:
+    """What result.json says of each image, best first."""
+    start, best = (
+        similarity(clip, text, pixels) for pixels in (result.start_images, result.images)
+    )
+    return [
+        {
+            "file": "image.png" if place == 0 else f"image-{place:02d}.png",
+            "step": int(result.steps[row]),
+            "score": {
+                "start": float(result.start_scores[row]),
+                "best": float(result.scores[row]),
+            },
+            "clip_score": {"start": start[row], "best": best[row]},
+            "codes": codes[row].tolist(),
+        }
+        for place, row in enumerate(order_of(result))
+    ]
+
+
+def similarity(clip: JointEncoder, text: str | None, pixels: Tensor) -> list[float | None]:
+    """Cosine similarity of each image with the text, None where there is no text."""
+    if text is None:
+        return [None] * len(pixels)
+    target = clip.encode_texts([text])[0]
+    return (clip.encode_images(to_images(pixels)) @ target).tolist()
+
+
+def plain_values(arguments: OptimizeArguments) -> dict[str, Any]:
+    """The options as JSON values."""
+    values: dict[str, Any] = {}
+    for name, value in vars(arguments).items():
+        section = hasattr(value, "model_dump")
+        values[name] = value.model_dump() if section else value
+        if isinstance(value, Path):
+            values[name] = str(value)
+    return values
+
+
+def summary(record: dict[str, Any], interrupted: bool, file: Path) -> str:
+    """The scores of the best image in a line."""
+    score, cosine = record["score"], record["clip_score"]
+    stopped = "interrupted; " if interrupted else ""
+    by_text = ""
+    if cosine["start"] is not None:
+        by_text = f" (cosine with the text {cosine['start']:.3f}, then {cosine['best']:.3f})"
+    return (
+        f"{stopped}score {score['start']:.4f} at the start, {score['best']:.4f} "
+        f"at step {record['step']}{by_text}: {file}"
+    )
+
+
+def magnified(image: Image.Image) -> Image.Image:
+    """Small images made large enough to watch, with sharp pixels."""
+    scale = max(1, MIN_SIDE // image.width)
+    size = (image.width * scale, image.height * scale)
+    return image.resize(size, Image.Resampling.NEAREST)

@@ -1,0 +1,103 @@
+"""The options of `dalle sample`, and which of them go together."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from pydantic import Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from dalle_mini_impl.cli.run_options import Device
+from dalle_mini_impl.config import Config, ConfigError
+from dalle_mini_impl.sampling.draw import SamplingConfig
+
+
+def _option(of: FieldInfo) -> Any:
+    """A field without its limits, None where the option is not given."""
+    annotation: Any = of.annotation
+    return annotation | None, Field(None, description=of.description)
+
+
+SamplingOptions = create_model(
+    "SamplingOptions",
+    __base__=Config,
+    **{name: _option(of) for name, of in SamplingConfig.model_fields.items()},
+)
+
+
+@dataclass(frozen=True)
+class SampleArguments:
+    """Sample images from captions; CLIP chooses the best candidates.
+
+    Options that are not given take the values of the run's `sampling` section.
+    """
+
+    captions: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """What the images should show; each caption gives a row of images."""
+    run: Path | None = None
+    """Run folder; the newest run with a transformer under runs/ if not given."""
+    sampling: Annotated[Config, tyro.conf.arg(name="", constructor=SamplingOptions)] = field(
+        default_factory=SamplingOptions
+    )
+    """Fields of SamplingConfig; `check` applies their limits."""
+    seed: int = 0
+    """Seed of the first candidate; candidate i has seed + i."""
+    out: Path = Path("outputs")
+    """Folder for the images, sheet.png and samples.json."""
+    complete: Path | None = None
+    """Image whose upper rows are kept; the rest is sampled."""
+    keep_rows: int | None = None
+    """With --complete: rows of the code grid to keep; half of them if not given."""
+    inpaint: Path | None = None
+    """Image of which the part under --mask is sampled again."""
+    mask: Path | None = None
+    """With --inpaint: black and white image of the same size, white where to sample again."""
+    continue_text: str | None = None
+    """Sample captions that begin so instead of images: "a small red", or "" for any caption."""
+    num_captions: int = 8
+    """With --continue-text: captions to sample, at --temperature and --top-k."""
+    sample: bool = False
+    """With --continue-text: also sample images from these captions, at the run's settings."""
+    device: Device = None
+
+    @property
+    def sampling_settings(self) -> dict[str, Any]:
+        """The fields of SamplingConfig that are given."""
+        return self.sampling.model_dump(exclude_none=True)
+
+
+def check(arguments: SampleArguments) -> None:
+    """Refuse options that do not go together, before anything is loaded."""
+    of_captions = arguments.continue_text is not None
+    if not arguments.captions and not of_captions:
+        raise ConfigError('give at least one caption, such as: dalle sample "a red heart"')
+    if arguments.captions and of_captions:
+        raise ConfigError("--continue-text samples the captions itself: give it, or captions")
+    if arguments.sample and not of_captions:
+        raise ConfigError("--sample needs --continue-text: captions you give are sampled anyway")
+    if of_captions and not arguments.sample:
+        unused = arguments.sampling_settings.keys() - {"temperature", "top_k"}
+        unused |= {name for name in ("complete", "inpaint") if getattr(arguments, name) is not None}
+        if unused:
+            options = " and ".join(f"--{name.replace('_', '-')}" for name in sorted(unused))
+            raise ConfigError(
+                f"--continue-text samples captions only: {options} would do nothing; add --sample"
+            )
+    if arguments.num_captions < 1:
+        raise ConfigError(f"--num-captions {arguments.num_captions}: sample at least one caption")
+    if arguments.complete and arguments.inpaint:
+        raise ConfigError("--complete and --inpaint exclude each other: give one image")
+    if (arguments.inpaint is None) != (arguments.mask is None):
+        raise ConfigError("--inpaint IMAGE and --mask MASK go together: give both")
+    if arguments.keep_rows is not None and arguments.complete is None:
+        raise ConfigError("--keep-rows needs --complete IMAGE")
+    try:
+        SamplingConfig(**arguments.sampling_settings)
+    except ValidationError as error:
+        wrong = [
+            f"--{str(detail['loc'][0]).replace('_', '-')} {detail['input']}: "
+            f"{detail['msg'].removeprefix('Input ')}"
+            for detail in error.errors()
+        ]
+        raise ConfigError("; ".join(wrong)) from error

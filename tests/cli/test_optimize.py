@@ -1,0 +1,127 @@
+"""`dalle optimize`: images, film and metrics are written; impossible options are refused."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+
+from dalle_mini_impl.cli import optimize as command
+from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.pipeline import TextToImage
+from dalle_mini_impl.runs.loading import load_image_tokenizer
+from dalle_mini_impl.vqgan_clip.prompts import PromptScore
+from tests.color_run import color_run, patch
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return color_run(tmp_path_factory.mktemp("runs") / "colors")
+
+
+SMALL = ("--steps", "6", "--cutouts.count", "4", "--film.every", "3", "--device", "cpu")
+
+
+def test_the_command_writes_images_and_metrics(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    command.main(
+        ["a picture of a red", "--prompt", "a picture of a blue:-0.5", "--num-images", "2",
+         "--run", str(run.path), "--out", str(out), "--film.zoom", "1.1", *SMALL]
+    )  # fmt: skip
+    result = json.loads((out / "result.json").read_text())
+    assert [image["file"] for image in result["images"]] == ["image.png", "image-01.png"]
+    scores = [image["score"]["best"] for image in result["images"]]
+    assert scores == sorted(scores, reverse=True)
+    assert all(p["score"]["best"] >= p["score"]["start"] for p in result["images"])
+    assert len(result["history"]) == 7
+    assert not result["interrupted"]
+    for name in ("image.png", "sheet.png", "preview.png", "loss.png", "film.webp"):
+        Image.open(out / name).load()
+    assert [f.name for f in sorted((out / "frames").iterdir())] == [
+        "00000.png", "00003.png", "00006.png",
+    ]  # fmt: skip
+    codes = torch.tensor([result["images"][0]["codes"]])
+    decoded = load_image_tokenizer(run).decode(codes)
+    written = torch.tensor(list(Image.open(out / "image.png").tobytes())).view(32, 32, 3)
+    torch.testing.assert_close(
+        written.permute(2, 0, 1) / 255, decoded[0], atol=1.5 / 255, rtol=0, check_dtype=False
+    )
+    printed = capsys.readouterr().out
+    assert "step 6/6" in printed
+    first = result["images"][0]["clip_score"]
+    assert f"with the text {first['start']:.3f}, then {first['best']:.3f}" in printed
+
+
+def test_with_the_sign_of_its_score_flipped_the_command_does_not_improve(
+    run, tmp_path, monkeypatch
+):
+    def cosines() -> tuple[float, float]:
+        command.main(
+            ["a picture of a red", "--prior", "0", "--steps", "20", "--cutouts.count", "4",
+             "--film.format", "none", "--run", str(run.path), "--out", str(tmp_path)]
+        )  # fmt: skip
+        (image,) = json.loads((tmp_path / "result.json").read_text())["images"]
+        return image["clip_score"]["start"], image["clip_score"]["best"]
+
+    start, best = cosines()
+    assert best > start + 0.05
+    score = PromptScore.__call__
+    monkeypatch.setattr(PromptScore, "__call__", lambda self, pixels: -score(self, pixels))
+    start, best = cosines()
+    assert best < start
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--start", "noise"],
+        ["--start", "solid", "--color", "#ff8800"],
+        ["--start", "sample"],
+        ["--init", "IMAGE", "--image-prompt", "IMAGE:2"],
+    ],
+)
+def test_every_start_gives_an_image(run, tmp_path, options):
+    patch("green").save(tmp_path / "green.png")
+    options = [option.replace("IMAGE", str(tmp_path / "green.png")) for option in options]
+    given = ["a picture of a red", "--run", str(run.path), "--out", str(tmp_path / "out")]
+    command.main([*given, *SMALL, "--film.format", "none", *options])
+    assert (tmp_path / "out" / "image.png").is_file()
+
+
+def test_refining_starts_from_the_best_candidate_and_never_gets_worse(run, tmp_path):
+    text = "a picture of a red"
+    options = ["--run", str(run.path), "--out", str(tmp_path), *SMALL, "--prior", "0"]
+    command.main([text, "--refine", *options, "--nearness", "0"])
+    result = json.loads((tmp_path / "result.json").read_text())
+    (image,) = result["images"]
+    best = TextToImage.from_pretrained(run, "cpu")(text, candidates=4, num_images=1)[0]
+    assert image["clip_score"]["start"] == pytest.approx(best.clip_score, abs=0.02)
+    assert image["score"]["best"] >= image["score"]["start"]
+    assert result["arguments"]["settings"]["learning_rate"] == 0.03
+
+
+def test_without_a_transformer_the_prior_is_left_out(run, tmp_path, capsys):
+    bare = tmp_path / "bare"
+    shutil.copytree(run.path, bare)
+    (bare / "dalle.safetensors").unlink()
+    command.main(["a red", "--run", str(bare), "--out", str(tmp_path / "out"), *SMALL])
+    assert "no transformer yet: optimizing without" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ([], "give a text, such as"),
+        (["x", "--start", "image"], "needs --init"),
+        (["x", "--init", "a.png", "--start", "noise"], "exclude each other"),
+        (["x", "--refine", "--start", "noise"], "--refine starts from a sample"),
+        (["--prompt", "x", "--start", "sample"], "give one before --prompt"),
+        (["x", "--num-images", "0"], "one image or more"),
+        (["x", "--prior", "-1"], "0 or more"),
+        (["--prompt", "x", "--prior-text"], "gives the transformer the text"),
+    ],
+)
+def test_impossible_options_are_refused(options, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        command.main(options)

@@ -1,0 +1,130 @@
+"""`dalle sample`: images, completed images and captions; impossible options are refused."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from dalle_mini_impl.cli import main
+from tests.tiny import tiny_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return tiny_run(tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder with a run and with images, whole and otherwise."""
+    folder = tmp_path_factory.mktemp("images")
+    tiny_run(folder / "run")
+    Image.effect_noise((40, 40), 50).save(folder / "whole.png")
+    Image.new("L", (40, 40)).save(folder / "black.png")
+    whole = (folder / "whole.png").read_bytes()
+    (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ("--temperature -1", "--temperature -1.0: should be greater than or equal to 0"),
+        ("--num-images 0", "--num-images 0: should be greater than 0"),
+        ("--candidates 0", "--candidates 0: should be greater than 0"),
+        ("--top-p 0", "--top-p 0.0: should be greater than 0"),
+        ("--complete whole.png --keep-rows 0", "--keep-rows 0: the code grid has 4 rows"),
+        ("--complete whole.png --keep-rows 9", "--keep-rows 9: the code grid has 4 rows, keep 1"),
+        ("--inpaint whole.png --mask black.png", "--mask black.png: the mask is black"),
+        ("--complete run", "--complete run: a folder"),
+        ("--complete torn.png", "--complete torn.png: not an image that Pillow can read"),
+        ("--complete none.png", "--complete none.png: there is no such file"),
+        ("--device gpu", "--device gpu: not available here; use cpu"),
+    ],
+)
+def test_sample_refuses_what_it_cannot_do_in_one_line(
+    images, monkeypatch, capsys, options, complaint
+):
+    monkeypatch.chdir(images)
+    assert main(["sample", "a red star", "--run", "run", *options.split()]) == 2
+    message = capsys.readouterr().err
+    assert complaint in message
+    assert message.count("\n") == 1
+
+
+def test_images_are_sampled_in_the_precision_asked_for(images, monkeypatch, tmp_path):
+    asked = []
+
+    def choose(wanted, _):
+        asked.append(wanted)
+        return "fp32"
+
+    monkeypatch.setattr("dalle_mini_impl.sampling.sampler.choose_precision", choose)
+    monkeypatch.chdir(images)
+    given = ["sample", "a red star", "--run", "run", "--device", "cpu", "--out", str(tmp_path)]
+    assert main([*given, "--precision", "bf16"]) == 0
+    assert set(asked) == {"bf16"}
+
+
+def test_an_image_is_completed(images, monkeypatch, tmp_path):
+    monkeypatch.chdir(images)
+    options = ["--complete", "whole.png", "--keep-rows", "1", "--out", str(tmp_path)]
+    assert main(["sample", "a red star", "--run", "run", "--device", "cpu", *options]) == 0
+    assert len(json.loads((tmp_path / "samples.json").read_text())["samples"]) == 2
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_sample_continues_text(run, capsys):
+    command = [
+        "sample",
+        "--continue-text",
+        "a small red",
+        "--run",
+        str(run.path),
+        "--num-captions",
+        "3",
+    ]
+    assert main([*command, "--device", "cpu", "--top-k", "5", "--temperature", "0.8"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        probability, caption = line.split(maxsplit=1)
+        assert float(probability) < 0
+        assert caption.startswith("a small red")
+
+
+def test_images_can_be_sampled_from_sampled_captions(run, capsys, tmp_path):
+    command = [
+        "sample",
+        "--continue-text",
+        "a",
+        "--run",
+        str(run.path),
+        "--num-captions",
+        "2",
+        "--sample",
+    ]
+    assert main([*command, "--num-images", "1", "--out", str(tmp_path), "--device", "cpu"]) == 0
+    sampled = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()[:2]]
+    samples = json.loads((tmp_path / "samples.json").read_text())["samples"]
+    assert [" ".join(sample["caption"].split()) for sample in samples] == sampled
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        (["sample", "a", "--continue-text", "a"], "give it, or captions"),
+        (["sample", "a", "--sample"], "--sample needs --continue-text"),
+        (["sample", "--continue-text", "a", "--top-p", "0.5"], "--top-p would do nothing; add"),
+        (
+            ["sample", "--continue-text", "a", "--num-captions", "0"],
+            "--num-captions 0: sample at least one",
+        ),
+        (["sample", "--continue-text", "a " * 40], "more tokens than the 24"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_in_one_line(run, capsys, command, complaint):
+    assert main([*command, "--run", str(run.path)]) == 2
+    message = capsys.readouterr().err
+    assert complaint in message
+    assert message.count("\n") == 1
