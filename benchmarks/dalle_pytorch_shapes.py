@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks import dalle_pytorch_peer as peer
 from dalle_mini_impl.captions import CaptionTokenizer
-from dalle_mini_impl.data.batches import ImageBatches, batch_indices, step_rng
+from dalle_mini_impl.data.batches import BatchOrder, ImageBatches
 from dalle_mini_impl.data.caption_table import CaptionTable
 from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.evaluation.report.shapes_tables import kinds_table, scenes_table
@@ -113,15 +113,17 @@ class Comparison:
         """The batches that the stage of this project sees."""
         training = getattr(self.experiment, stage).training
         data = self.experiment.data
-        return ImageBatches(self.store, self.table, data, training.batch_size, training.seed)
+        order = BatchOrder(training.batch_size, training.seed)
+        return ImageBatches(self.store, self.table, data, order)
 
     def codes(self, codes: Tensor) -> Callable[[int], tuple[Tensor, Tensor]]:
         """Caption ids and codes of a step."""
         training = self.experiment.transformer.training
+        order = BatchOrder(training.batch_size, training.seed)
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
-            rows = batch_indices(len(codes), training.batch_size, step, training.seed)
-            return self.table.random_ids(rows, step_rng(training.seed, step, 0)), codes[rows]
+            rows = order.indices(len(codes), step)
+            return self.table.random_ids(rows, order.rng(step)), codes[rows]
 
         return batch
 

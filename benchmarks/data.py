@@ -17,7 +17,7 @@ from benchmarks.shape import Shape
 from benchmarks.timing import Contender, Row
 from dalle_mini_impl.captions import CaptionsConfig, CaptionTokenizer
 from dalle_mini_impl.config import TrainingConfig
-from dalle_mini_impl.data.batches import CodeBatches, ImageBatches
+from dalle_mini_impl.data.batches import BatchOrder, CodeBatches, ImageBatches
 from dalle_mini_impl.data.caption_table import CaptionTable
 from dalle_mini_impl.data.codes import CodeCache, CodeKey
 from dalle_mini_impl.data.config import DataConfig
@@ -66,8 +66,9 @@ def run(options: DataOptions, session: Session) -> list[Table]:
         store = prepare(shapes, "train", folder / "shapes", report=_silent)
         tokenizer = CaptionTokenizer.from_config(CaptionsConfig(vocabulary="shapes"))
         table = CaptionTable(store.captions, tokenizer)
-        images = ImageBatches(store, table, shapes, options.batch)
-        codes = CodeBatches(code_cache(store, session.common.shape, folder), table, options.batch)
+        order = BatchOrder(options.batch)
+        images = ImageBatches(store, table, shapes, order)
+        codes = CodeBatches(code_cache(store, session.common.shape, folder), table, order)
         batches = batch_rates(images, codes, options, session)
         waits = waiting(images, codes, tokenizer, options, session)
     return [

@@ -22,7 +22,7 @@ from benchmarks.tokenizer_models import (
 )
 from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.augment import load_images
-from dalle_mini_impl.data.batches import ImageBatch, batch_indices
+from dalle_mini_impl.data.batches import BatchOrder, ImageBatch
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.images import psnr
@@ -83,7 +83,7 @@ class Source:
         self.store, self.config, self.batch, self.device = store, config, batch, device
 
     def __call__(self, step: int) -> Tensor:
-        indices = batch_indices(len(self.store), self.batch, step, seed=0)
+        indices = BatchOrder(self.batch).indices(len(self.store), step)
         return load_images(self.store, indices, self.config, None).to(self.device)
 
 

@@ -13,7 +13,7 @@ from torch._inductor.utils import fresh_cache
 
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.data.augment import load_images
-from dalle_mini_impl.data.batches import CodeBatch, CodeBatches
+from dalle_mini_impl.data.batches import BatchOrder, CodeBatch, CodeBatches
 from dalle_mini_impl.data.prefetch import prefetch
 from dalle_mini_impl.evaluation.suites.core import SPLITS
 from dalle_mini_impl.evaluation.suites.shapes import ShapesPrompt, scene_prompts
@@ -83,7 +83,9 @@ def prepare(run: RunFolder, held_out: int, prompts: int) -> Setup:
     context = StageContext(run)
     tokenizer = frozen(load_image_tokenizer(run))
     training = context.experiment.transformer.training
-    batches = CodeBatches(codes_of(context, tokenizer), context.table(False), training.batch_size)
+    batches = CodeBatches(
+        codes_of(context, tokenizer), context.table(False), BatchOrder(training.batch_size)
+    )
     shown = context.split("validation")
     rows = torch.arange(min(held_out, len(shown))).numpy()
     with torch.no_grad():
@@ -152,7 +154,9 @@ def train_variant(
     model = Dalle(config, *sizes, tokenizer.code_count, tokenizer.grid, tokenizer.factors)
     learner = Learner(DalleObjective(model, config), training, Accelerator(mixed_precision="no"))
     held_out = to_device(setup.held_out, learner.device)
-    batches = CodeBatches(setup.batches.cache, setup.batches.table, training.batch_size, seed=seed)
+    batches = CodeBatches(
+        setup.batches.cache, setup.batches.table, BatchOrder(training.batch_size, seed)
+    )
     started = time.monotonic()
     with fresh_cache():  # What an earlier training compiled is not given to this one.
         trial = Trial(lambda: to_device(batches(0), learner.device), 0, 0.0, time_left=seconds)

@@ -41,29 +41,39 @@ def _permutation(n: int, seed: int, epoch: int) -> Int64[np.ndarray, "n"]:
     return np.random.default_rng((seed % 2**63, epoch)).permutation(n).astype(np.int64)
 
 
-def batch_indices(
-    n: int, batch_size: int, step: int, seed: int, rank: int = 0, world: int = 1
-) -> Int64[np.ndarray, "batch_size"]:
-    """Indices of `rank`'s batch at `step`: a pure function of its arguments.
-
-    Each epoch is a permutation. Ranks take consecutive slices of the concatenated epochs, so every
-    n indices contain every image once, across ranks and epoch ends.
-    """
-    if n < 1:
-        raise ValueError("there are no images to make batches of")
-    position = (step * world + rank) * batch_size
-    remaining, slices = batch_size, []
-    while remaining > 0:
-        epoch, offset = divmod(position, n)
-        slices.append(_permutation(n, seed, epoch)[offset : offset + remaining])
-        remaining -= len(slices[-1])
-        position += len(slices[-1])
-    return np.concatenate(slices)
-
-
 def step_rng(seed: int, step: int, rank: int) -> np.random.Generator:
     """The random generator of one batch."""
     return np.random.default_rng((seed % 2**63, step, rank))
+
+
+@dataclass(frozen=True)
+class BatchOrder:
+    """Which images one of `world` processes takes at each step, and its random numbers."""
+
+    batch_size: int
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+
+    def indices(self, n: int, step: int) -> Int64[np.ndarray, "batch_size"]:
+        """Indices of the batch at `step` among `n` images.
+
+        Each epoch is a permutation. Ranks take consecutive slices of the concatenated epochs, so
+        every n indices contain every image once, across ranks and epoch ends.
+        """
+        if n < 1:
+            raise ValueError("there are no images to make batches of")
+        position = (step * self.world + self.rank) * self.batch_size
+        remaining, slices = self.batch_size, []
+        while remaining > 0:
+            epoch, offset = divmod(position, n)
+            slices.append(_permutation(n, self.seed, epoch)[offset : offset + remaining])
+            remaining -= len(slices[-1])
+            position += len(slices[-1])
+        return np.concatenate(slices)
+
+    def rng(self, step: int) -> np.random.Generator:
+        return step_rng(self.seed, step, self.rank)
 
 
 class ImageBatches:
@@ -74,24 +84,17 @@ class ImageBatches:
         store: ImageStore,
         table: CaptionTable,
         config: Augmentation,
-        batch_size: int,
-        seed: int = 0,
-        rank: int = 0,
-        world: int = 1,
+        order: BatchOrder,
         negative: Negative | None = None,
         negatives: int = 0,
     ) -> None:
         if len(store) != len(table):
             raise ValueError(f"{len(store)} images but captions for {len(table)}")
-        self.store, self.table, self.config = store, table, config
-        self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
+        self.store, self.table, self.config, self.order = store, table, config, order
         self.negative, self.negatives = negative, negatives
 
     def __call__(self, step: int) -> ImageBatch:
-        indices = batch_indices(
-            len(self.store), self.batch_size, step, self.seed, self.rank, self.world
-        )
-        rng = step_rng(self.seed, step, self.rank)
+        indices, rng = self.order.indices(len(self.store), step), self.order.rng(step)
         images = load_images(self.store, indices, self.config, rng)
         numbers = self.table.choose(indices, rng)
         wrong = None
@@ -105,26 +108,14 @@ class ImageBatches:
 class CodeBatches:
     """Batches of cached codes with captions, a random variant of each image; call with a step."""
 
-    def __init__(
-        self,
-        cache: CodeCache,
-        table: CaptionTable,
-        batch_size: int,
-        seed: int = 0,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
+    def __init__(self, cache: CodeCache, table: CaptionTable, order: BatchOrder) -> None:
         if cache.codes.shape[1] != len(table):
             raise ValueError(f"codes of {cache.codes.shape[1]} images, captions of {len(table)}")
-        self.cache, self.table = cache, table
-        self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
+        self.cache, self.table, self.order = cache, table, order
 
     def __call__(self, step: int) -> CodeBatch:
-        n = self.cache.codes.shape[1]
-        indices = batch_indices(n, self.batch_size, step, self.seed, self.rank, self.world)
-        rng = step_rng(self.seed, step, self.rank)
+        indices = self.order.indices(self.cache.codes.shape[1], step)
+        rng = self.order.rng(step)
         variants = rng.integers(len(self.cache.codes), size=len(indices))
         codes = self.cache.codes[variants, indices].astype(np.int64)
-        return CodeBatch(
-            codes=torch.from_numpy(codes), captions=self.table.random_ids(indices, rng)
-        )
+        return CodeBatch(torch.from_numpy(codes), self.table.random_ids(indices, rng))

@@ -7,7 +7,7 @@ from accelerate import PartialState
 
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.config import TrainingConfig
-from dalle_mini_impl.data.batches import ImageBatches
+from dalle_mini_impl.data.batches import BatchOrder, ImageBatches
 from dalle_mini_impl.data.caption_table import CaptionTable
 from dalle_mini_impl.data.negatives import Negative
 from dalle_mini_impl.data.splits import Split
@@ -53,6 +53,11 @@ class StageContext:
         dropout = dropout and self.experiment.captions.dropout > 0
         return CaptionTable(self.store.captions, self.vocabulary, dropout)
 
+    def order(self, training: TrainingConfig) -> BatchOrder:
+        """The images that this process takes at each step."""
+        rank, world = self.processes.process_index, self.processes.num_processes
+        return BatchOrder(training.batch_size, training.seed, rank, world)
+
     def image_batches(
         self,
         training: TrainingConfig,
@@ -61,14 +66,5 @@ class StageContext:
         negatives: int = 0,
     ) -> ImageBatches:
         """This process's batches of images and captions, with `negatives` wrong ones each."""
-        return ImageBatches(
-            self.store,
-            self.table(dropout),
-            self.experiment.data,
-            training.batch_size,
-            training.seed,
-            self.processes.process_index,
-            self.processes.num_processes,
-            negative,
-            negatives,
-        )
+        table, order = self.table(dropout), self.order(training)
+        return ImageBatches(self.store, table, self.experiment.data, order, negative, negatives)

@@ -20,10 +20,7 @@ def train_transformer(context: StageContext) -> None:
     batches = CodeBatches(
         codes_of(context, tokenizer),
         context.table(dropout=True),
-        config.training.batch_size,
-        config.training.seed,
-        context.processes.process_index,
-        context.processes.num_processes,
+        context.order(config.training),
     )
     torch.manual_seed(config.training.seed)
     vocabulary = context.vocabulary

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dalle_mini_impl.data.batches import CodeBatches, ImageBatches, batch_indices
+from dalle_mini_impl.data.batches import BatchOrder, CodeBatches, ImageBatches
 from dalle_mini_impl.data.caption_table import CaptionTable
 from dalle_mini_impl.data.codes import CodeCache, CodeKey
 from dalle_mini_impl.data.prefetch import prefetch
@@ -50,12 +50,12 @@ CAPTIONS = [("a", "b"), ("c",), (), ("a", "d", "e"), ("f",)]
 
 def image_batches(settings, side=8, **options):
     table = CaptionTable(CAPTIONS, Letters())
-    return ImageBatches(Images(5, side), table, settings, batch_size=3, seed=1, **options)
+    return ImageBatches(Images(5, side), table, settings, BatchOrder(3, seed=1, **options))
 
 
 def test_every_epoch_shows_every_image_once_across_ranks_and_epoch_ends():
     drawn = [
-        batch_indices(10, 3, step, seed=0, rank=rank, world=2)
+        BatchOrder(3, rank=rank, world=2).indices(10, step)
         for step in range(15)
         for rank in range(2)
     ]
@@ -65,12 +65,12 @@ def test_every_epoch_shows_every_image_once_across_ranks_and_epoch_ends():
 
 
 def test_indices_depend_on_seed_and_step_and_batches_may_exceed_an_epoch():
-    assert np.array_equal(batch_indices(100, 8, 77, 5), batch_indices(100, 8, 77, 5))
-    assert not np.array_equal(batch_indices(100, 8, 77, 5), batch_indices(100, 8, 77, 6))
-    assert sorted(np.bincount(batch_indices(3, 7, 0, 0))) == [2, 2, 3]
-    assert len(batch_indices(10, 4, 3, seed=-1)) == 4
+    assert np.array_equal(BatchOrder(8, 5).indices(100, 77), BatchOrder(8, 5).indices(100, 77))
+    assert not np.array_equal(BatchOrder(8, 5).indices(100, 77), BatchOrder(8, 6).indices(100, 77))
+    assert sorted(np.bincount(BatchOrder(7).indices(3, 0))) == [2, 2, 3]
+    assert len(BatchOrder(4, seed=-1).indices(10, 3)) == 4
     with pytest.raises(ValueError, match="no images"):
-        batch_indices(0, 4, 0, 0)
+        BatchOrder(4).indices(0, 0)
 
 
 def test_captions_are_drawn_at_random_from_the_images_own():
@@ -106,7 +106,7 @@ def test_equal_captions_have_one_number():
 def test_plain_image_batches_are_the_stored_images():
     batches = image_batches(Settings())
     batch = batches(4)
-    indices = batch_indices(5, 3, 4, seed=1)
+    indices = BatchOrder(3, seed=1).indices(5, 4)
     expected = torch.from_numpy(batches.store.images[indices]).permute(0, 3, 1, 2) / 255
     assert torch.equal(batch.images, expected)
     assert batch.images.dtype == torch.float32
@@ -146,7 +146,9 @@ def test_code_batches_pair_codes_with_their_captions(tmp_path):
     key = CodeKey("w", "d", variants=2, images=5)
     rows = np.arange(10)[:, None] * 100 + np.arange(6)
     cache = CodeCache.write(tmp_path, key, [rows])
-    batches = CodeBatches(cache, CaptionTable([("abcde"[i],) for i in range(5)], Letters()), 3)
+    batches = CodeBatches(
+        cache, CaptionTable([("abcde"[i],) for i in range(5)], Letters()), BatchOrder(3)
+    )
     seen = set()
     for step in range(20):
         batch = batches(step)
@@ -160,7 +162,7 @@ def test_code_batches_pair_codes_with_their_captions(tmp_path):
 def test_mismatched_captions_are_refused():
     table = CaptionTable([("a",)], Letters())
     with pytest.raises(ValueError, match="5 images but captions for 1"):
-        ImageBatches(Images(5, 8), table, Settings(), 2)
+        ImageBatches(Images(5, 8), table, Settings(), BatchOrder(2))
 
 
 def test_prefetch_keeps_order_raises_errors_and_ends_its_thread():
