@@ -1,6 +1,6 @@
-"""A text-to-image system that people can train themselves.
+"""A text-to-image system to train from scratch.
 
-`from dalle_mini_impl import TextToImage` loads a trained run; nothing else happens on import.
+`TextToImage.from_pretrained(run)` loads a trained run; importing the package alone loads nothing.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,8 +1,8 @@
 """Captions as integer ids: a byte-level BPE, trained on the collection or loaded from a file.
 
-Every byte has a token, so any Unicode text is encoded and comes back exactly (but for case where
-the vocabulary lower-cases). Id 0 is PAD, the only token that text cannot spell: captions are padded
-with it on the right, its first occurrence ends the text, and the null caption is nothing else.
+Every byte has a token, so any Unicode text can be encoded and is decoded exactly, except for case
+if the vocabulary lower-cases. Id 0 is PAD, which no text encodes to: it pads captions on the right,
+so the first PAD ends the text, and the null caption consists of PAD alone.
 """
 
 import json
@@ -19,10 +19,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from dalle_mini_impl.config import Config, ConfigError
 
 PAD = 0
-# A character outside the 256 that spell bytes in the byte-level alphabet: no merge can produce it.
 PAD_TOKEN = "∅"
+"""Not one of the 256 characters that stand for bytes, so no text can produce it."""
 BLANK = "Ġ"
-"""How the byte-level alphabet spells a blank: what the first token of a word begins with."""
+"""The character that stands for a space; the first token of a word begins with it."""
 SHIPPED = Path(__file__).resolve().parent.parent / "tokenizers"
 
 
@@ -30,22 +30,22 @@ class CaptionsConfig(Config):
     """How captions become ids."""
 
     vocabulary: str | None = None
-    """A vocabulary's JSON file, or the name of one in `tokenizers/`; none trains one."""
+    """A vocabulary's JSON file, or the name of one in `tokenizers/`; null trains one."""
     vocabulary_size: int = Field(1024, ge=257)
-    """Entries at most of a vocabulary that is trained here (256 bytes and PAD at least)."""
+    """Largest number of entries of a trained vocabulary (256 bytes and PAD at least)."""
     context: int = Field(32, gt=0)
-    """Ids per caption: longer captions are cut, shorter ones padded."""
+    """Ids per caption; longer captions are cut, shorter ones padded."""
     lowercase: bool = True
-    """Lower-case captions (saved with a vocabulary, which keeps its own setting when loaded)."""
+    """Lower-case captions; a vocabulary that is loaded keeps the setting it was trained with."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Chance of leaving out a merge in training (BPE-dropout)."""
+    """Probability that a merge is skipped in training (BPE-dropout)."""
 
 
 class CaptionTokenizer:
-    """Encodes captions into `context` ids each and decodes them again.
+    """Encodes captions into `context` ids each, and decodes ids into text.
 
-    Merges are left out at random (BPE-dropout, Provilkov et al. 2020, arXiv 1910.13267) only where
-    `encode` is given a source of chance.
+    Encoding applies BPE-dropout (Provilkov et al. 2020, arXiv 1910.13267) only if it is given a
+    random generator.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -62,7 +62,7 @@ class CaptionTokenizer:
     def train(cls, captions: Iterable[str], config: CaptionsConfig) -> "CaptionTokenizer":
         """Learn at most `config.vocabulary_size` entries from `captions`."""
         tokenizer = Tokenizer(models.BPE())
-        # The blank before the first word makes it the same token there as anywhere else.
+        # With a space before it, the first word gets the same token as anywhere else.
         tokenizer.normalizer = normalizers.Sequence(
             [normalizers.Lowercase()] * config.lowercase + [normalizers.Prepend(" ")]
         )
@@ -76,44 +76,42 @@ class CaptionTokenizer:
             show_progress=False,
         )
         tokenizer.train_from_iterator(map(_valid_unicode, captions), trainer)
-        # An added token is also looked for in text; PAD stays an entry that text cannot spell.
+        # The library would look for an added token in text; PAD must stay a plain entry.
         description = json.loads(tokenizer.to_str()) | {"added_tokens": []}
-        return cls._arranged(description, config.context, config.dropout)
+        return cls._configured(description, config, "the trained vocabulary")
 
     @classmethod
     def load(cls, path: str | Path) -> "CaptionTokenizer":
-        """Read a saved vocabulary. ConfigError if the file is missing or something else."""
-        description = _read(Path(path))
-        return cls(_build(description, Path(path)))
+        """Read a saved vocabulary. ConfigError if the file is missing or is not one."""
+        return cls(_build(_read(Path(path)), path))
 
     @classmethod
     def from_config(
         cls, config: CaptionsConfig, captions: Iterable[str] = ()
     ) -> "CaptionTokenizer":
-        """The configured vocabulary with the configured context, or one trained on `captions`."""
+        """The configured vocabulary, or one trained on `captions` if none is configured."""
         if config.vocabulary is None:
             return cls.train(captions, config)
         path = find_vocabulary(config.vocabulary)
-        _build(_read(path), path)
-        return cls._arranged(_read(path), config.context, config.dropout)
+        return cls._configured(_read(path), config, path)
 
     @classmethod
-    def _arranged(
-        cls, description: dict[str, Any], context: int, dropout: float
+    def _configured(
+        cls, description: dict[str, Any], config: CaptionsConfig, origin: str | Path
     ) -> "CaptionTokenizer":
-        description["model"]["dropout"] = dropout or None
-        tokenizer = Tokenizer.from_str(json.dumps(description))
-        tokenizer.enable_truncation(context)
-        tokenizer.enable_padding(pad_id=PAD, pad_token=PAD_TOKEN, length=context)
+        description["model"]["dropout"] = config.dropout or None
+        tokenizer = _build(description, origin)
+        tokenizer.enable_truncation(config.context)
+        tokenizer.enable_padding(pad_id=PAD, pad_token=PAD_TOKEN, length=config.context)
         return cls(tokenizer)
 
     def save(self, path: str | Path) -> None:
-        """Write the vocabulary, context and dropout as the library's JSON."""
+        """Write vocabulary, context and dropout as JSON of the tokenizers library."""
         Path(path).write_text(self._description, encoding="utf-8")
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of ids, PAD among them."""
+        """Number of ids, including PAD."""
         return int(self._plain.get_vocab_size())
 
     @property
@@ -126,48 +124,55 @@ class CaptionTokenizer:
     ) -> Int[np.ndarray, "b t"]:
         """Ids (int64) of each caption, cut to the context and padded on the right with PAD.
 
-        rng: leaves merges out at random, as often as `dropout` says; the same draws for the same
-        generator. None leaves out none.
+        rng: skips merges at random, as configured by `dropout`. Without it, none is skipped.
         """
         if rng is not None and self.dropout:
             ids = np.full((len(captions), self.context), PAD, np.int64)
             for row, caption in zip(ids, captions, strict=True):
-                parts = [p for w in self.words(caption) for p in self._spell_at_random(w, rng)]
-                own = [self._ids[part] for part in parts[: self.context]]
-                row[: len(own)] = own
+                tokens = [t for word in self.words(caption) for t in self._dropped_out(word, rng)]
+                tokens = tokens[: self.context]
+                row[: len(tokens)] = [self._ids[token] for token in tokens]
             return ids
         rows = self._plain.encode_batch_fast([_valid_unicode(caption) for caption in captions])
         return np.array([row.ids for row in rows], np.int64).reshape(-1, self.context)
 
-    def _spell_at_random(self, word: str, rng: np.random.Generator) -> list[str]:
-        """A word's tokens where each possible merge is left out with chance `dropout`, anew after
-        every merge that is made (algorithm 1 of the paper)."""
-        parts = list(word)
+    def _dropped_out(self, word: str, rng: np.random.Generator) -> list[str]:
+        """A word's tokens with BPE-dropout, algorithm 1 of the paper.
+
+        Before every merge, each possible one is excluded with probability `dropout`.
+        """
+        tokens = list(word)
         while True:
-            keep = rng.random(len(parts)) >= self.dropout
-            pairs = enumerate(pairwise(parts))
-            open_ = [(self._ranks[p], at) for at, p in pairs if keep[at] and p in self._ranks]
-            if not open_:
-                return parts
-            _, at = min(open_)
-            parts[at : at + 2] = [parts[at] + parts[at + 1]]
+            keep = rng.random(len(tokens)) >= self.dropout
+            merges = [
+                (self._ranks[pair], at)
+                for at, pair in enumerate(pairwise(tokens))
+                if keep[at] and pair in self._ranks
+            ]
+            if not merges:
+                return tokens
+            _, at = min(merges)
+            tokens[at : at + 2] = [tokens[at] + tokens[at + 1]]
 
     def count_truncated(self, captions: Iterable[str]) -> int:
-        """How many captions are longer than the context and lose their end."""
+        """How many captions are longer than the context and are cut."""
         rows = self._plain.encode_batch([_valid_unicode(caption) for caption in captions])
         return sum(bool(row.overflowing) for row in rows)
 
     def words(self, text: str) -> list[str]:
-        """What no merge crosses: words with the blank before them, in the byte-level alphabet."""
+        """The words, each with the space before it, in characters that stand for bytes.
+
+        No token crosses their boundaries.
+        """
         normalized = self._plain.normalizer.normalize_str(_valid_unicode(text))
         return [word for word, _ in self._plain.pre_tokenizer.pre_tokenize_str(normalized)]
 
     def spell(self, word: str) -> list[int]:
-        """Ids of a word in the byte-level alphabet, merged as far as the vocabulary goes."""
+        """Ids of one of the `words`, without dropout."""
         return [token.id for token in self._plain.model.tokenize(word)]
 
     def spellings(self) -> list[str]:
-        """Each id as it is spelled in the byte-level alphabet."""
+        """The characters of every id's token."""
         return [str(self._plain.id_to_token(i)) for i in range(self.vocabulary_size)]
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:
@@ -190,7 +195,7 @@ def find_vocabulary(name: str) -> Path:
 
 
 def _valid_unicode(caption: str) -> str:
-    """A lone surrogate (half a character, from broken JSON) cannot be written as bytes."""
+    """Replace lone surrogates (half a character, from broken JSON), which have no bytes."""
     return caption.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -213,8 +218,8 @@ def _read(path: Path) -> dict[str, Any]:
     return description
 
 
-def _build(description: dict[str, Any], path: Path) -> Tokenizer:
+def _build(description: dict[str, Any], origin: str | Path) -> Tokenizer:
     try:
         return Tokenizer.from_str(json.dumps(description))
     except Exception as error:  # the library raises bare Exception for a malformed file
-        raise ConfigError(f"{path}: damaged caption vocabulary ({error})") from error
+        raise ConfigError(f"{origin}: damaged caption vocabulary ({error})") from error

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot work; the message names the file, field, value and mend."""
+    """A configuration that cannot work; the message names file, field, value and what to do."""
 
 
 def load_function(reference: str, option: str) -> Callable[..., Any]:
@@ -33,16 +33,16 @@ class Config(BaseModel):
 
 
 class TrainingConfig(Config):
-    """One stage's training. Schedules follow progress = max(step / steps, elapsed / minutes)."""
+    """Training of one stage. Schedules follow max(step / steps, elapsed / minutes)."""
 
     steps: int = Field(1000, gt=0)
-    """Optimizer steps at most."""
+    """Largest number of optimizer steps."""
     minutes: float | None = Field(None, gt=0)
-    """Wall time at most; schedules then finish within it (exact resume needs steps alone)."""
+    """Largest wall time; schedules end within it (only `steps` alone resumes exactly)."""
     batch_size: int = Field(32, gt=0)
     """Examples per optimizer step and process."""
     grad_accum_steps: int = Field(1, gt=0)
-    """Micro-batches that a step's batch is split into to save memory."""
+    """Micro-batches into which a step's batch is split to save memory."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon for hidden matrices with AdamW for the rest, or AdamW for all."""
     learning_rate: float = Field(3e-3, gt=0)
@@ -50,9 +50,9 @@ class TrainingConfig(Config):
     muon_learning_rate: float = Field(0.02, gt=0)
     """Peak learning rate of Muon."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's averaging of gradients and their squares."""
+    """AdamW's decay of the averages of gradients and of their squares."""
     weight_decay: float = Field(0.01, ge=0)
-    """Decoupled weight decay of matrices (never of gains and biases)."""
+    """Decoupled weight decay of matrices; gains and biases have none."""
     warmup: float = Field(0.02, ge=0, le=1)
     """Share of the run in which the learning rate rises from zero."""
     schedule: Literal["stable-decay", "cosine", "constant"] = "stable-decay"
@@ -60,9 +60,9 @@ class TrainingConfig(Config):
     decay: float = Field(0.4, ge=0, le=1)
     """Share of the run at its end in which `stable-decay` falls linearly."""
     final_learning_rate: float = Field(0.0, ge=0, le=1)
-    """Share of the peak learning rate that is left at the end."""
+    """Share of the peak learning rate that remains at the end."""
     max_grad_norm: float | None = Field(1.0, gt=0)
-    """Largest gradient norm; none turns clipping off."""
+    """Largest gradient norm; null turns clipping off."""
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the weight average that is saved and sampled from; 0 keeps the last weights."""
     seed: int = 0
@@ -70,10 +70,10 @@ class TrainingConfig(Config):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 autocast or fp32; auto picks bf16 only where the hardware multiplies it natively."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile for the training step; auto compiles where the run is long enough to pay."""
+    """torch.compile for the training step; auto compiles if the run is long enough to benefit."""
     checkpoint_minutes: float = Field(5.0, gt=0)
     """Minutes between checkpoints."""
     previews: int = Field(4, ge=0)
-    """How many times during the run preview images are written."""
+    """How often during the run preview images are saved."""
     log_every: int = Field(20, gt=0)
     """Steps between lines in metrics.jsonl."""

@@ -1,12 +1,13 @@
 """The device to run on, and the precision policy: where bf16 is used and where it never is.
 
-Training runs under bf16 autocast only on hardware that multiplies bf16 natively: weights, optimizer
-state, losses, CLIP's logits and the choice of the nearest code stay in fp32, and what a head
-multiplied is summed up in fp32. Decoding takes a copy of the blocks' weights in bf16 there; heads
-and logits are fp32.
+bf16 is used only on hardware that multiplies it natively. Training runs under bf16 autocast there;
+weights, optimizer state, losses, CLIP's logits and the choice of the nearest code stay in fp32, and
+heads accumulate their products in fp32. Decoding uses a bf16 copy of the blocks' weights; heads and
+logits are fp32.
+
 Measured on two cores with AVX-512 BF16, a compiled training step of a 6-layer transformer of width
-256 (32 × 96 tokens, AdamW) takes 0.30 s in bf16 and 0.60 s in fp32; without it bf16 is 150 to 400
-times slower than fp32.
+256 (32 × 96 tokens, AdamW) takes 0.30 s in bf16 and 0.60 s in fp32. On CPUs without native bf16 it
+is 150 to 400 times slower than fp32.
 """
 
 from contextlib import AbstractContextManager
@@ -35,7 +36,7 @@ def native_bf16(device: torch.device) -> bool:
 
 
 def _says_yes(probe: object) -> bool:
-    # The probes are private to torch: one that is gone or fails means "not known to be there".
+    # The probes are private to torch: a missing or failing one counts as no.
     try:
         return bool(probe()) if callable(probe) else False
     except (RuntimeError, AttributeError):
@@ -63,7 +64,7 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Products in fp32 within a step's autocast: of logits, and where the nearest is chosen."""
+    """Turns a step's autocast off: for logits, and for the choice of the nearest code."""
     return torch.autocast(device.type, enabled=False)
 
 

@@ -27,7 +27,7 @@ class MetricsLog:
                 "--tensorboard: TensorBoard is not installed; "
                 "`pip install -e '.[tensorboard]'` or leave the option out"
             ) from error
-        # Opened by the first line, so that only the process that logs writes event files.
+        # Opened with the first line, so that only the process that logs makes event files.
         self._open_tensorboard = lambda: SummaryWriter(str(folder))
 
     def append(self, stage: str, step: int, **values: Any) -> None:
@@ -35,7 +35,7 @@ class MetricsLog:
         plain = {name: _plain(value) for name, value in values.items()}
         line = json.dumps({"stage": stage, "step": step} | plain, ensure_ascii=False)
         with open(self.path, "a+b") as file:
-            _drop_torn_line(file)
+            _drop_incomplete_line(file)
             file.write(line.encode() + b"\n")
         if self._tensorboard is None and self._open_tensorboard is not None:
             self._tensorboard = self._open_tensorboard()
@@ -45,10 +45,10 @@ class MetricsLog:
                     self._tensorboard.add_scalar(f"{stage}/{name}", value, step)
 
     def records(self) -> list[dict[str, Any]]:
-        """All lines in order, but for a torn last one.
+        """All lines in order, except an incomplete last one.
 
-        A stage whose step falls back was resumed from a checkpoint or begun again: what it had
-        logged from that step on is superseded and left out.
+        If a stage's step goes back, it was resumed or started again: what it had logged from that
+        step on is left out.
         """
         lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.is_file() else []
         records: list[dict[str, Any]] = []
@@ -77,8 +77,8 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _drop_torn_line(file: BinaryIO) -> None:
-    """Cut what a killed process left after the last newline."""
+def _drop_incomplete_line(file: BinaryIO) -> None:
+    """Remove what a killed process left after the last newline."""
     end = file.seek(0, os.SEEK_END)
     if end == 0:
         return
