@@ -1,4 +1,4 @@
-"""The device to run on, and the precision policy: where bf16 is used and where it never is.
+"""The device to run on, and the precision policy: what uses bf16 and what never does.
 
 bf16 is used only on hardware that multiplies it natively. Training runs under bf16 autocast there;
 weights, optimizer state, losses, CLIP's logits and the choice of the nearest code stay in fp32, and

@@ -1,4 +1,4 @@
-"""Captions become ids and come back."""
+"""Captions are encoded into ids and decoded again."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ def trained(**settings) -> CaptionTokenizer:
         "é",
     ],
 )
-def test_any_unicode_comes_back_exactly(text):
+def test_any_unicode_is_decoded_exactly(text):
     tokenizer = trained(lowercase=False, context=64)
     assert tokenizer.decode(tokenizer.encode([text])[0]) == text
 
@@ -46,7 +46,7 @@ def test_lower_casing_is_saved_with_the_vocabulary(tmp_path):
     assert (kept.encode(["Red"]) != kept.encode(["red"])).any()
 
 
-def test_ids_are_padded_cut_and_never_spell_padding():
+def test_ids_are_padded_and_cut_and_text_never_becomes_padding():
     tokenizer = trained(context=6)
     ids = tokenizer.encode(["red", "∅ <pad>", "a red heart " * 9])
     assert ids.dtype == np.int64
@@ -63,7 +63,7 @@ def test_a_word_is_the_same_token_at_the_start_and_later():
     assert ids[0, :2].tolist() == ids[1, 1::-1].tolist()
 
 
-def test_half_a_character_does_not_stop_encoding():
+def test_half_a_character_can_be_encoded():
     assert trained(context=8).encode(["\ud83d x"]).shape == (1, 8)
 
 
@@ -72,7 +72,7 @@ def test_truncation_is_counted():
     assert tokenizer.count_truncated(["red", "a red heart", "an unheard-of caption", "x" * 50]) == 2
 
 
-def test_merges_are_left_out_only_on_request():
+def test_merges_are_skipped_only_on_request():
     tokenizer = trained(dropout=0.5)
     plain = tokenizer.encode(CAPTIONS)
     np.testing.assert_array_equal(plain, tokenizer.encode(CAPTIONS))
@@ -86,21 +86,21 @@ def test_merges_are_left_out_only_on_request():
 
 
 @pytest.mark.parametrize("dropout", [0.0, 1e-12])
-def test_leaving_out_no_merge_is_the_librarys_own_encoding(dropout):
+def test_without_skipped_merges_ids_are_those_of_the_library(dropout):
     texts = [*CAPTIONS, "", "  two  blanks", "Größe 🙂 naïve", "a red heartred heart " * 9]
     tokenizer = trained(dropout=dropout, context=20)
-    drawn = tokenizer.encode(texts, np.random.default_rng(0))
-    np.testing.assert_array_equal(drawn, tokenizer.encode(texts))
+    ids = tokenizer.encode(texts, np.random.default_rng(0))
+    np.testing.assert_array_equal(ids, tokenizer.encode(texts))
 
 
-def test_leaving_out_nearly_all_merges_spells_bytes():
+def test_skipping_nearly_all_merges_gives_bytes():
     tokenizer = trained(dropout=1 - 1e-12, context=40)
     (ids,) = tokenizer.encode(["a red heart"], np.random.default_rng(0))
     assert (ids != 0).sum() == len(" a red heart")
     assert tokenizer.decode(ids) == "a red heart"
 
 
-def test_saved_is_loaded_with_context_and_dropout(tmp_path):
+def test_context_and_dropout_are_saved(tmp_path):
     tokenizer = trained(context=12, dropout=0.25)
     tokenizer.save(tmp_path / "captions.json")
     loaded = CaptionTokenizer.load(tmp_path / "captions.json")
@@ -118,7 +118,7 @@ def test_training_is_repeatable_and_bounded(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["shapes", "emoji", str(ROOT / "tokenizers" / "emoji.json")])
-def test_configured_vocabulary_takes_the_configured_context(name):
+def test_a_configured_vocabulary_gets_the_configured_context(name):
     config = CaptionsConfig(vocabulary=name, context=9, dropout=0.1)
     tokenizer = CaptionTokenizer.from_config(config)
     assert (tokenizer.context, tokenizer.dropout) == (9, 0.1)

@@ -40,7 +40,7 @@ def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The sections of a YAML file as they are written; ConfigError if it cannot be read."""
+    """The sections of a YAML file, not validated yet; ConfigError if it cannot be read."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -50,7 +50,7 @@ _Dumper.add_representer(
 
 
 def parse_yaml(text: str, origin: str) -> dict[str, Any]:
-    """Sections by name; ConfigError with line and column where the text is not YAML."""
+    """Sections by name; ConfigError with line and column if the text is not YAML."""
     try:
         settings = yaml.load(text, _Loader)
     except yaml.YAMLError as error:

@@ -35,18 +35,18 @@ def collection(
     image_column: only needed if neither the run nor the column's name or type tells which it is.
     Of tables without a caption column that can be recognized, only the images are used.
     """
-    where = _resolved(path)
+    resolved = _resolved(path)
     whole = {
-        "path": where,
+        "path": resolved,
         "held_out": 0.0,
         "held_out_captions": (),
         "held_out_path": None,
         "limit": None,
     } | ({} if image_column is None else {"image_column": image_column})
-    if trained_on is not None and where == _resolved(trained_on.path):
+    if trained_on is not None and resolved == _resolved(trained_on.path):
         return trained_on.model_copy(update=whole)
     config = DataConfig(path=path).model_copy(update=whole)
-    if where in SYNTHETIC or detect(where).kind == "images":
+    if resolved in SYNTHETIC or detect(resolved).kind == "images":
         return config
     try:
         open_source(config, "train")
@@ -91,7 +91,7 @@ class Opened:
 
 
 def open_named(source: DataConfig, names: Collection[str]) -> dict[str, Opened]:
-    """Images of a collection by name; those that are gone or damaged are left out."""
+    """Images of a collection by name; missing and damaged ones are left out."""
     left, found = set(names), {}
     for entry in entries_of(source):
         if entry.name in left:

@@ -103,7 +103,7 @@ class Ranked:
     """One image in the order that a caption gives."""
 
     index: int
-    """Which of the given images it is."""
+    """Its position among the given images."""
     score: float
     """Cosine similarity with the caption, in [-1, 1]."""
 

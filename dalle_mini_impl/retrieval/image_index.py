@@ -39,7 +39,7 @@ class ImageIndex:
     """The images of one collection as vectors of one CLIP."""
 
     source: DataConfig
-    """The collection; its path is absolute where it is local."""
+    """The collection; a local path is absolute."""
     clip: str
     """The CLIP as the user named it: run, or another library's model."""
     key: str

@@ -89,7 +89,7 @@ class OpenClip(JointEncoder):
             import open_clip
         except ImportError as error:
             raise _not_installed("open_clip") from error
-        # A Hub name such as hf-hub:owner/name has a colon of its own.
+        # A Hub name such as hf-hub:owner/name contains a colon itself.
         hub = name.startswith(("hf-hub:", "local-dir:"))
         architecture, _, weights = (name, "", "") if hub else name.partition(":")
         self.device = torch.device(device)

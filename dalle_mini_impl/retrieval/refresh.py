@@ -1,4 +1,4 @@
-"""Brings an image index up to date: embeds new and changed images, drops those that are gone."""
+"""Brings an image index up to date: embeds new and changed images, removes deleted ones."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass

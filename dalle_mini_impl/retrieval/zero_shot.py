@@ -31,7 +31,7 @@ class Classification:
 class ZeroShotClassifier:
     """Probabilities of labels for images, from a CLIP that was not trained on them.
 
-    templates: texts with {} or {label} where the label goes. ConfigError for fewer than two
+    templates: texts with {} or {label} as the placeholder. ConfigError for fewer than two
     labels, equal labels, or a template without a placeholder.
     """
 

@@ -2,8 +2,8 @@
 
     config.yaml         the experiment, then a record: format, package version, data fingerprint
     captions.json       the vocabulary
-    NAME.safetensors    averaged weights of image_tokenizer, dalle and clip; perceptual too,
-                        if a VQGAN trained a network of its own for its loss
+    NAME.safetensors    EMA weights of image_tokenizer, dalle and clip; also perceptual,
+                        if a VQGAN trained a network for its perceptual loss
     metrics.jsonl       logged figures; previews/ and report.html show them
     evaluation/         results of `dalle evaluate`
     index/              what `dalle index` embedded

@@ -26,7 +26,7 @@ class WeightsFolder:
         self.path = path
 
     def weights_path(self, name: str) -> Path:
-        """Where the weights called `name` are or will be."""
+        """The file of the weights called `name`."""
         return self.path / f"{name}.safetensors"
 
     def has_weights(self, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Experiments are read whole, and refused with the field, its value and its mend."""
+"""Experiments are read completely; an error names the field, its value and what to do."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 @pytest.fixture
-def written(tmp_path):
+def save(tmp_path):
     def write(text: str) -> Path:
         path = tmp_path / "x.yaml"
         path.write_text(text, encoding="utf-8")
@@ -26,41 +26,41 @@ def written(tmp_path):
 def test_shipped_experiments_are_read(name):
     experiment = load_experiment(CONFIGS / f"{name}.yaml")
     assert (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").startswith("#")
-    drawn = experiment.data.path in ("shapes", "panels")
-    assert not drawn or name.startswith(experiment.data.path)
+    synthetic = experiment.data.path in ("shapes", "panels")
+    assert not synthetic or name.startswith(experiment.data.path)
 
 
 @pytest.mark.parametrize("image_tokenizer", [DvaeConfig(width=192), FsqConfig(levels=(8, 5, 5))])
-def test_yaml_comes_back_equal(written, image_tokenizer):
+def test_yaml_comes_back_equal(save, image_tokenizer):
     experiment = Experiment(image_tokenizer=image_tokenizer)
-    assert load_experiment(written(experiment.to_yaml())) == experiment
+    assert load_experiment(save(experiment.to_yaml())) == experiment
 
 
-def test_empty_file_and_empty_section_are_the_defaults(written):
-    assert load_experiment(written("")) == Experiment()
-    assert load_experiment(written("clip:\n")) == Experiment()
+def test_empty_file_and_empty_section_are_the_defaults(save):
+    assert load_experiment(save("")) == Experiment()
+    assert load_experiment(save("clip:\n")) == Experiment()
 
 
-def test_scalars_mean_what_people_mean(written):
+def test_scalars_are_those_of_yaml_1_2(save):
     text = "transformer: {training: {compile: off, learning_rate: 3e-3, minutes: null}}"
-    training = load_experiment(written(text)).transformer.training
+    training = load_experiment(save(text)).transformer.training
     assert (training.compile, training.learning_rate, training.minutes) == ("off", 3e-3, None)
 
 
-def test_overrides_replace_fields_by_dotted_name(written):
-    path = written("transformer: {depth: 2, width: 64}")
+def test_overrides_replace_fields_by_dotted_name(save):
+    path = save("transformer: {depth: 2, width: 64}")
     experiment = load_experiment(path, {"transformer.depth": 8, "clip.training.steps": "7"})
     assert (experiment.transformer.depth, experiment.transformer.width) == (8, 64)
     assert experiment.clip.training.steps == 7
 
 
-def test_another_image_tokenizer_keeps_the_settings_that_it_has_too(written):
+def test_another_image_tokenizer_keeps_the_settings_that_it_shares(save):
     text = "image_tokenizer: {type: palette, downsampling: 4, colors: 3, training: {steps: 9}}"
     overrides = {"image_tokenizer.type": "fsq", "image_tokenizer.levels": ["5", "5"]}
-    changed = load_experiment(written(text), overrides).image_tokenizer
+    changed = load_experiment(save(text), overrides).image_tokenizer
     assert changed == FsqConfig(downsampling=4, levels=(5, 5), training=TrainingConfig(steps=9))
     with pytest.raises(ConfigError, match="write one of"):
-        load_experiment(written(text), {"image_tokenizer.type": "vq"})
+        load_experiment(save(text), {"image_tokenizer.type": "vq"})
 
 
 def test_settings_are_frozen_and_described():
@@ -119,17 +119,17 @@ def test_settings_are_frozen_and_described():
         ("data: !!python/object/apply:os.system [false]", "not valid YAML"),
     ],
 )
-def test_what_cannot_work_names_file_field_value_and_mend(written, text, complaint):
+def test_what_cannot_work_names_file_field_value_and_remedy(save, text, complaint):
     with pytest.raises(ConfigError) as caught:
-        load_experiment(written(text))
+        load_experiment(save(text))
     assert complaint in str(caught.value)
     assert "x.yaml" in str(caught.value)
     assert "validation error" not in str(caught.value)
 
 
-def test_several_mistakes_are_reported_at_once(written):
+def test_several_mistakes_are_reported_at_once(save):
     with pytest.raises(ConfigError) as caught:
-        load_experiment(written("transformer: {depth: 0, dept: 1}\nfoo: 2"))
+        load_experiment(save("transformer: {depth: 0, dept: 1}\nfoo: 2"))
     assert all(name in str(caught.value) for name in ("depth = 0", "dept = 1", "foo = 2"))
 
 
@@ -138,8 +138,8 @@ def test_a_missing_file_lists_the_shipped_ones(tmp_path):
         load_experiment(tmp_path / "nope.yaml")
 
 
-def test_a_wrong_override_is_refused(written):
+def test_a_wrong_override_is_refused(save):
     with pytest.raises(ConfigError, match=r"transformer\.dept = 8.*did you mean depth"):
-        load_experiment(written(""), {"transformer.dept": 8})
+        load_experiment(save(""), {"transformer.dept": 8})
     with pytest.raises(ConfigError, match="is a value, not a section"):
-        load_experiment(written("transformer: {depth: 2}"), {"transformer.depth.x": 8})
+        load_experiment(save("transformer: {depth: 2}"), {"transformer.depth.x": 8})

@@ -67,7 +67,7 @@ def test_a_run_in_another_format_is_refused_in_one_line(run, old, given):
         RunFolder.open(run.path)
     assert str(config) in str(e.value)
     assert "\n" not in str(e.value)
-    if "run:" in old:  # Without the record it is an experiment like any other.
+    if "run:" in old:  # without a record, the file is an ordinary experiment
         with pytest.raises(ConfigError, match=f"written by version {given}"):
             load_experiment(config)
 
@@ -120,7 +120,7 @@ def test_missing_damaged_and_foreign_weights_are_refused(run, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions are POSIX's")
-def test_weights_are_as_open_as_the_folder_they_lie_in(run):
+def test_weights_have_the_permissions_of_their_folder(run):
     run.path.chmod(0o755)
     run.save_weights("a", nn.Linear(3, 2).state_dict())
     assert run.weights_path("a").stat().st_mode & 0o777 == 0o644
@@ -129,7 +129,7 @@ def test_weights_are_as_open_as_the_folder_they_lie_in(run):
     assert run.weights_path("a").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_hash_names_the_values(run):
+def test_the_hash_identifies_the_values(run):
     model = nn.Linear(3, 2)
     run.save_weights("a", model.state_dict())
     run.save_weights("b", dict(reversed(model.state_dict().items())))
@@ -147,23 +147,23 @@ def test_shared_scalar_and_half_precision_tensors_are_kept(run):
     assert all(torch.equal(tensors[name], value) for name, value in state.items())
 
 
-def test_an_interrupted_write_leaves_the_file_before_it(run, monkeypatch):
+def test_an_interrupted_write_leaves_the_previous_file(run, monkeypatch):
     model = nn.Linear(3, 2)
     run.save_weights("dalle", model.state_dict())
     before = run.weights_path("dalle").read_bytes()
 
-    def torn(tensors, path, metadata):
+    def interrupted(tensors, path, metadata):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(weights_module, "save_file", torn)
+    monkeypatch.setattr(weights_module, "save_file", interrupted)
     with pytest.raises(OSError, match="disk full"):
         run.save_weights("dalle", nn.Linear(3, 2).state_dict())
     assert run.weights_path("dalle").read_bytes() == before
     assert sorted(file.name for file in run.path.iterdir()) == ["config.yaml", "dalle.safetensors"]
 
 
-def test_metrics_are_appended_and_survive_a_torn_line(run):
+def test_metrics_are_appended_and_survive_an_incomplete_line(run):
     assert run.metrics() == []
     run.log("clip", 1, loss=torch.tensor(0.5), usage=[1, 2])
     run.log("clip", 2, loss=float("nan"))
@@ -216,7 +216,7 @@ def test_other_data_is_noticed(run):
         reopened.record_fingerprint("xyz")
 
 
-def test_the_newest_run_is_the_one_last_written_to(run):
+def test_the_newest_run_is_the_last_modified_one(run):
     other = RunFolder.create(run.path.parent / "b", Experiment())
     run.save_weights("dalle", nn.Linear(1, 1).state_dict())
     os.utime(other.path / "config.yaml", (1e9, 1e9))
