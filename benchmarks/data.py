@@ -24,7 +24,8 @@ from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.prefetch import prefetch
 from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
-from dalle_mini_impl.models.tokenizers.image_tokenizer import FsqConfig, build_image_tokenizer
+from dalle_mini_impl.models.tokenizers.configs import FsqConfig
+from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
 from dalle_mini_impl.training.objectives.dalle import DalleObjective
 from dalle_mini_impl.training.objectives.fsq import FsqObjective
 

@@ -6,11 +6,9 @@ from typing import Any
 import torch
 
 from benchmarks import peers
+from dalle_mini_impl.models.tokenizers.configs import DvaeConfig, FsqConfig, VqganConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import (
-    DvaeConfig,
-    FsqConfig,
     ImageTokenizerConfig,
-    VqganConfig,
     build_image_tokenizer,
 )
 from dalle_mini_impl.precision import Precision

@@ -63,11 +63,6 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Turns a step's autocast off: for logits, and for the choice of the nearest code."""
-    return torch.autocast(device.type, enabled=False)
-
-
 def allow_tf32(device: torch.device) -> None:
     """Let fp32 matrix products and convolutions on a GPU use TF32."""
     if device.type == "cuda":

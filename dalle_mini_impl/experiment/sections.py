@@ -18,7 +18,8 @@ from dalle_mini_impl.experiment.checks import (
 from dalle_mini_impl.experiment.yaml_text import dump_yaml
 from dalle_mini_impl.models.clip import ClipConfig
 from dalle_mini_impl.models.dalle import TransformerConfig
-from dalle_mini_impl.models.tokenizers.image_tokenizer import DvaeConfig, ImageTokenizerConfig
+from dalle_mini_impl.models.tokenizers.configs import DvaeConfig
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizerConfig
 from dalle_mini_impl.sampling.draw import SamplingConfig
 
 

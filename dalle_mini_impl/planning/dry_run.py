@@ -12,7 +12,8 @@ from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.batches import CodeBatch, ImageBatch
 from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.experiment.models import build_clip, build_dalle, build_image_tokenizer
-from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, VqganConfig
+from dalle_mini_impl.models.tokenizers.configs import VqganConfig
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.models.tokenizers.perceptual import PerceptualNetwork
 from dalle_mini_impl.runs.loading import frozen
 from dalle_mini_impl.runs.stages import StageName

@@ -3,7 +3,8 @@
 import torch
 
 from dalle_mini_impl.config import ConfigError, load_function
-from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizerConfig, VqganConfig
+from dalle_mini_impl.models.tokenizers.configs import VqganConfig
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizerConfig
 from dalle_mini_impl.models.tokenizers.perceptual import PerceptualNetwork
 from dalle_mini_impl.runs.loading import frozen, load_clip
 from dalle_mini_impl.training.context import StageContext

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from dalle_mini_impl.config import ConfigError, TrainingConfig
 from dalle_mini_impl.experiment import Experiment, field_paths, load_experiment
-from dalle_mini_impl.models.tokenizers.image_tokenizer import DvaeConfig, FsqConfig
+from dalle_mini_impl.models.tokenizers.configs import DvaeConfig, FsqConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

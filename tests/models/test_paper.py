@@ -15,7 +15,8 @@ from dalle_mini_impl.data.batches import CodeBatch, ImageBatch
 from dalle_mini_impl.models.attention import pattern_mask
 from dalle_mini_impl.models.clip import Clip, ClipConfig
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
-from dalle_mini_impl.models.tokenizers.image_tokenizer import DvaeConfig, build_image_tokenizer
+from dalle_mini_impl.models.tokenizers.configs import DvaeConfig
+from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
 from dalle_mini_impl.models.tokenizers.pixels import LogitLaplacePixels
 from dalle_mini_impl.models.tokenizers.quantizers import gumbel_noise
 from dalle_mini_impl.pipeline import TextToImage

@@ -3,12 +3,8 @@
 import pytest
 import torch
 
-from dalle_mini_impl.models.tokenizers.image_tokenizer import (
-    DvaeConfig,
-    FsqConfig,
-    VqganConfig,
-    build_image_tokenizer,
-)
+from dalle_mini_impl.models.tokenizers.configs import DvaeConfig, FsqConfig, VqganConfig
+from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
 from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
 from dalle_mini_impl.vqgan_clip.code_space import CodeSpace
 

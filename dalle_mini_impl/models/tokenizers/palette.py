@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle_mini_impl.config import Config, TrainingConfig
-from dalle_mini_impl.precision import full_precision
+from dalle_mini_impl.kernels.full_precision import full_precision
 
 
 class PaletteConfig(Config):

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dalle_mini_impl.precision import full_precision
+from dalle_mini_impl.kernels.full_precision import full_precision
 
 
 class Quantized(NamedTuple):

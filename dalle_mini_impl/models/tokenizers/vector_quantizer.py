@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dalle_mini_impl.kernels.full_precision import full_precision
 from dalle_mini_impl.models.tokenizers.quantizers import Quantized, nearest_rows, straight_through
-from dalle_mini_impl.precision import full_precision
 
 Gradients = Literal["straight-through", "rotation"]
 Initialization = Literal["kmeans", "data", "random"]

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
 from dalle_mini_impl.data.batches import ImageBatch
+from dalle_mini_impl.kernels.full_precision import full_precision
 from dalle_mini_impl.models.clip import Clip, ClipConfig
-from dalle_mini_impl.precision import full_precision
 
 
 def gathered(x: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from dalle_mini_impl.data.batches import ImageBatch
 from dalle_mini_impl.images import psnr
-from dalle_mini_impl.models.tokenizers.image_tokenizer import DvaeConfig, ImageTokenizer
+from dalle_mini_impl.models.tokenizers.configs import DvaeConfig
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.models.tokenizers.pixels import LogitLaplacePixels
 from dalle_mini_impl.models.tokenizers.quantizers import GumbelQuantizer, gumbel_noise
 from dalle_mini_impl.training.objectives.reconstruction import (

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from dalle_mini_impl.data.batches import ImageBatch
-from dalle_mini_impl.models.tokenizers.image_tokenizer import FsqConfig, ImageTokenizer
+from dalle_mini_impl.models.tokenizers.configs import FsqConfig
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.models.tokenizers.pixels import PlainPixels
 from dalle_mini_impl.training.objectives.reconstruction import (
     HardReconstruction,

@@ -1,12 +1,7 @@
 """The objective of each type of image tokenizer."""
 
-from dalle_mini_impl.models.tokenizers.image_tokenizer import (
-    DvaeConfig,
-    FsqConfig,
-    ImageTokenizer,
-    ImageTokenizerConfig,
-    VqganConfig,
-)
+from dalle_mini_impl.models.tokenizers.configs import DvaeConfig, FsqConfig, VqganConfig
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
 from dalle_mini_impl.training.objectives.dvae import DvaeObjective
 from dalle_mini_impl.training.objectives.fsq import FsqObjective

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from dalle_mini_impl.data.batches import ImageBatch
 from dalle_mini_impl.models.tokenizers.autoencoder import Decoder
+from dalle_mini_impl.models.tokenizers.configs import VqganConfig
 from dalle_mini_impl.models.tokenizers.discriminator import PatchDiscriminator
-from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, VqganConfig
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.models.tokenizers.pixels import PlainPixels
 from dalle_mini_impl.models.tokenizers.vector_quantizer import VectorQuantizer
 from dalle_mini_impl.runs.loading import frozen

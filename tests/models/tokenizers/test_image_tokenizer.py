@@ -7,11 +7,8 @@ import torch
 from pydantic import ValidationError
 
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.models.tokenizers.image_tokenizer import (
-    DvaeConfig,
-    FsqConfig,
-    build_image_tokenizer,
-)
+from dalle_mini_impl.models.tokenizers.configs import DvaeConfig, FsqConfig
+from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
 from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
 from dalle_mini_impl.models.tokenizers.pixels import LogitLaplacePixels
 from dalle_mini_impl.models.tokenizers.quantizers import gumbel_noise

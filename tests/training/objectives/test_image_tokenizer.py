@@ -7,11 +7,8 @@ import torch
 
 from dalle_mini_impl.data.batches import ImageBatch
 from dalle_mini_impl.images import psnr
-from dalle_mini_impl.models.tokenizers.image_tokenizer import (
-    DvaeConfig,
-    FsqConfig,
-    build_image_tokenizer,
-)
+from dalle_mini_impl.models.tokenizers.configs import DvaeConfig, FsqConfig
+from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
 from dalle_mini_impl.models.tokenizers.pixels import LogitLaplacePixels
 from dalle_mini_impl.training.objectives.dvae import divergence_from_uniform
 from dalle_mini_impl.training.objectives.image_tokenizer import image_tokenizer_objective

@@ -9,8 +9,9 @@ from torch import nn
 from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.batches import ImageBatch
 from dalle_mini_impl.experiment import Experiment
+from dalle_mini_impl.models.tokenizers.configs import VqganConfig
 from dalle_mini_impl.models.tokenizers.discriminator import PatchDiscriminator
-from dalle_mini_impl.models.tokenizers.image_tokenizer import VqganConfig, build_image_tokenizer
+from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.training.loop import train
 from dalle_mini_impl.training.objectives.vqgan import (
