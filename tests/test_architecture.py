@@ -45,7 +45,8 @@ RULES = [
     Rule("data", never="models sampling training evaluation pipeline"),
     Rule("training", never="evaluation"),
     Rule("evaluation", never="training"),
-    Rule("evaluation.measures.distances", never="models pipeline"),
+    Rule("evaluation.measures", never="pipeline runs"),
+    Rule("evaluation.measures.distances", never="models"),
     Rule("cli", imported_by="cli"),
     Rule("accelerate", imported_by="training cli"),
 ]

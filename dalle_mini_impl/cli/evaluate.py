@@ -77,7 +77,7 @@ def check(arguments: EvaluateArguments) -> None:
     if not arguments.candidates or min(arguments.candidates) < 1:
         raise ConfigError(f"--candidates {arguments.candidates}: give positive numbers")
     if any(scale < 0 for scale in arguments.guidance):
-        raise ConfigError(f"--guidance {arguments.guidance}: a scale is 0 at least, 1 is plain")
+        raise ConfigError(f"--guidance {arguments.guidance}: give scales of at least 0; 1 is no guidance")
     missing = [n for n in ("scipy", "torchmetrics") if importlib.util.find_spec(n) is None]
     if missing:
         raise ConfigError(
@@ -86,7 +86,7 @@ def check(arguments: EvaluateArguments) -> None:
 
 
 def say(message: str) -> None:
-    """A line at once, also into a file or pipe."""
+    """Print a line immediately, also to a file or pipe."""
     print(message, flush=True)
 
 
@@ -131,7 +131,7 @@ def evaluate_held_out(run: "RunFolder", arguments: EvaluateArguments, out: Path)
         batch_size=arguments.batch_size,
     )
     if arguments.features and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # Where a module of the user's own is.
+        sys.path.append(str(Path.cwd()))  # The user's module may be there.
     features = local_features(arguments.features) if arguments.features else None
     device = torch.device(arguments.device) if arguments.device else best_device()
     parts = evaluate_collection(run, settings, device, features, say)

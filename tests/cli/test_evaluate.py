@@ -10,7 +10,7 @@ from tests.tiny import tiny_run
     ("options", "complaint"),
     [
         (["--candidates", "0"], "--candidates (0,): give positive numbers"),
-        (["--guidance", "-1"], "--guidance (-1.0,): a scale is 0 at least"),
+        (["--guidance", "-1"], "--guidance (-1.0,): give scales of at least 0"),
         (["--per-task", "0"], "--per-task 0"),
         (["--features", "nowhere:embed"], "write MODULE:FUNCTION"),
         (["--suite", "shapes"], "was trained on other/images, not on shapes"),

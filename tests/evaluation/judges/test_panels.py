@@ -1,6 +1,5 @@
 """The judge of two panels reads both halves and recognizes the requested change."""
 
-import io
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +21,7 @@ from dalle_mini_impl.data.synthetic.rendering import render_panels
 from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, SHAPES
 from dalle_mini_impl.evaluation.judges.panels import ASPECTS, find_panels, judge_change
 from dalle_mini_impl.evaluation.judges.scenes import UNKNOWN
+from tests.evaluation.judges.degradations import DEGRADATIONS
 
 SAME = Change("same")
 UPPER = Panel(
@@ -51,28 +51,8 @@ def share_right(degrade, count: int, lattice: int = 8) -> float:
     return right / count
 
 
-def noisy(image: Image.Image) -> Image.Image:
-    values = np.asarray(image) + np.random.default_rng(0).normal(0, 12, (64, 64, 3))
-    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
-
-
-def blurred(image: Image.Image) -> Image.Image:
-    return image.filter(ImageFilter.GaussianBlur(1))
-
-
 def smeared(image: Image.Image) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(4))
-
-
-def compressed(image: Image.Image) -> Image.Image:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=75)
-    return Image.open(file).convert("RGB")
-
-
-def tinted(image: Image.Image) -> Image.Image:
-    values = np.asarray(image) * np.array([0.93, 0.95, 0.9]) + 8
-    return Image.fromarray(values.astype(np.uint8))
 
 
 @pytest.mark.parametrize(("lattice", "count"), [(8, 200), (1, 40)])
@@ -80,7 +60,7 @@ def test_fresh_images_are_read_without_error(lattice, count):
     assert share_right(lambda image: image, count, lattice) >= 0.995
 
 
-@pytest.mark.parametrize("degrade", [blurred, noisy, compressed, tinted])
+@pytest.mark.parametrize("degrade", DEGRADATIONS)
 def test_degraded_images_are_mostly_read(degrade):
     assert share_right(degrade, 40) >= 0.9
 

@@ -1,15 +1,14 @@
 """The judge finds the rendered scene, also blurred and noisy, and takes no blob for a shape."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
 from dalle_mini_impl.data.synthetic.rendering import render_scene
 from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Object, Scene
 from dalle_mini_impl.data.synthetic.shapes import ShapesConfig, random_scene
 from dalle_mini_impl.evaluation.judges.scenes import UNKNOWN, find_scene
+from tests.evaluation.judges.degradations import DEGRADATIONS
 
 
 def found(image: Image.Image) -> Scene:
@@ -44,33 +43,12 @@ def share_right(change, lattice: int, count: int = 300) -> float:
     return sum(same(scene, found(change(render_scene(scene)))) for scene in scenes) / count
 
 
-def noisy(image: Image.Image) -> Image.Image:
-    rng = np.random.default_rng(0)
-    values = np.asarray(image) + rng.normal(0, 12, (64, 64, 3))
-    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
-
-
-def blurred(image: Image.Image) -> Image.Image:
-    return image.filter(ImageFilter.GaussianBlur(1))
-
-
-def compressed(image: Image.Image) -> Image.Image:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=75)
-    return Image.open(file).convert("RGB")
-
-
-def tinted(image: Image.Image) -> Image.Image:
-    values = np.asarray(image) * np.array([0.93, 0.95, 0.9]) + 8
-    return Image.fromarray(values.astype(np.uint8))
-
-
 @pytest.mark.parametrize("lattice", [8, 1])
 def test_fresh_scenes_are_read_without_error(lattice):
     assert share_right(lambda image: image, lattice) >= 0.995
 
 
-@pytest.mark.parametrize("change", [blurred, noisy, compressed, tinted])
+@pytest.mark.parametrize("change", DEGRADATIONS)
 def test_degraded_images_are_mostly_read(change):
     assert share_right(change, 8) >= 0.95
 
