@@ -3,8 +3,10 @@
 The safetensors format holds numbers only, so reading a file never runs code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -88,17 +90,19 @@ class WeightsFolder:
         return noted == self.weights_hash("image_tokenizer")
 
     def _note(self, name: str) -> dict[str, str]:
-        try:
-            with safe_open(self.weights_path(name), framework="pt") as file:
-                return file.metadata() or {}
-        except (OSError, SafetensorError) as error:
-            raise self._unreadable(name, error) from error
+        with self._open(name) as file:
+            return file.metadata() or {}
 
     def _read_weights(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+        with self._open(name) as file:
+            keys = list(file.keys())
+            return {key: file.get_tensor(key) for key in keys}, file.metadata() or {}
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[Any]:
         try:
             with safe_open(self.weights_path(name), framework="pt") as file:
-                names = list(file.keys())
-                return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+                yield file
         except (OSError, SafetensorError) as error:
             raise self._unreadable(name, error) from error
 
