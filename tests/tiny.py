@@ -6,7 +6,7 @@ import torch
 
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.experiment import Experiment
-from dalle_mini_impl.experiment.models import build_clip, build_dalle, build_image_tokenizer
+from dalle_mini_impl.experiment.models import new_clip, new_dalle, new_image_tokenizer
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.stages import MODEL_STAGES
 
@@ -55,11 +55,11 @@ def tiny_run(
     captions = CaptionTokenizer.from_config(experiment.captions)
     run.save_captions(captions)
     torch.manual_seed(0)
-    tokenizer = build_image_tokenizer(experiment)
+    tokenizer = new_image_tokenizer(experiment)
     models = {
         "image_tokenizer": tokenizer,
-        "dalle": build_dalle(experiment, captions.vocabulary_size, tokenizer),
-        "clip": build_clip(experiment, captions.vocabulary_size),
+        "dalle": new_dalle(experiment, captions.vocabulary_size, tokenizer),
+        "clip": new_clip(experiment, captions.vocabulary_size),
     }
     # Residual branches start at zero and heads near it: without this, no part would matter.
     for parameter in models["dalle"].parameters():

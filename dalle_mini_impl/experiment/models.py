@@ -3,17 +3,15 @@
 from dalle_mini_impl.experiment.sections import Experiment
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
-from dalle_mini_impl.models.tokenizers import image_tokenizer
-from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, build_image_tokenizer
 
 
-def build_image_tokenizer(experiment: Experiment) -> ImageTokenizer:
+def new_image_tokenizer(experiment: Experiment) -> ImageTokenizer:
     """The image tokenizer; ConfigError if its grid does not fit the images."""
-    config, size = experiment.image_tokenizer, experiment.data.image_size
-    return image_tokenizer.build_image_tokenizer(config, size)
+    return build_image_tokenizer(experiment.image_tokenizer, experiment.data.image_size)
 
 
-def build_dalle(experiment: Experiment, vocabulary_size: int, tokenizer: ImageTokenizer) -> Dalle:
+def new_dalle(experiment: Experiment, vocabulary_size: int, tokenizer: ImageTokenizer) -> Dalle:
     """The transformer over captions and the codes of `tokenizer`."""
     return Dalle(
         experiment.transformer,
@@ -25,7 +23,7 @@ def build_dalle(experiment: Experiment, vocabulary_size: int, tokenizer: ImageTo
     )
 
 
-def build_clip(experiment: Experiment, vocabulary_size: int) -> Clip:
+def new_clip(experiment: Experiment, vocabulary_size: int) -> Clip:
     """The CLIP of captions and images."""
     size = experiment.data.image_size
     return Clip(experiment.clip, vocabulary_size, experiment.captions.context, size)

@@ -1,4 +1,4 @@
-"""What to shrink where a stage does not fit into memory: settings by name, and what each saves."""
+"""Settings to change where a stage does not fit into memory, and what each saves."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ class Advice:
     """Dotted name, as in the YAML."""
     value: Any
     saves: int
-    """Bytes less at the stage's worst moment."""
+    """Bytes less at the stage's peak."""
     fits: bool
-    """Whether that is enough by itself."""
+    """Whether this change alone is enough."""
 
 
 def advise(experiment: Experiment, plan: Plan, stage: StagePlan) -> list[Advice]:
@@ -54,7 +54,7 @@ def advise(experiment: Experiment, plan: Plan, stage: StagePlan) -> list[Advice]
 def _changes(experiment: Experiment, stage: StageName) -> Iterator[tuple[str, Any]]:
     training = getattr(experiment, stage).training
     batch, parts = training.batch_size, training.grad_accum_steps
-    # Fewer examples at once, and the same in a step; CLIP's would have fewer to be told from.
+    # Smaller micro-batches, not for CLIP: its loss compares the examples within one.
     if stage != "clip":
         for more in (2, 8, batch // parts):
             if more > 1 and batch % (parts * more) == 0:

@@ -1,7 +1,7 @@
-"""Parameters, FLOPs and memory of a training step, counted on tensors that have no contents.
+"""Parameters, FLOPs and memory of a training step, counted on tensors without contents.
 
-A whole step (losses, gradients, update) runs on fake tensors, which know their shapes, types and
-device and hold no numbers: a model that would not fit is counted as quickly as one that does.
+A whole step (losses, gradients, update) runs on fake tensors, which have a shape, type and device
+but no values, so a model that does not fit is counted as quickly as one that does.
 """
 
 import weakref
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from dalle_mini_impl.experiment import Experiment
-from dalle_mini_impl.experiment.models import build_image_tokenizer
+from dalle_mini_impl.experiment.models import new_image_tokenizer
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.planning.dry_run import DryRun, dry_run
 from dalle_mini_impl.precision import autocast, choose_precision
@@ -27,16 +27,16 @@ from dalle_mini_impl.training.optimizers import build_optimizer
 
 @dataclass(frozen=True)
 class Cost:
-    """What one stage's training takes, in numbers, FLOPs and bytes."""
+    """What one stage's training takes."""
 
     parameters: int
-    """Trained numbers; a discriminator's among them."""
+    """Trained parameters, including a discriminator's."""
     flops_per_sample: float
     """Forward and backward for one example, averaged over the run."""
     flops_per_update: int
-    """The optimizer's own in each step."""
+    """FLOPs of the optimizers in each step."""
     weights: int
-    """Bytes of weights and buffers; those of networks that are only looked through among them."""
+    """Bytes of weights and buffers, including frozen networks."""
     ema: int
     """Bytes of the averaged weights."""
     gradients: int
@@ -46,11 +46,11 @@ class Cost:
     activations: int
     """Bytes that the forward pass keeps for the backward pass."""
     peak: int
-    """Bytes at the worst moment of a step; not the sum, as not all of it exists at once."""
+    """Most bytes at any moment of a step; less than the sum, as not all exist at once."""
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of all tensors made under it that still exist, and the most there ever were."""
+    """Counts the bytes of all tensors made under it that still exist, and their peak."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def count_encoding(experiment: Experiment) -> float:
     """FLOPs of turning one image into codes."""
     size = experiment.data.image_size
     with torch.device("meta"):
-        tokenizer = build_image_tokenizer(experiment)
+        tokenizer = new_image_tokenizer(experiment)
     device = torch.device("cpu")
     with FakeTensorMode(), FlopCounterMode(display=False) as flops, torch.no_grad():
         materialize(tokenizer, device)
@@ -163,7 +163,7 @@ def _step(
     optimizers: list[torch.optim.Optimizer],
     memory: LiveBytes | None = None,
 ) -> _Step:
-    """One step on fake tensors, its phases one after the other as the training loop does it."""
+    """One step on fake tensors, with the same phases as in the training loop."""
     objective = trial.objective
     discriminator = getattr(objective, "discriminator", None)
     for optimizer in optimizers:
@@ -195,7 +195,7 @@ def _step(
 
 
 def materialize(module: nn.Module, device: torch.device) -> None:
-    """Put a module that was built on the meta device on `device`, without any contents.
+    """Give a module that was built on the meta device empty tensors on `device`.
 
     `Module.to` cannot: fake tensors may not be exchanged in place.
     """
@@ -212,7 +212,7 @@ def _like(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _hold_statistics(module: nn.Module) -> None:
-    # How often codes are used depends on values, which there are none of here.
+    # How often codes are used depends on values, and fake tensors have none.
     if isinstance(module, ImageTokenizer):
         module.quantizer.eval()
 

@@ -15,7 +15,7 @@ from dalle_mini_impl.data.store import stored_side
 from dalle_mini_impl.experiment import Experiment
 
 CAPTIONS_READ = 64
-"""Examples whose captions are measured, to know the size of all."""
+"""Examples whose captions are measured to estimate the size of all."""
 CHECKPOINTS = 2
 """Checkpoints that are kept of each stage."""
 

@@ -11,7 +11,7 @@ from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.batches import CodeBatch, ImageBatch
 from dalle_mini_impl.experiment import Experiment
-from dalle_mini_impl.experiment.models import build_clip, build_dalle, build_image_tokenizer
+from dalle_mini_impl.experiment.models import new_clip, new_dalle, new_image_tokenizer
 from dalle_mini_impl.models.tokenizers.configs import VqganConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.models.tokenizers.perceptual import PerceptualNetwork
@@ -49,7 +49,7 @@ def dry_run(experiment: Experiment, stage: StageName, words: int) -> DryRun:
 
     words: `vocabulary_size(experiment)`.
     """
-    tokenizer = build_image_tokenizer(experiment)
+    tokenizer = new_image_tokenizer(experiment)
     if stage == "image_tokenizer":
         return _image_tokenizer(experiment, tokenizer)
     if stage == "transformer":
@@ -73,7 +73,7 @@ def _image_tokenizer(experiment: Experiment, tokenizer: ImageTokenizer) -> DryRu
 
 def _transformer(experiment: Experiment, tokenizer: ImageTokenizer, words: int) -> DryRun:
     config = experiment.transformer
-    model = build_dalle(experiment, words, tokenizer)
+    model = new_dalle(experiment, words, tokenizer)
 
     def batch(rows: int, device: torch.device) -> CodeBatch:
         shape = (rows, tokenizer.grid**2)
@@ -86,7 +86,7 @@ def _transformer(experiment: Experiment, tokenizer: ImageTokenizer, words: int) 
 def _clip(experiment: Experiment, tokenizer: ImageTokenizer, words: int) -> DryRun:
     config = experiment.clip
     objective = ClipObjective(
-        build_clip(experiment, words),
+        new_clip(experiment, words),
         config,
         lambda images: tokenizer.decode(tokenizer.encode(images)),
     )

@@ -1,4 +1,4 @@
-"""A plan: what an experiment will take of this machine, stage by stage, before it begins."""
+"""A plan: the time, memory and disk that an experiment will take on this machine."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from torch.utils.benchmark import Timer
 
 from dalle_mini_impl.experiment import Experiment
-from dalle_mini_impl.experiment.models import build_image_tokenizer
+from dalle_mini_impl.experiment.models import new_image_tokenizer
 from dalle_mini_impl.planning.counting import Cost, count_encoding, count_stage
 from dalle_mini_impl.planning.disk import CHECKPOINTS, DataCost, count_data
 from dalle_mini_impl.planning.dry_run import dry_run, vocabulary_size
@@ -20,15 +20,15 @@ from dalle_mini_impl.training.processes import cpu_only
 from dalle_mini_impl.training.timing import step_seconds
 
 SECONDS = 1.0
-"""About how long the steps of each model are tried."""
-LONGEST = 5.0
-"""Seconds that a step of one example may be expected to take and still be tried."""
-PROBED = 1024
+"""About how long steps of each model are measured."""
+LONGEST_STEP = 5.0
+"""A step of one example that is expected to take more seconds than this is not measured."""
+MATRIX_SIDE = 1024
 """Side of the square matrices whose product shows how fast the machine is."""
-ATTAINED = 0.2
-"""Share of that speed that steps are first taken to reach, to choose how many examples to try."""
-PROGRAM = 600 * 2**20
-"""Bytes that Python and the libraries take before any model: 0.4 to 0.6 GB on Linux."""
+ATTAINED_SHARE = 0.2
+"""Share of that speed that a step is assumed to reach before any is measured."""
+PROGRAM_BYTES = 600 * 2**20
+"""Memory of Python and the libraries before any model: 0.4 to 0.6 GB on Linux."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class StagePlan:
     limited_by: str
     """steps or minutes: which of them ends the stage."""
     step_seconds: float | None
-    """Seconds of a step, not compiled; none where nothing was tried."""
+    """Seconds of a step, not compiled; none where nothing was measured."""
     measured: bool
-    """Whether steps were taken, or only a matrix product was, as one step would take too long."""
+    """Whether steps were timed; else the time is estimated from a matrix product."""
 
     @property
     def images(self) -> int:
@@ -73,7 +73,7 @@ class Plan:
     memory: int
     """Bytes that the device has for a run."""
     program: int
-    """Bytes that are taken before any model."""
+    """Bytes in use before any model."""
     disk: int
     """Bytes that are free where runs are written."""
     data: DataCost
@@ -90,7 +90,7 @@ class Plan:
         )
 
     def fits(self, stage: StagePlan) -> bool:
-        """Whether the worst moment of the stage fits into the memory."""
+        """Whether the stage's peak fits into the memory."""
         return self.program + stage.cost.peak <= self.memory
 
 
@@ -111,12 +111,12 @@ def make_plan(
     data = experiment.data
     variants = variants_of(data)
     with torch.device("meta"):
-        codes = build_image_tokenizer(experiment).code_count
+        codes = new_image_tokenizer(experiment).code_count
     collection = count_data(experiment, codes, variants)
     encoding = None
     if collection.images is not None:
         encoding = collection.images["train"] * variants * count_encoding(experiment)
-    program = PROGRAM if device.type == "cpu" else 0
+    program = PROGRAM_BYTES if device.type == "cpu" else 0
     speed = {}
     stages = []
     for stage in MODEL_STAGES:
@@ -159,14 +159,14 @@ def plan_stage(
 def time_stage(
     experiment: Experiment, stage: StageName, words: int, cost: Cost, speed: float, fits: bool
 ) -> tuple[float, bool]:
-    """Seconds of a step, and whether steps were taken to know it.
+    """Seconds of a step, and whether they were measured.
 
-    Where a whole batch would take too long, fewer examples are tried and their time is scaled.
+    Where a whole batch would take too long, fewer examples are timed and the time is scaled.
     """
     training = getattr(experiment, stage).training
-    attained = ATTAINED * speed
+    attained = ATTAINED_SHARE * speed
     whole = training.batch_size * cost.flops_per_sample + cost.flops_per_update
-    if not fits or cost.flops_per_sample + cost.flops_per_update > LONGEST * attained:
+    if not fits or cost.flops_per_sample + cost.flops_per_update > LONGEST_STEP * attained:
         return whole / attained, False
     rows = int((SECONDS * attained - cost.flops_per_update) / cost.flops_per_sample)
     rows = max(1, min(training.batch_size, rows))
@@ -183,10 +183,10 @@ def time_stage(
 def matrix_speed(device: torch.device, precision: str) -> float:
     """FLOP/s of a large product of matrices."""
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    matrix = torch.ones(PROBED, PROBED, dtype=kind, device=device)
+    matrix = torch.ones(MATRIX_SIDE, MATRIX_SIDE, dtype=kind, device=device)
     timer = Timer("a @ a", globals={"a": matrix}, num_threads=torch.get_num_threads())
-    # The fastest of several, as other programs can only slow it down.
-    return 2 * PROBED**3 / min(timer.timeit(1).mean for _ in range(8))
+    # The fastest of several: other programs can only slow it down.
+    return 2 * MATRIX_SIDE**3 / min(timer.timeit(1).mean for _ in range(8))
 
 
 def default_device() -> torch.device:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dalle_mini_impl.captions import CaptionTokenizer
-from dalle_mini_impl.experiment.models import build_clip, build_dalle, build_image_tokenizer
+from dalle_mini_impl.experiment.models import new_clip, new_dalle, new_image_tokenizer
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
@@ -23,7 +23,7 @@ def frozen(model: Model, device: str | torch.device | None = None) -> Model:
 
 def load_image_tokenizer(run: RunFolder) -> ImageTokenizer:
     """The run's image tokenizer with its trained weights."""
-    model = build_image_tokenizer(run.experiment)
+    model = new_image_tokenizer(run.experiment)
     run.load_weights("image_tokenizer", model)
     return model
 
@@ -32,7 +32,7 @@ def load_dalle(
     run: RunFolder, captions: CaptionTokenizer, image_tokenizer: ImageTokenizer
 ) -> Dalle:
     """The run's transformer with its trained weights."""
-    model = build_dalle(run.experiment, captions.vocabulary_size, image_tokenizer)
+    model = new_dalle(run.experiment, captions.vocabulary_size, image_tokenizer)
     _refuse_other_codes(run, "dalle", "transformer")
     run.load_weights("dalle", model)
     return model
@@ -44,7 +44,7 @@ def load_clip(run: RunFolder, captions: CaptionTokenizer, ranks: bool = True) ->
     ranks: it will judge images that the run's image tokenizer decodes, so RunError if it was
     trained with another one.
     """
-    model = build_clip(run.experiment, captions.vocabulary_size)
+    model = new_clip(run.experiment, captions.vocabulary_size)
     if ranks:
         _refuse_other_codes(run, "clip", "clip")
     run.load_weights("clip", model)

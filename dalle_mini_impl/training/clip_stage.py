@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dalle_mini_impl.data.negatives import hard_negatives
-from dalle_mini_impl.experiment.models import build_clip
+from dalle_mini_impl.experiment.models import new_clip
 from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.loop import train
@@ -39,7 +39,7 @@ def train_clip(context: StageContext) -> None:
         training, dropout=True, negative=negative, negatives=config.hard_negatives
     )
     torch.manual_seed(config.training.seed)
-    model = build_clip(context.experiment, context.vocabulary.vocabulary_size)
+    model = new_clip(context.experiment, context.vocabulary.vocabulary_size)
     train(
         ClipObjective(model, config, autoencode),
         batches,

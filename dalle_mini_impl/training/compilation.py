@@ -1,4 +1,4 @@
-"""torch.compile for the training step, where it pays and where it works."""
+"""torch.compile for the training step, where it works and saves time."""
 
 import shutil
 from collections.abc import Callable

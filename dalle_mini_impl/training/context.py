@@ -1,4 +1,4 @@
-"""What the stages of a run share: its images, captions, vocabulary and processes."""
+"""What the stages of a run share: its data, vocabulary and processes."""
 
 from datetime import timedelta
 from functools import cached_property
@@ -17,11 +17,11 @@ from dalle_mini_impl.training.processes import cpu_only
 
 
 class StageContext:
-    """A run with what its stages share: the data, the vocabulary, the processes."""
+    """A run with its data, its vocabulary and the processes that train it."""
 
     def __init__(self, run: RunFolder, resume: bool = True) -> None:
         self.run, self.resume, self.experiment = run, resume, run.experiment
-        # The others wait while one decodes or encodes a whole collection.
+        # The other processes wait while one decodes or encodes a whole collection.
         self.processes = PartialState(cpu=cpu_only(), timeout=timedelta(hours=12))
         self.device = self.processes.device
 
@@ -49,7 +49,7 @@ class StageContext:
         return self.run.captions()
 
     def table(self, dropout: bool) -> CaptionTable:
-        """The training captions; encoded anew at each draw where BPE-dropout applies."""
+        """The training captions; with BPE-dropout a caption is encoded again at each use."""
         dropout = dropout and self.experiment.captions.dropout > 0
         return CaptionTable(self.store.captions, self.vocabulary, dropout)
 

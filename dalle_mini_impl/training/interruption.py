@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as requests to leave after the current step."""
+"""Ctrl-C and SIGTERM as requests to stop after the current step."""
 
 import signal
 import threading
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class StopRequests:
-    """Within the context the first SIGINT or SIGTERM is noted as `signal`; a second interrupts."""
+    """Inside `with`, the first SIGINT or SIGTERM is kept in `signal`; a second one interrupts."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -25,7 +25,7 @@ class StopRequests:
             raise KeyboardInterrupt
         self.signal = number
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        print(f"\n{name}: finishing the step, then saving; once more leaves without saving")
+        print(f"\n{name}: finishing the step, then saving; press again to stop without saving")
 
     def __exit__(
         self,

@@ -1,7 +1,7 @@
-"""Muon for hidden matrices, AdamW for everything else.
+"""Muon (Jordan et al. 2024) for hidden matrices, AdamW (arXiv 1711.05101) for everything else.
 
 torch's own `Muon` takes two-dimensional parameters one at a time and always multiplies in bf16,
-which most CPUs emulate; this one batches parameters of a shape and takes convolutions.
+which most CPUs emulate. This one batches parameters of equal shape and also takes convolutions.
 """
 
 import math
@@ -24,9 +24,9 @@ def orthogonalize(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n
     https://kellerjordan.github.io/posts/muon). A zero matrix stays zero. Computed and returned in
     bf16 where the hardware multiplies it natively (twice as fast), else in fp32.
 
-    A step multiplies by a polynomial of the Gram matrix of the shorter side, whose own next value
-    follows from the same polynomial: so several steps are one product of small matrices, which
-    pays from about one and a half times as long as wide and costs little below.
+    A step multiplies X by a polynomial of its Gram matrix X·Xᵀ, and the same polynomial gives the
+    Gram matrix after the step. So the factors of several steps are multiplied while they are small
+    and applied to X at once: faster where X is at least 1.5 times as long as wide, else about even.
     """
     low = native_bf16(matrices.device)
     x = matrices.to(torch.bfloat16 if low else torch.float32)
@@ -34,14 +34,17 @@ def orthogonalize(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n
     if tall:
         x = x.mT
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    # What rounding does to a Gram matrix grows twelvefold a step: bf16 bears two at a time.
+    # Rounding errors of a Gram matrix grow twelvefold per step, so bf16 takes two steps at a time.
     for steps in (2, 2, 1) if low else (5,):
         x = newton_schulz(x @ x.mT, steps) @ x
     return x.mT if tall else x
 
 
 def newton_schulz(gram: Float[Tensor, "n r r"], steps: int) -> Float[Tensor, "n r r"]:
-    """What `steps` Newton–Schulz steps multiply a matrix of that Gram matrix by."""
+    """The factor by which `steps` Newton–Schulz steps multiply a matrix with this Gram matrix G.
+
+    For one step it is a·I + b·G + c·G², with the coefficients of Jordan et al. 2024.
+    """
     a, b, c = 3.4445, -4.7750, 2.0315
     factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
     factor.diagonal(dim1=1, dim2=2).add_(a)
@@ -53,10 +56,10 @@ def newton_schulz(gram: Float[Tensor, "n r r"], steps: int) -> Float[Tensor, "n 
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum whose update is orthogonalized (Jordan et al. 2024).
 
-    Parameters need two dimensions or more; convolution kernels count as out × (in · height ·
-    width). The update is scaled by sqrt(max(1, rows / columns)) as in the original, so one
-    learning rate serves all shapes. Weight decay is decoupled. Like torch's fused optimizers it
-    leaves the parameters alone while an attribute `found_inf` holds a tensor of 1.
+    Parameters need two dimensions or more; convolution kernels are taken as matrices of shape
+    out × (in · height · width). The update is scaled by sqrt(max(1, rows / columns)) as in the
+    original, so one learning rate serves all shapes. Weight decay is decoupled. Like torch's fused
+    optimizers it does not change the parameters while an attribute `found_inf` is a tensor of 1.
     """
 
     def __init__(
@@ -178,7 +181,7 @@ def _embeddings(model: nn.Module) -> Iterator[Tensor]:
             if not found:
                 where = f"module {name!r}" if name else type(model).__name__
                 raise ValueError(
-                    f"adamw_parameters of {where} names {declared!r}; it has none such"
+                    f"adamw_parameters of {where} names {declared!r}, which it does not have"
                 )
             yield from found
 

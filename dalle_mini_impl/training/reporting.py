@@ -1,4 +1,4 @@
-"""What training shows: means of the losses in metrics.jsonl, a progress bar, or plain lines."""
+"""Reports of training: means of the losses in metrics.jsonl, a progress bar or plain lines."""
 
 import sys
 import time
@@ -66,7 +66,7 @@ class Reporter:
         self._stack.close()
 
     def say(self, message: str) -> None:
-        """A line of its own, above the bar."""
+        """Print a line above the progress bar."""
         if self._bar is not None:
             self._bar.console.print(message, markup=False, highlight=False)
         elif self.active:

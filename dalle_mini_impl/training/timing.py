@@ -1,4 +1,4 @@
-"""How long a training step takes on this machine, found out by taking a few."""
+"""Measures how long a training step takes on this machine."""
 
 import time
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from dalle_mini_impl.training.learner import Learner
 from dalle_mini_impl.training.objectives.objective import Objective
 from dalle_mini_impl.training.processes import cpu_only
 
-STEPS = 12
-"""Enough for a median; further ones are not taken even where there is time."""
+MAX_STEPS = 12
+"""Enough for a median."""
 
 
 def step_seconds(
@@ -23,16 +23,16 @@ def step_seconds(
     batch: Callable[[torch.device], Any],
     seconds: float,
 ) -> float:
-    """Seconds of an eager step, the median of those taken within about `seconds` (at least two).
+    """Seconds of an eager step: the median of at least two, taken within about `seconds`.
 
-    The first step, which allocates and warms up, is not counted.
+    The first step, which allocates memory, is not counted.
     """
     accelerator = Accelerator(cpu=cpu_only(), mixed_precision="no")
     learner = Learner(objective, training, accelerator)
     examples = batch(accelerator.device)
     taken: list[float] = []
     begun = time.perf_counter()
-    while len(taken) < 2 or (len(taken) < STEPS and time.perf_counter() - begun < seconds):
+    while len(taken) < 2 or (len(taken) < MAX_STEPS and time.perf_counter() - begun < seconds):
         started = time.perf_counter()
         learner.gradients(examples, len(taken), 1.0)
         learner.update(0.5)

@@ -3,7 +3,7 @@
 import torch
 
 from dalle_mini_impl.captions import CaptionTokenizer
-from dalle_mini_impl.experiment.models import build_image_tokenizer
+from dalle_mini_impl.experiment.models import new_image_tokenizer
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.loop import train
 from dalle_mini_impl.training.objectives.image_tokenizer import image_tokenizer_objective
@@ -31,7 +31,7 @@ def train_image_tokenizer(context: StageContext) -> None:
     config, run = context.experiment.image_tokenizer, context.run
     before = run.weights_hash("image_tokenizer") if run.has_weights("image_tokenizer") else None
     torch.manual_seed(config.training.seed)
-    model = build_image_tokenizer(context.experiment)
+    model = new_image_tokenizer(context.experiment)
     objective = image_tokenizer_objective(model, config, perceptual_features(context, config))
     validation = context.split("validation")
     train(

@@ -3,7 +3,7 @@
 import torch
 
 from dalle_mini_impl.data.batches import CodeBatches
-from dalle_mini_impl.experiment.models import build_dalle
+from dalle_mini_impl.experiment.models import new_dalle
 from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.training.code_stage import codes_of
 from dalle_mini_impl.training.context import StageContext
@@ -24,7 +24,7 @@ def train_transformer(context: StageContext) -> None:
     )
     torch.manual_seed(config.training.seed)
     vocabulary = context.vocabulary
-    model = build_dalle(context.experiment, vocabulary.vocabulary_size, tokenizer)
+    model = new_dalle(context.experiment, vocabulary.vocabulary_size, tokenizer)
     made_from = {"image_tokenizer": run.weights_hash("image_tokenizer")}
     train(
         DalleObjective(model, config),

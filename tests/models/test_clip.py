@@ -150,7 +150,7 @@ def test_it_learns_which_caption_belongs(loss):
 def test_a_share_of_the_images_is_shown_as_decoded():
     model = build(reconstructions=0.25)
     objective = ClipObjective(model, model.config, autoencode=torch.zeros_like)
-    shown = objective.shown(torch.ones(8, 3, SIZE, SIZE))
+    shown = objective.with_reconstructions(torch.ones(8, 3, SIZE, SIZE))
     assert shown.flatten(1).amax(1).tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
 
 

@@ -11,10 +11,16 @@ from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import load_clip
+from dalle_mini_impl.runs.stages import STAGES
 from dalle_mini_impl.runs.weights import RunError
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.interruption import StopRequests
-from dalle_mini_impl.training.stages import missing_stages, next_command, run_stages
+from dalle_mini_impl.training.stages import (
+    FUNCTIONS,
+    missing_stages,
+    next_command,
+    run_stages,
+)
 from tests.tiny import TWO_STEPS, tiny_experiment
 
 
@@ -44,6 +50,10 @@ def test_clip_stops_at_once_where_all_captions_are_alike(run, monkeypatch, capsy
     run_stages(run, "clip", resume=False)
     assert "CLIP has nothing to distinguish" in capsys.readouterr().out
     assert [record["step"] for record in run.metrics() if record["stage"] == "clip"][-1] == 1
+
+
+def test_every_stage_of_the_table_has_a_function():
+    assert list(FUNCTIONS) == list(STAGES)
 
 
 def stages_done(said):

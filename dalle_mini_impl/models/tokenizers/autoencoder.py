@@ -1,7 +1,7 @@
 """The encoder and decoder that all image tokenizers share.
 
-Convolutions run channels-last on a space-to-depth stem: hardly any work is done at full resolution,
-which is what makes them fast on a CPU.
+Convolutions run channels-last after a space-to-depth stem, so little work is done at full
+resolution; this makes them fast on a CPU.
 """
 
 import math
@@ -29,7 +29,7 @@ class AutoencoderConfig(Config):
     blocks: int = Field(2, ge=0)
     """Residual blocks per level, in the encoder and in the decoder."""
     encoder: Literal["convolutions", "patches"] = "convolutions"
-    """patches: a code sees its own patch alone, so that like patches have like codes."""
+    """patches: a code depends on its own patch alone, so equal patches have equal codes."""
     attention: int = Field(0, ge=0)
     """Self-attention blocks at the code grid, in the encoder and in the decoder."""
     foreground: float = Field(3.0, ge=0)
@@ -62,7 +62,7 @@ class ResidualBlock(nn.Module):
         self.norm = nn.GroupNorm(max(1, width // 32), width)
         self.inner = nn.Conv2d(width, width, 3, padding=1)
         self.outer = nn.Conv2d(width, width, 3, padding=1)
-        # The paper's gain of 1/depth² on each branch, put into the weights that start it.
+        # Like the paper's gain on each residual branch, but in its initial weights.
         with torch.no_grad():
             self.outer.weight.div_(depth)
 
@@ -114,14 +114,14 @@ class Encoder(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """Root-mean-square normalization of each position by itself."""
+    """Root-mean-square normalization of each position."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return x * x.square().mean(dim=1, keepdim=True).add(1e-6).rsqrt()
 
 
 class PatchBlock(nn.Module):
-    """x + f(x) with two 1×1 convolutions: positions stay apart."""
+    """x + f(x) with two 1×1 convolutions, which do not mix positions."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -136,8 +136,8 @@ class PatchBlock(nn.Module):
 class PatchEncoder(nn.Module):
     """Images in [0, 1] to features of each patch, none of which sees another patch.
 
-    A convolutional encoder lets neighbors into every code; reconstructions gain a little, but
-    the codes of equal patches then differ, and a transformer has to learn how.
+    With a convolutional encoder a code also depends on neighboring patches. Reconstructions gain a
+    little, but equal patches then have different codes, which a transformer has to learn.
     """
 
     def __init__(self, config: AutoencoderConfig, features: int, feature_gain: float = 1.0):

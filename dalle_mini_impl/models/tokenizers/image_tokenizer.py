@@ -36,8 +36,8 @@ class Reconstruction(NamedTuple):
 class ImageTokenizer(nn.Module):
     """Images in [0, 1] of one size to `grid`² codes in [0, code_count), and back.
 
-    factors: a code is a number with a digit for each, the one that counts ones first; their product
-    is the code count.
+    factors: a code is a number with one digit per factor, the least significant first; their
+    product is the code count.
     """
 
     def __init__(
@@ -108,6 +108,7 @@ class ImageTokenizer(nn.Module):
 
 
 ImageTokenizerConfig = DvaeConfig | FsqConfig | VqganConfig | PaletteConfig
+"""The experiment's section image_tokenizer; its field `type` tells which."""
 VECTOR_QUANTIZERS = {"ema": EmaVectorQuantizer, "gradient": VectorQuantizer}
 
 

@@ -1,8 +1,8 @@
 """The palette tokenizer's encoder and decoder: a patch as a pattern, and the colors that fill it.
 
-As in an indexed image, a pattern says which of a few colors each pixel has. The two are coded
-apart, so the codes of a color and a shape that never stood together are still codes that training
-knows, and a transformer that predicts them one after the other can put them together.
+As in an indexed image, a pattern says which of a few colors each pixel has. Pattern and colors are
+coded separately. A shape and a color that training never showed together still have known codes,
+and a transformer that predicts one factor after the other can combine them.
 """
 
 from typing import Literal
@@ -22,7 +22,7 @@ class PaletteConfig(Config):
     """Patches as patterns and colors, all finite scalars (arXiv 2309.15505)."""
 
     type: Literal["palette"] = "palette"
-    """For flat images, such as drawings and icons: its codes recombine."""
+    """For flat images such as drawings and icons; its pattern and color codes recombine."""
     downsampling: int = Field(8, gt=1)
     """Side in pixels of the patch that one code stands for."""
     pattern_levels: tuple[int, ...] = Field((4, 4, 4, 4), min_length=1)
@@ -36,9 +36,9 @@ class PaletteConfig(Config):
     blocks: int = Field(2, ge=0)
     """Residual blocks in each of their parts."""
     patches: int = Field(512, gt=0)
-    """Patches compared in a step, drawn from those of the batch's images."""
+    """Patches in a step, sampled from those of the batch's images."""
     plain_patches: float = Field(0.05, gt=0, le=1)
-    """How much rarer patches of one color are drawn than others."""
+    """How much more rarely patches of a single color are sampled than others."""
     training: TrainingConfig = TrainingConfig(steps=4000, batch_size=48)
     """How it is trained."""
 
@@ -81,8 +81,8 @@ def perceptron(inputs: int, width: int, blocks: int, outputs: int) -> nn.Sequent
 class PaletteEncoder(nn.Module):
     """Images in [0, 1] to the features of each patch: its pattern's, then each color's.
 
-    The pattern must not depend on the colors. So in training it is read from patches whose
-    colors are mixed anew at random, each patch by a matrix of its own.
+    The pattern must not depend on the colors, so in training it is computed from patches whose
+    colors are mixed by a random matrix, another for each patch.
     """
 
     def __init__(self, config: PaletteConfig):
@@ -102,7 +102,7 @@ class PaletteEncoder(nn.Module):
             mixing = F.normalize(torch.randn(*patches.shape[:3], 3, 3, device=images.device), dim=4)
             with full_precision(images.device):
                 mixed = mixing @ patches
-        # Without its mean and contrast little is left of a patch's colors but their direction.
+        # Normalizing mean and contrast removes most of what is left of the colors.
         mixed = mixed - mixed.mean(dim=4, keepdim=True)
         contrast = mixed.square().mean(dim=(3, 4), keepdim=True).add(1e-3).sqrt()
         pattern = self.pattern((mixed / contrast).flatten(3)).float()

@@ -28,11 +28,11 @@ class GumbelQuantizer(nn.Module):
     """A codebook behind a categorical per position, relaxed by Gumbel-softmax (1611.01144).
 
     It takes `code_count` logits per position. Training mixes codebook vectors by
-    softmax((logits + Gumbel noise) / τ), without straight-through; afterwards the argmax counts.
+    softmax((logits + Gumbel noise) / τ), without straight-through; afterwards the argmax is taken.
 
     dead_code_threshold: in training, a code that is the argmax less often than this share of even
     use has its logit raised everywhere, step by step, until it is chosen: the loss-free
-    balancing of experts (Wang et al. 2024, arXiv 2408.15664), for idle codes alone. 0 is the
+    balancing of experts (Wang et al. 2024, arXiv 2408.15664), for unused codes only. 0 is the
     paper's quantizer, of whose codes short runs use a third.
     """
 
@@ -45,8 +45,8 @@ class GumbelQuantizer(nn.Module):
         self.features = code_count
         self.latents = latents
         self.dead_code_threshold = dead_code_threshold
-        # Logits that start below the noise's own spread (1.28) tell the decoder nothing, and
-        # training then settles on a posterior that ignores the image.
+        # Logits that start below the standard deviation of the noise (1.28) carry no information,
+        # and training then settles on a posterior that ignores the image.
         self.feature_gain = 10.0
         self.codebook = nn.Embedding(code_count, latents)
         self.register_buffer("usage", torch.ones(code_count))
@@ -68,7 +68,7 @@ class GumbelQuantizer(nn.Module):
         return Quantized(latents, codes)
 
     def logits(self, features: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k h w"]:
-        """Of the categorical at each position: the features, raised for codes that lay idle."""
+        """Logits at each position: the features, raised for codes that were hardly used."""
         return features + _per_channel(self.offsets)
 
     def codes(self, features: Float[Tensor, "b k h w"]) -> Int[Tensor, "b h w"]:
@@ -149,9 +149,9 @@ class FiniteScalarQuantizer(nn.Module):
 
 
 class ProductQuantizer(nn.Module):
-    """Groups of channels, each quantized apart: a code is a number with a digit for each.
+    """Groups of channels, each quantized by itself: a code is a number with one digit per group.
 
-    `factors` are the code counts of the groups, the digit that counts ones first.
+    `factors` are the code counts of the groups, the least significant digit first.
     """
 
     def __init__(self, levels: list[tuple[int, ...]]):
@@ -176,7 +176,7 @@ class ProductQuantizer(nn.Module):
         for part in parts:
             latents.append(part.embed(rest % part.code_count))
             rest = rest // part.code_count
-        # Not reduced: codes beyond the last one are refused.
+        # No remainder here, so that codes beyond the last one raise an error.
         return torch.cat((*latents, last.embed(rest)), dim=1)
 
     def nearest(self, latents: Float[Tensor, "b d h w"]) -> Quantized:
@@ -190,9 +190,9 @@ class ProductQuantizer(nn.Module):
         return list(zip(parts, maps.split(self.channels, dim=1), strict=True))
 
     def _join(self, quantized: list[Quantized]) -> Quantized:
-        codes, place = torch.zeros_like(quantized[0].codes), 1
+        codes, unit = torch.zeros_like(quantized[0].codes), 1
         for part, count in zip(quantized, self.factors, strict=True):
-            codes, place = codes + part.codes * place, place * count
+            codes, unit = codes + part.codes * unit, unit * count
         return Quantized(torch.cat([part.latents for part in quantized], dim=1), codes)
 
 

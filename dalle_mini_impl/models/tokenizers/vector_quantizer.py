@@ -1,4 +1,4 @@
-"""The vector quantizer of VQGAN: low-dimensional unit codes, kept alive and learned in two ways.
+"""The vector quantizer of VQGAN: low-dimensional unit codes, learned by EMA or by gradient.
 
 Features and codes are compared on the unit sphere (Yu et al. 2021, arXiv 2110.04627): a code cannot
 die by being short. In training, codes start from the data and those hardly used are moved back to
@@ -24,10 +24,10 @@ Initialization = Literal["kmeans", "data", "random"]
 def rotate(
     features: Float[Tensor, "b d h w"], codes: Float[Tensor, "b d h w"]
 ) -> Float[Tensor, "b d h w"]:
-    """`codes`, with the gradient turned back by the rotation that takes features to them.
+    """`codes`, with the gradient rotated back to the features.
 
-    Fifty et al. 2024, arXiv 2410.06424, for unit vectors. Unlike straight-through, where a
-    feature lies around its code changes the gradient it receives.
+    Fifty et al. 2024, arXiv 2410.06424, for unit vectors. Unlike with straight-through, a feature's
+    gradient depends on where it lies relative to its code.
     """
     source, target = features.detach(), codes.detach()
     middle = F.normalize(source + target, dim=1)
@@ -46,7 +46,7 @@ class VectorQuantizer(nn.Module):
     """Unit features to the nearest of `code_count` unit codes; the codebook learns by gradient.
 
     dead_code_threshold: a code used less than this share of the even use is moved to a feature at
-    hand; 0 leaves it. decay: memory of the running statistics, per training pass.
+    hand; with 0 it is not. decay: memory of the running statistics, per training pass.
     """
 
     usage: Tensor

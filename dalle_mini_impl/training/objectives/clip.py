@@ -1,4 +1,4 @@
-"""CLIP's objectives: agree with the own caption, not with the batch's others or near ones."""
+"""CLIP's objectives: match each image with its caption, against others and near misses."""
 
 from collections.abc import Callable
 
@@ -16,21 +16,24 @@ from dalle_mini_impl.models.clip import Clip, ClipConfig
 
 
 def gathered(x: Tensor) -> Tensor:
-    """The rows of every process, own gradient included; itself when there is one process."""
+    """The rows of all processes, with the gradient of this one's; `x` itself for one process."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x
     return torch.cat(all_gather(x))
 
 
 def equal_captions(captions: Int[Tensor, "b t"], others: Int[Tensor, "n t"]) -> Bool[Tensor, "b n"]:
-    """Which pairs of captions are the same: they are never each other's negatives."""
+    """Which pairs of captions are equal: these are never used as negatives."""
     return (captions[:, None] == others[None]).all(dim=-1)
 
 
 def infonce(
     logits: Float[Tensor, "b n"], own: Int[Tensor, "b"], same: Bool[Tensor, "b n"]
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the own column, other columns with an equal caption left out."""
+    """Cross-entropy with column `own` as the target; other equal captions are left out.
+
+    Radford et al. 2021, arXiv 2103.00020, figure 3.
+    """
     keep = F.one_hot(own, logits.shape[1]).bool()
     return F.cross_entropy(logits.masked_fill(same & ~keep, float("-inf")), own)
 
@@ -43,7 +46,7 @@ def siglip(logits: Float[Tensor, "b n"], same: Bool[Tensor, "b n"]) -> Float[Ten
 def hard_negative_loss(
     own: Float[Tensor, "b"], wrong: Float[Tensor, "b m"], real: Bool[Tensor, "b m"]
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the own caption against wrong ones of the same image.
+    """Cross-entropy of the true caption against wrong ones of the same image.
 
     real: which of the wrong captions exist; an image without any adds nothing.
     """
@@ -52,9 +55,9 @@ def hard_negative_loss(
 
 
 class ClipObjective:
-    """Contrastive losses both ways, plus hard negatives where the batch brings them.
+    """Contrastive losses in both directions, plus hard negatives where the batch has them.
 
-    autoencode: images as the run's image tokenizer shows them after decoding; a share of the
+    autoencode: maps images to their reconstructions by the run's image tokenizer. A share of the
     training images passes through it, because reconstructions are what CLIP will rank.
     """
 
@@ -75,18 +78,18 @@ class ClipObjective:
         progress: float,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """`loss`, `contrastive`, `hard`, and `accuracy` (own caption first in the batch)."""
-        images = model.encode_image(self.shown(batch.images))
+        """`loss`, `contrastive`, `hard`, and `accuracy` (true caption highest in the batch)."""
+        images = model.encode_image(self.with_reconstructions(batch.images))
         texts = model.encode_text(batch.captions)
         wrong = None
         if batch.negatives is not None:
             wrong = model.encode_text(rearrange(batch.negatives, "b m t -> (b m) t"))
             wrong = rearrange(wrong, "(b m) e -> b m e", b=len(images))
-        # In bf16, logits of up to 100 would stand half a nat apart.
+        # In bf16, logits near 100 have steps of half a nat.
         with full_precision(images.device):
-            return self.compared(model, batch, images, texts, wrong)
+            return self.compare(model, batch, images, texts, wrong)
 
-    def compared(
+    def compare(
         self,
         model: Clip,
         batch: ImageBatch,
@@ -94,7 +97,7 @@ class ClipObjective:
         texts: Float[Tensor, "b e"],
         wrong: Float[Tensor, "b m e"] | None,
     ) -> dict[str, Tensor]:
-        """The losses of images, their captions and the wrong ones, as unit vectors."""
+        """The losses, from embeddings of unit length; wrong: of the wrong captions."""
         scale = model.logit_scale
         all_images, all_texts = gathered(images), gathered(texts)
         same = equal_captions(batch.captions, gathered(batch.captions))
@@ -121,8 +124,8 @@ class ClipObjective:
             losses |= {"loss": contrastive + hard, "hard": hard.detach()}
         return losses
 
-    def shown(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """The first share of the batch as reconstructions, the rest as it is."""
+    def with_reconstructions(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """The batch with its first images, a configured share, replaced by reconstructions."""
         count = round(self.config.reconstructions * len(images))
         if self.autoencode is None or count == 0:
             return images

@@ -1,4 +1,4 @@
-"""The transformer's objective: a caption's tokens and an image's codes, each kind weighed."""
+"""The transformer's objective: cross-entropy of caption tokens and of image codes."""
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,7 @@ def real_tokens(captions: Int[Tensor, "b t"]) -> Float[Tensor, "b t"]:
 
 
 class DalleObjective:
-    """Cross-entropy of text and codes, normalized per kind and summed by weight.
+    """The mean cross-entropy of text and that of codes, weighted and added.
 
     1/8 text + 7/8 image in the paper (arXiv 2102.12092, §2.2). Captions dropped for guidance
     become the null caption and teach no text.

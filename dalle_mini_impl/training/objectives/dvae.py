@@ -23,8 +23,8 @@ from dalle_mini_impl.training.schedules import cosine
 class DvaeObjective(HardReconstruction):
     """DALL·E's evidence lower bound (arXiv 2102.12092, appendix A.2), averaged per pixel value.
 
-    The bound is a sum over the image: the paper divides it by its number of values, so the
-    divergence, averaged over positions here, keeps its proportion with β / (3·downsampling²).
+    The paper divides the sum over the image by its number of values. The divergence is
+    averaged over positions here, so the weight β / (3·downsampling²) keeps the proportion.
     """
 
     compile_models = True
@@ -50,7 +50,7 @@ class DvaeObjective(HardReconstruction):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """`loss`; `reconstruction`, the weighted negative `likelihood` (nats per value); `kl` (nats
-        per position); `temperature` and `kl_weight` of this moment.
+        per position); and the present `temperature` and `kl_weight`.
         """
         images = batch.images
         weight, temperature = self.kl_weight(progress), self.temperature(progress)
@@ -60,7 +60,7 @@ class DvaeObjective(HardReconstruction):
         assert isinstance(pixels, LogitLaplacePixels)
         likelihood = pixels.negative_log_likelihood(output.maps, images)
         weights = foreground_weights(images, self.config.foreground)
-        # A sure pixel pulls by 1/b on its mean: left alone, plain areas drown the objects.
+        # The gradient at the mean grows as 1/b, so confident plain areas would outweigh objects.
         scales = pixels.scales(output.maps).detach() ** self.config.scale_weighting
         reconstruction = (likelihood * weights * scales).mean()
         quantizer = self.model.quantizer

@@ -1,4 +1,4 @@
-"""The palette tokenizer's objective: collages of patches, few of which are plain."""
+"""The palette tokenizer's objective: reconstruct patches, few of them of a single color."""
 
 import torch
 from einops import rearrange
@@ -16,9 +16,12 @@ PLAIN = 1e-4
 
 
 class PaletteObjective(HardReconstruction):
-    """The squared error of patches. No patch sees another, so they need not come as they stand."""
+    """The squared error of patches, which are sampled and put together in any order.
 
-    compile_models = True  # Which patches are drawn is decided by a generator, outside the model.
+    The tokenizer codes each patch by itself, so their neighbors do not matter.
+    """
+
+    compile_models = True  # The patches are sampled with a generator, outside the model.
 
     def __init__(self, model: ImageTokenizer, config: PaletteConfig):
         self.model = model
@@ -41,14 +44,14 @@ class PaletteObjective(HardReconstruction):
     def collages(
         self, images: Float[Tensor, "b 3 h w"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "n 3 h w"]:
-        """As many images of patches drawn from the batch as `config.patches` fill, one at least.
+        """Images made of about `config.patches` patches sampled from the batch; at least one.
 
-        Most of a drawing is background: drawn evenly, its few edges would be learned last.
+        Most of a drawing is background: sampled evenly, its few edges would be learned last.
         """
         grid, side = self.model.grid, self.model.downsampling
         patches = rearrange(images, "b c (h p) (w q) -> (b h w) c p q", p=side, q=side)
         plain = patches.var(dim=(2, 3)).sum(dim=1) < PLAIN
         shares = torch.where(plain, self.config.plain_patches, 1.0)
         count = max(1, self.config.patches // grid**2) * grid**2
-        drawn = torch.multinomial(shares, count, replacement=True, generator=generator)
-        return rearrange(patches[drawn], "(n h w) c p q -> n c (h p) (w q)", h=grid, w=grid)
+        chosen = torch.multinomial(shares, count, replacement=True, generator=generator)
+        return rearrange(patches[chosen], "(n h w) c p q -> n c (h p) (w q)", h=grid, w=grid)

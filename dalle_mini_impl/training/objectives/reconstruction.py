@@ -14,7 +14,7 @@ from dalle_mini_impl.models.tokenizers.quantizers import FiniteScalarQuantizer, 
 
 
 class HardReconstruction:
-    """What all objectives of image tokenizers show of them: the hard reconstruction."""
+    """Evaluation and previews of an image tokenizer, by what it makes of its own hard codes."""
 
     @torch.no_grad()
     def evaluate(self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict[str, float]:
@@ -29,7 +29,7 @@ class HardReconstruction:
 
 
 def pixel_errors(difference: Tensor, kind: str) -> Tensor:
-    """The distance of every value: "l1", "l2" or "charbonnier" (L1, rounded within 0.01)."""
+    """The error of every value: "l1", "l2" or "charbonnier" (L1, smooth below about 0.01)."""
     match kind:
         case "l1":
             return difference.abs()
@@ -45,13 +45,13 @@ def foreground_weights(
 ) -> Float[Tensor, "b 1 h w"]:
     """Weights with mean 1 per image that grow with distance from the mean color of its border.
 
-    Outlines and small objects are few pixels: an even loss learns them last.
+    Outlines and small objects have few pixels; an even loss would learn them last.
     """
     border = torch.cat(
         [images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]], dim=-1
     )
     distance = (images - border.mean(dim=-1)[..., None, None]).abs().mean(dim=1, keepdim=True)
-    # Wider by two pixels, so that both sides of an outline count.
+    # Widened by two pixels, so that both sides of an outline count.
     distance = F.max_pool2d(distance, 5, stride=1, padding=2)
     weights = 1 + strength * distance / distance.amax(dim=(2, 3), keepdim=True).clamp_min(1e-3)
     return weights / weights.mean(dim=(2, 3), keepdim=True)
@@ -79,11 +79,12 @@ def hard_report(model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict
 
 
 def collapse_warning(usage: float, perplexity: float, model: ImageTokenizer) -> str | None:
-    """Advice if few codes carry the images; None if all is well.
+    """Advice if few codes are in use; None if all is well.
 
-    Measure on enough images: each code can only be seen if there are more positions than codes.
-    Perplexity alone says little, since plain backgrounds repeat their codes in healthy codebooks.
-    Finite scalars have no codebook to collapse: few codes in use only mean that fewer would do.
+    Needs enough images: all codes can only occur where there are more positions than codes.
+    Perplexity alone says little, since plain backgrounds repeat the same few codes.
+    Finite scalars have no codebook to collapse: there, few codes in use only mean that fewer
+    would be enough.
     """
     count = model.code_count
     use = f"{usage:.0%} of {count} codes in use, perplexity {perplexity:.0f}"

@@ -24,7 +24,7 @@ from dalle_mini_impl.training.objectives.reconstruction import (
 )
 
 Features = Callable[[Tensor], Tensor | Sequence[Tensor]]
-"""Images to one feature map or several, `b c h w` each: a frozen network's inner layers."""
+"""A frozen network: images to one feature map or several, `b c h w` each."""
 
 
 class BalancedDiscriminator(nn.Module):
@@ -126,15 +126,15 @@ class VqganObjective(HardReconstruction):
         progress: float,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """`loss`, `hinge`, `regularizer`, mean scores `real` and `fake`; nothing too early."""
+        """`loss`, `hinge`, `regularizer`, mean scores `real` and `fake`; empty before its start."""
         if not self._discriminator_begun(progress):
             return {}
         discriminator.passes += 1
         with torch.no_grad():
             latents = self.model.embed(self.model.encode(batch.images))
             decoded = _pixels(self.model, self.model.decoder(latents))
-        watched = self.config.regularizer == "r1"
-        images = batch.images.detach().requires_grad_(watched)
+        needs_slope = self.config.regularizer == "r1"
+        images = batch.images.detach().requires_grad_(needs_slope)
         real, fake = discriminator(images), discriminator(decoded)
         hinge = 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
         match self.config.regularizer:
@@ -190,7 +190,10 @@ def perceptual_distance(
 def lecam(
     discriminator: BalancedDiscriminator, real: Tensor, fake: Tensor, decay: float = 0.99
 ) -> Float[Tensor, ""]:
-    """Keep scores near the running mean of the other kind (Tseng et al. 2021, arXiv 2104.03310)."""
+    """LeCam regularization (Tseng et al. 2021, arXiv 2104.03310).
+
+    Pulls the scores of real images to the running mean of the fake ones, and the reverse.
+    """
     with torch.no_grad():
         discriminator.real.lerp_(real.mean(), 1 - decay)
         discriminator.fake.lerp_(fake.mean(), 1 - decay)

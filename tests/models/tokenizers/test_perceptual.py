@@ -1,4 +1,4 @@
-"""The perceptual loss's own network: trained where a run has none, and not blind to blur."""
+"""The network for the perceptual loss: trained where a run has none, and sensitive to blur."""
 
 import pytest
 import torch
@@ -10,9 +10,9 @@ from dalle_mini_impl.models.tokenizers.perceptual import PerceptualConfig, Perce
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.training.objectives.perceptual import (
     PerceptualObjective,
-    places,
-    relit,
-    unfocused,
+    blur,
+    jitter,
+    random_positions,
 )
 from dalle_mini_impl.training.objectives.vqgan import perceptual_distance
 from dalle_mini_impl.training.stages import run_stages
@@ -49,26 +49,26 @@ def test_maps_halve_and_the_gradient_reaches_every_parameter():
     assert silent == []
 
 
-def test_light_changes_and_focus_is_lost():
+def test_jitter_keeps_shapes_and_blur_loses_detail():
     images = patchwork(4)
-    shown = relit(images, seeded())
+    shown = jitter(images, seeded())
     assert (shown - images).abs().mean(dim=(1, 2, 3)).min() > 0.01
-    assert torch.equal(shown, relit(images, seeded()))
+    assert torch.equal(shown, jitter(images, seeded()))
     flat = torch.full((2, 3, 16, 16), 0.5)
-    assert relit(flat, seeded()).flatten(1).std(dim=1).max() < 1e-5
-    assert unfocused(images).shape == images.shape
-    assert (unfocused(images).diff(dim=-1).abs().max()) < images.diff(dim=-1).abs().max()
+    assert jitter(flat, seeded()).flatten(1).std(dim=1).max() < 1e-5
+    assert blur(images).shape == images.shape
+    assert (blur(images).diff(dim=-1).abs().max()) < images.diff(dim=-1).abs().max()
 
 
-def test_places_are_the_same_of_every_row():
+def test_positions_are_the_same_for_every_image():
     maps = torch.arange(64.0).view(1, 1, 8, 8).repeat(3, 2, 1, 1)
-    taken = places(maps, seeded())
+    taken = random_positions(maps, seeded())
     assert taken.shape == (3, 32, 2)
     assert torch.equal(taken[0], taken[2])
     assert taken[0, :, 0].unique().numel() == 32
 
 
-def test_training_teaches_it_to_see_blur_more_than_light():
+def test_training_makes_features_react_to_blur_more_than_to_brightness():
     made = objective()
     images = patchwork(16, seed=9)
 
@@ -78,7 +78,7 @@ def test_training_teaches_it_to_see_blur_more_than_light():
         own = perceptual_distance(made.model, other, images)
         return float(own / perceptual_distance(made.model, images.roll(1, 0), images))
 
-    blur, light = distance(unfocused(images)), distance(relit(images, seeded()))
+    blurred, jittered = distance(blur(images)), distance(jitter(images, seeded()))
     optimizer = torch.optim.Adam(made.model.parameters(), lr=5e-3)
     for step in range(20):
         optimizer.zero_grad()
@@ -86,8 +86,8 @@ def test_training_teaches_it_to_see_blur_more_than_light():
         losses["loss"].backward()
         optimizer.step()
     assert losses["accuracy"] > 0.95
-    assert distance(unfocused(images)) > 2 * blur
-    assert distance(relit(images, seeded())) < 2 * light
+    assert distance(blur(images)) > 2 * blurred
+    assert distance(jitter(images, seeded())) < 2 * jittered
 
 
 def vqgan_run(path, **changes) -> RunFolder:
@@ -124,12 +124,12 @@ def test_a_first_run_trains_its_network_and_a_second_uses_it_again(tmp_path, cap
     assert not run.has_weights("perceptual")
 
 
-def test_other_features_take_its_place(tmp_path, capsys):
+def test_other_features_replace_it(tmp_path, capsys):
     with pytest.raises(ConfigError, match="has no CLIP yet"):
         run_stages(vqgan_run(tmp_path / "clip", features="clip"), "image_tokenizer")
     with pytest.raises(ConfigError, match=r"image_tokenizer.features nowhere:f"):
         run_stages(vqgan_run(tmp_path / "no", features="nowhere:f"), "image_tokenizer")
-    own = vqgan_run(tmp_path / "own", features="tests.models.tokenizers.test_perceptual:unfocused")
+    own = vqgan_run(tmp_path / "own", features="tests.models.tokenizers.test_perceptual:blur")
     run_stages(own, "image_tokenizer")
     assert len(perceptual_losses(own)) == 2
     none = vqgan_run(tmp_path / "none", perceptual=0.0)
