@@ -1,13 +1,13 @@
 """plan CONFIG [--json] [--memory GIB] [--no-measure] [--SECTION.FIELD VALUE]
 
-Says what training CONFIG will take on this machine: parameters, FLOPs, memory, disk and time, and
-what to shrink where it does not fit. Takes a few real steps of each model on random data; writes
+Estimates what training CONFIG needs on this machine: parameters, FLOPs, memory, disk and time, and
+what to reduce if it does not fit. Runs a few real steps of each model on random data; writes
 nothing.
 
   CONFIG         an experiment's YAML, or the config.yaml of a run
   --json         print JSON instead of tables
-  --memory GIB   plan for a machine with so much memory, in place of what is free here
-  --no-measure   count only, without trying any step
+  --memory GIB   plan for this much memory instead of what is free here
+  --no-measure   count only, without running any step
 
 Every field of the experiment is an option, as for train: --transformer.depth 8.
 """
@@ -18,14 +18,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from dalle_mini_impl.cli.experiment_options import parse
 from dalle_mini_impl.cli.output import print_json
-from dalle_mini_impl.cli.train import before_options, config_first
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.experiment import Experiment, explain
+from dalle_mini_impl.experiment import Experiment
 
 if TYPE_CHECKING:
     from dalle_mini_impl.planning.advice import Advice
@@ -33,12 +32,12 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 PIPED = 120
-"""Columns of the tables where no terminal says how many there are."""
+"""Width of the tables where the output is not a terminal."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """Say what training will take on this machine; every field of the experiment is an option."""
+    """Estimate what training needs on this machine; every field of the experiment is an option."""
 
     config: tyro.conf.Positional[str]
     """The experiment's YAML."""
@@ -47,22 +46,22 @@ class Command:
     json: bool = False
     """Print JSON instead of tables."""
     memory: float | None = None
-    """GiB to plan for, in place of what is free here."""
+    """GiB of memory to plan for, instead of what is free here."""
     measure: bool = True
-    """Take a few real steps of each model, a few seconds in all, to know the time."""
+    """Run a few real steps of each model to estimate the time; takes a few seconds."""
 
 
 def main(argv: Sequence[str]) -> None:
-    """Plan as the arguments say."""
+    """Parse the options and print the plan."""
     config = next((a for a in argv if a.endswith((".yaml", ".yml"))), None)
     if config is None:
         if {"-h", "--help"} & set(argv):
             print(__doc__)
             return
         raise ConfigError("CONFIG is missing: name a YAML, such as configs/shapes.yaml")
-    command = _parse(config_first(argv, config), config)
+    command = parse(lambda experiment: Command(config, experiment), "dalle plan", argv, config)
     if command.memory is not None and command.memory <= 0:
-        raise ConfigError(f"--memory {command.memory:g}: give the GiB of a machine, above 0")
+        raise ConfigError(f"--memory {command.memory:g}: give a number of GiB above 0")
 
     from dalle_mini_impl.planning.advice import advise
     from dalle_mini_impl.planning.plan import make_plan
@@ -74,21 +73,7 @@ def main(argv: Sequence[str]) -> None:
     if command.json:
         print_json(as_json(plan, advice))
     else:
-        tell(command.experiment, plan, advice)
-
-
-def _parse(argv: Sequence[str], config: str) -> Command:
-    experiment = before_options(argv, config)
-    try:
-        return tyro.cli(
-            Command,
-            prog="dalle plan",
-            args=list(argv),
-            default=Command(config=config, experiment=experiment),
-            config=(tyro.conf.AvoidSubcommands,),
-        )
-    except ValidationError as error:
-        raise explain(error, "command line") from error
+        show_plan(command.experiment, plan, advice)
 
 
 def as_json(plan: "Plan", advice: "dict[Any, list[Advice]]") -> dict[str, Any]:
@@ -107,8 +92,8 @@ def as_json(plan: "Plan", advice: "dict[Any, list[Advice]]") -> dict[str, Any]:
     return asdict(plan) | {"run_bytes": plan.run_bytes, "stages": stages}
 
 
-def tell(experiment: Experiment, plan: "Plan", advice: "dict[Any, list[Advice]]") -> None:
-    """The same as tables."""
+def show_plan(experiment: Experiment, plan: "Plan", advice: "dict[Any, list[Advice]]") -> None:
+    """The plan as tables and sentences."""
     console = Console(width=None if sys.stdout.isatty() else PIPED)
     table = Table(title="Training", title_justify="left")
     names = "stage", "parameters", "FLOPs per example", "steps", "images", "FLOPs", "ms/step"
@@ -141,7 +126,7 @@ def tell(experiment: Experiment, plan: "Plan", advice: "dict[Any, list[Advice]]"
         console.print(f"The peak includes {_bytes(plan.program)} of Python and its libraries.")
     console.print(f"There are {_bytes(plan.memory)}.", highlight=False)
     for stage in plan.stages:
-        _tell_advice(console, stage, plan.fits(stage), advice)
+        _show_advice(console, stage, plan.fits(stage), advice)
     for line in _disk(plan):
         console.print(line, highlight=False, soft_wrap=True)
 
@@ -160,12 +145,12 @@ def _explained(experiment: Experiment, stage: "StagePlan") -> str:
     return f"{stage.stage}: {speed}{how}; {end}{compiled}."
 
 
-def _tell_advice(
+def _show_advice(
     console: Console, stage: "StagePlan", fits: bool, advice: "dict[Any, list[Advice]]"
 ) -> None:
     if fits:
         return
-    console.print(f"{stage.stage} does not fit. What would make it smaller:", highlight=False)
+    console.print(f"{stage.stage} does not fit. These changes save memory:", highlight=False)
     for change in advice.get(stage.stage, []):
         name = change.setting.replace("_", "-")
         enough = "enough by itself" if change.fits else "not enough alone"

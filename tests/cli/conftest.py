@@ -9,7 +9,7 @@ STAGES = "dalle_mini_impl.training.stages"
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def stage_calls(tmp_path, monkeypatch):
     """A working directory with an experiment, and stages that only note how they were called."""
     (tmp_path / "tiny.yaml").write_text("transformer: {depth: 2, width: 64}\n", encoding="utf-8")
     calls = []

@@ -53,7 +53,7 @@ def test_the_scripts_run_their_commands(script):
     assert script.removesuffix(".py") in result.stdout
 
 
-def test_a_mistake_is_one_message_without_a_traceback():
+def test_a_mistake_is_reported_without_a_traceback():
     result = python("train.py", "configs/shape.yaml")
     assert result.returncode == 2
     assert "configs/shape.yaml: not a readable file" in result.stderr
@@ -61,7 +61,7 @@ def test_a_mistake_is_one_message_without_a_traceback():
     assert "Traceback" not in result.stderr
 
 
-def test_an_error_of_the_program_keeps_its_traceback(place, monkeypatch):
+def test_an_error_of_the_program_keeps_its_traceback(stage_calls, monkeypatch):
     def broken(*_):
         raise ValueError("a bug")
 
@@ -70,7 +70,7 @@ def test_an_error_of_the_program_keeps_its_traceback(place, monkeypatch):
         main(["train", "tiny.yaml"])
 
 
-def test_a_loss_that_is_not_finite_is_one_message(place, monkeypatch, capsys):
+def test_a_loss_that_is_not_finite_is_one_message(stage_calls, monkeypatch, capsys):
     def diverged(*_):
         raise NonFiniteLoss("clip: the loss is not finite")
 

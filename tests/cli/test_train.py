@@ -9,13 +9,13 @@ from dalle_mini_impl.cli import main
 from dalle_mini_impl.runs.folder import RunFolder
 
 
-def test_train_makes_the_run_and_hands_it_on(place):
+def test_train_creates_the_run_and_passes_it_on(stage_calls):
     options = ["--transformer.depth", "3", "--image-tokenizer.training.steps", "100"]
     assert (
         main(["train", "tiny.yaml", *options, "--stage", "clip", "--no-resume", "--tensorboard"])
         == 0
     )
-    ((run, stage, resume, tensorboard),) = place
+    ((run, stage, resume, tensorboard),) = stage_calls
     assert (str(run.path), stage, resume, tensorboard) == ("runs/tiny", "clip", False, True)
     saved = RunFolder.open("runs/tiny").experiment
     assert saved == run.experiment
@@ -23,12 +23,12 @@ def test_train_makes_the_run_and_hands_it_on(place):
     assert saved.image_tokenizer.training.steps == 100
 
 
-def test_a_run_is_continued_without_naming_its_yaml(place):
+def test_a_run_is_continued_without_naming_its_yaml(stage_calls):
     main(["train", "tiny.yaml", "--run", "runs/other"])
     assert main(["train", "--run", "runs/other"]) == 0
     assert main(["train", "--run=runs/other", "--clip.training.steps", "5"]) == 0
-    assert [str(run.path) for run, *_ in place] == ["runs/other"] * 3
-    assert place[1][0].experiment.transformer.width == 64
+    assert [str(run.path) for run, *_ in stage_calls] == ["runs/other"] * 3
+    assert stage_calls[1][0].experiment.transformer.width == 64
     assert RunFolder.open("runs/other").experiment.clip.training.steps == 5
 
 
@@ -40,28 +40,28 @@ def test_a_run_is_continued_without_naming_its_yaml(place):
         (["--data.held-out-captions", "red", "blue"], "data.held_out_captions", ("red", "blue")),
     ],
 )
-def test_the_yaml_may_follow_an_option(place, options, field, value):
+def test_the_yaml_may_follow_an_option(stage_calls, options, field, value):
     assert main(["train", *options, "tiny.yaml"]) == 0
-    found = place[0][0].experiment
+    found = stage_calls[0][0].experiment
     for part in field.split("."):
         found = getattr(found, part)
     assert found == value
-    assert str(place[0][0].path) == "runs/tiny"
+    assert str(stage_calls[0][0].path) == "runs/tiny"
 
 
-def test_another_image_tokenizer_may_be_asked_for(place):
+def test_another_image_tokenizer_may_be_asked_for(stage_calls):
     Path("other.yaml").write_text(
         "image_tokenizer: {type: fsq, levels: [5, 5], training: {batch_size: 5}}\n"
     )
     options = ["--image-tokenizer.type", "vqgan", "--image-tokenizer.code-count", "64"]
     assert main(["train", "other.yaml", *options, "--image-tokenizer.training.steps", "7"]) == 0
-    tokenizer = place[0][0].experiment.image_tokenizer
+    tokenizer = stage_calls[0][0].experiment.image_tokenizer
     assert (tokenizer.type, tokenizer.code_count) == ("vqgan", 64)
     assert (tokenizer.training.batch_size, tokenizer.training.steps) == (5, 7)
     assert RunFolder.open("runs/other").experiment.image_tokenizer == tokenizer
 
 
-def test_help_shows_the_values_of_the_yaml(place, capsys):
+def test_help_shows_the_values_of_the_yaml(stage_calls, capsys):
     with pytest.raises(SystemExit) as left:
         main(["train", "tiny.yaml", "--help"])
     assert left.value.code == 0
@@ -69,7 +69,7 @@ def test_help_shows_the_values_of_the_yaml(place, capsys):
     assert "--transformer.depth INT Number of blocks. (default: 2)" in shown
     assert "--image-tokenizer.training.steps INT" in shown
     assert "--stage" in shown
-    assert not place
+    assert not stage_calls
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_help_shows_the_values_of_the_yaml(place, capsys):
         (["tiny.yaml", "--data.held-out-captions", "("], "not a regular expression"),
     ],
 )
-def test_impossible_options_are_refused(place, capsys, arguments, complaint):
+def test_impossible_options_are_refused(stage_calls, capsys, arguments, complaint):
     assert main(["train", *arguments]) == 2
     assert complaint in capsys.readouterr().err
-    assert not place
+    assert not stage_calls
     assert not Path("runs").exists()
 
 
-def test_a_misspelled_option_names_the_nearest(place, capsys):
+def test_a_misspelled_option_names_the_nearest(stage_calls, capsys):
     with pytest.raises(SystemExit) as left:
         main(["train", "tiny.yaml", "--transformer.dpth", "3"])
     assert left.value.code == 2
@@ -98,9 +98,9 @@ def test_a_misspelled_option_names_the_nearest(place, capsys):
     assert "--transformer.depth" in captured.err + captured.out
 
 
-def test_settings_of_a_finished_stage_are_kept(place, capsys):
+def test_settings_of_a_finished_stage_are_kept(stage_calls, capsys):
     main(["train", "tiny.yaml"])
-    run = place[0][0]
+    run = stage_calls[0][0]
     run.save_weights("image_tokenizer", nn.Linear(1, 1).state_dict())
     width = run.experiment.image_tokenizer.width
 
@@ -118,14 +118,14 @@ def test_settings_of_a_finished_stage_are_kept(place, capsys):
     accepted = ["--transformer.depth", "4", "--sampling.top-k", "9", "--data.workers", "1"]
     assert main(["train", "tiny.yaml", *accepted]) == 0
     assert RunFolder.open(run.path).experiment.transformer.depth == 4
-    anew = ["--stage", "image_tokenizer", "--no-resume", "--image-tokenizer.width", "192"]
-    assert main(["train", "--run", str(run.path), *anew]) == 0
+    restart = ["--stage", "image_tokenizer", "--no-resume", "--image-tokenizer.width", "192"]
+    assert main(["train", "--run", str(run.path), *restart]) == 0
     assert RunFolder.open(run.path).experiment.image_tokenizer.width == 192
 
 
-def test_no_resume_lets_every_setting_change_and_removes_what_it_outdates(place):
+def test_no_resume_allows_every_change_and_removes_outdated_results(stage_calls):
     main(["train", "tiny.yaml"])
-    run = place[0][0]
+    run = stage_calls[0][0]
     run.record_fingerprint("abc")
     for name in ("image_tokenizer", "dalle", "clip"):
         run.save_weights(name, nn.Linear(1, 1).state_dict())
@@ -139,24 +139,26 @@ def test_no_resume_lets_every_setting_change_and_removes_what_it_outdates(place)
     assert reopened.has_weights("clip")
     assert not reopened.has_weights("dalle")
     assert not (run.path / "checkpoints" / "transformer").exists()
-    assert place[1][1:3] == (None, False)
+    assert stage_calls[1][1:3] == (None, False)
 
 
 @pytest.mark.parametrize(("kind", "status"), [("fsq", 0), ("vqgan", 2)])
-def test_previews_may_change_where_nothing_is_learnt_from_them(place, capsys, kind, status):
+def test_previews_may_change_where_training_does_not_depend_on_them(
+    stage_calls, capsys, kind, status
+):
     options = ["tiny.yaml", "--image-tokenizer.type", kind]
     main(["train", *options])
-    (place[0][0].checkpoints("image_tokenizer") / "state").touch()
-    (place[0][0].checkpoints("transformer") / "state").touch()
+    (stage_calls[0][0].checkpoints("image_tokenizer") / "state").touch()
+    (stage_calls[0][0].checkpoints("transformer") / "state").touch()
     assert main(["train", *options, "--transformer.training.previews", "9"]) == 0
     changed = ["--transformer.training.previews", "9", "--image-tokenizer.training.previews", "9"]
     assert main(["train", *options, *changed]) == status
     assert ("previews was 4, now 9" in capsys.readouterr().err) == (status == 2)
 
 
-def test_a_stage_that_was_begun_may_only_be_prolonged(place, capsys):
+def test_a_started_stage_may_only_be_prolonged(stage_calls, capsys):
     main(["train", "tiny.yaml"])
-    (place[0][0].checkpoints("transformer") / "state").touch()
+    (stage_calls[0][0].checkpoints("transformer") / "state").touch()
     assert main(["train", "tiny.yaml", "--transformer.width", "128"]) == 2
-    assert "transformer stage is begun" in capsys.readouterr().err
+    assert "transformer stage is started" in capsys.readouterr().err
     assert main(["train", "tiny.yaml", "--transformer.training.steps", "9"]) == 0

@@ -254,7 +254,7 @@ def test_the_command_advises_for_a_smaller_machine(tmp_path, capsys):
     ("options", "complaint"),
     [
         ([], "CONFIG is missing"),
-        (["CONFIG", "--memory", "0"], "--memory 0: give the GiB"),
+        (["CONFIG", "--memory", "0"], "--memory 0: give a number of GiB"),
         (["CONFIG", "--transformer.depth", "0"], "transformer.depth = '0'"),
     ],
 )

@@ -1,0 +1,74 @@
+"""Options for the fields of an experiment, such as --transformer.depth 8, on top of its YAML."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+from pydantic import ValidationError
+
+from dalle_mini_impl.experiment import Experiment, explain, field_paths, load_experiment
+
+Command = TypeVar("Command")
+
+
+def parse(
+    default: Callable[[Experiment], Command], prog: str, argv: Sequence[str], config: str
+) -> Command:
+    """The command line, with the YAML at `config` as the defaults of the experiment's fields.
+
+    default: what the command line is if only CONFIG is given. ConfigError for wrong options.
+    """
+    # CONFIG comes first: after an option it would be taken for the option's value.
+    arguments = [*(a for a in argv if a == config), *(a for a in argv if a != config)]
+    command = default(_default_experiment(arguments, config))
+    try:
+        return tyro.cli(
+            type(command),
+            prog=prog,
+            args=arguments,
+            default=command,
+            config=(tyro.conf.AvoidSubcommands,),
+        )
+    except ValidationError as error:
+        raise explain(error, "command line") from error
+
+
+def _default_experiment(argv: Sequence[str], config: str) -> Experiment:
+    """The YAML, with the type of image tokenizer that the options ask for.
+
+    tyro offers only the fields of its default's type. It also builds the sections one by one and
+    cannot name a wrong value's place in the whole, so the options are checked here first.
+    """
+    experiment = load_experiment(config)
+    tokenizer = _overrides(argv, experiment).get("image_tokenizer.type")
+    if tokenizer is not None:
+        experiment = load_experiment(config, {"image_tokenizer.type": tokenizer})
+    if overrides := _overrides(argv, experiment):
+        load_experiment(config, overrides)
+    return experiment
+
+
+def _overrides(argv: Sequence[str], experiment: Experiment) -> dict[str, Any]:
+    """Options given for fields of the experiment, as text by dotted name."""
+    fields = set(field_paths(Experiment))
+    values: dict[str, list[str]] = {}
+    name = ""
+    for argument in argv:
+        if argument.startswith("--"):
+            option, *value = argument.removeprefix("--").split("=", 1)
+            name = option.replace("-", "_")
+            values[name] = value
+        elif name:
+            values[name].append(argument)
+    overrides: dict[str, Any] = {}
+    for name in values.keys() & fields:
+        if not values[name]:
+            continue
+        current: Any = experiment
+        for part in name.split("."):
+            current = getattr(current, part, None)
+        several = isinstance(current, tuple) or len(values[name]) > 1
+        overrides[name] = values[name] if several else values[name][0]
+        if overrides[name] == "None":
+            overrides[name] = None
+    return overrides
