@@ -12,9 +12,9 @@ class ConfigError(ValueError):
 
 
 def load_function(reference: str, option: str) -> Callable[..., Any]:
-    """The user's function named as MODULE:FUNCTION; ConfigError where there is none.
+    """Import the function that the user names as MODULE:FUNCTION; ConfigError if there is none.
 
-    option: where the name was given, for the message.
+    option: the option that names it, for the message.
     """
     module, _, name = reference.partition(":")
     try:

@@ -77,7 +77,9 @@ def check(arguments: EvaluateArguments) -> None:
     if not arguments.candidates or min(arguments.candidates) < 1:
         raise ConfigError(f"--candidates {arguments.candidates}: give positive numbers")
     if any(scale < 0 for scale in arguments.guidance):
-        raise ConfigError(f"--guidance {arguments.guidance}: give scales of at least 0; 1 is no guidance")
+        raise ConfigError(
+            f"--guidance {arguments.guidance}: give scales of at least 0; 1 is no guidance"
+        )
     missing = [n for n in ("scipy", "torchmetrics") if importlib.util.find_spec(n) is None]
     if missing:
         raise ConfigError(

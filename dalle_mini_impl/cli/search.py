@@ -14,7 +14,7 @@ from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, check_de
 from dalle_mini_impl.config import ConfigError
 
 if TYPE_CHECKING:
-    from dalle_mini_impl.retrieval.collection import Opened
+    from dalle_mini_impl.retrieval.collection import OpenedImage
     from dalle_mini_impl.retrieval.image_index import ImageIndex
 
 
@@ -71,7 +71,7 @@ def find(arguments: SearchArguments) -> None:
     query = F.normalize(torch.stack(asked_for).sum(0), dim=0)
     found = search_all(indexes, query, arguments.top, folder)
 
-    opened: dict[tuple[int, str], Opened] = {}
+    opened: dict[tuple[int, str], OpenedImage] = {}
     for index in indexes:
         names = [hit.name for of, hit in found if of is index]
         if names:

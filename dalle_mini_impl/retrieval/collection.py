@@ -29,7 +29,7 @@ class IndexEntry:
 def collection(
     path: str, trained_on: DataConfig | None = None, image_column: str | None = None
 ) -> DataConfig:
-    """All images behind a path, without splits.
+    """The configuration of all images at a path, without splits.
 
     trained_on: a run's data section; if it has the same path, its columns and settings are used.
     image_column: only needed if neither the run nor the column's name or type tells which it is.
@@ -51,7 +51,7 @@ def collection(
     try:
         open_source(config, "train")
     except DataError:
-        # Other errors than the captions' are raised again when the images are read.
+        # The captions may be missing; any other error is raised again when images are read.
         return config.model_copy(update={"caption_column": ""})
     return config
 
@@ -67,7 +67,7 @@ def entries_of(source: DataConfig) -> Iterator[IndexEntry]:
     if source.path not in SYNTHETIC:
         found = detect(source.path)
         if found.kind == "images" and found.root is not None:
-            # Any image under the folder, whether or not a caption goes with it.
+            # Every image under the folder, with or without a caption.
             for file in found.files:
                 name = found.relative(file)
                 yield IndexEntry(name, _stamp(file), Example(name, file, ()))
@@ -83,21 +83,21 @@ def entries_of(source: DataConfig) -> Iterator[IndexEntry]:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedImage:
     """An image of an indexed collection with its captions."""
 
     image: Image.Image
     captions: tuple[str, ...]
 
 
-def open_named(source: DataConfig, names: Collection[str]) -> dict[str, Opened]:
+def open_named(source: DataConfig, names: Collection[str]) -> dict[str, OpenedImage]:
     """Images of a collection by name; missing and damaged ones are left out."""
     left, found = set(names), {}
     for entry in entries_of(source):
         if entry.name in left:
             left.remove(entry.name)
             try:
-                found[entry.name] = Opened(entry.example.open(), entry.example.captions)
+                found[entry.name] = OpenedImage(entry.example.open(), entry.example.captions)
             except Exception:  # Pillow fails in many ways on damaged files
                 continue
         if not left:
