@@ -78,9 +78,8 @@ class Report:
             rows.append(("tokens", _quantiles(self.tokens)))
         rows.append(("without caption", _count_and_names(self.uncaptioned)))
         shared = [(repr(text), count) for text, count in self.duplicates.items()]
-        rows.append(
-            ("shared captions", f"{len(shared):,}" + (f": {_most_frequent(shared)}" * bool(shared)))
-        )
+        listed = f": {_most_frequent(shared)}" if shared else ""
+        rows.append(("shared captions", f"{len(shared):,}{listed}"))
         if self.sheet is not None:
             rows.append(("contact sheet", str(self.sheet)))
         return "\n".join(f"{name:<16}{text}" for name, text in rows)

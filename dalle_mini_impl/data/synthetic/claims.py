@@ -1,4 +1,4 @@
-"""What a caption claims of a scene: drawing claims, wording them, testing them."""
+"""What a caption claims about a scene: random claims, their wording, and their verification."""
 
 import random
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from dalle_mini_impl.data.synthetic.scenes import Object, Scene, relation_betwee
 
 CLAIM_KINDS: tuple[str, ...] = ("object", "color", "size", "count", "relation", "background")
 
-# Each list is drawn from uniformly; a repeated entry is the usual wording.
+# Wordings are chosen uniformly; a repeated entry is more frequent.
 SIZE_WORDS = {"small": ("small", "small", "small", "little"), "large": ("large", "large", "big")}
 RELATION_WORDS = {
     "left of": ("left of", "to the left of"),
@@ -25,7 +25,7 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 
 @dataclass(frozen=True)
 class ObjectClaim:
-    """`count` objects of these attributes; what is None is left open."""
+    """`count` objects with these attributes; None leaves an attribute open."""
 
     shape: str | None = None
     color: str | None = None
@@ -35,7 +35,7 @@ class ObjectClaim:
 
 @dataclass(frozen=True)
 class Claims:
-    """All objects that an image shall show; `relation` is that of the first to the second."""
+    """All objects of an image; `relation` is that of the first to the second."""
 
     objects: tuple[ObjectClaim, ...]
     relation: str | None = None
@@ -55,16 +55,16 @@ class Claims:
 
 
 def random_claims(scene: Scene, rng: random.Random) -> Claims:
-    """Some true claims: every object by its shape, nearly always its color, at times the rest."""
+    """True claims: the shape of every object, nearly always its color, sometimes the rest."""
     groups: dict[tuple[str, str], list[Object]] = {}
     for item in rng.sample(scene.objects, len(scene.objects)):
         groups.setdefault((item.shape, item.color), []).append(item)
     number = len(scene.objects)
     shapes = {shape for shape, _ in groups}
-    # A color may go unsaid only where the shape alone tells the objects apart.
+    # A color may be left out only where the shape alone identifies every object.
     colored = len(shapes) < len(groups) or rng.random() > 0.04
     sizes = (0.5, 0.45, 0.2)[min(number, 3) - 1]
-    # Mostly all sizes are named or none, as people do; now and then only some.
+    # Usually all sizes are named or none, as people do; sometimes only some.
     named = 1.0 if rng.random() < sizes else rng.choice((0.0, 0.0, 0.3))
     objects = []
     for (shape, color), members in groups.items():
@@ -81,7 +81,7 @@ def random_claims(scene: Scene, rng: random.Random) -> Claims:
 
 
 def phrase_claims(claims: Claims, rng: random.Random) -> str:
-    """One of many wordings, in lower case, at most about 20 words."""
+    """A random wording, in lower case, of at most about 20 words."""
     named = [_noun(item, rng) for item in claims.objects]
     opening = rng.choice(OPENINGS)
     if claims.objects[0].count > 1:
@@ -90,7 +90,7 @@ def phrase_claims(claims: Claims, rng: random.Random) -> str:
 
 
 def noun_phrase(claims: Claims, rng: random.Random) -> str:
-    """One of many wordings to stand within a sentence: the objects and what is said of them."""
+    """A random wording of the objects and their attributes, for use within a sentence."""
     return _joined(claims, [_noun(item, rng) for item in claims.objects], rng)
 
 
@@ -117,11 +117,11 @@ def _noun(item: ObjectClaim, rng: random.Random) -> str:
 
 
 def verify_claims(claims: Claims, scene: Scene) -> dict[str, bool]:
-    """Which kinds of claim are true of the scene; a kind that is not claimed is absent.
+    """Whether each kind of claim is true of the scene; kinds that are not claimed are absent.
 
-    "object": the shapes are there. "color" and "size" are bound to their shapes by the best
-    assignment of claims to objects. "count": exactly as many objects as claimed, none besides.
-    "relation": between the assigned first and second, forgiving two pixels.
+    "object": the shapes are present. "color" and "size" belong to their shapes in the best
+    assignment of claims to objects. "count": exactly as many objects as claimed. "relation":
+    between the objects assigned to the first and second claim, with two pixels of tolerance.
     """
     slots = [item for item in claims.objects for _ in range(item.count)]
     best: tuple[int, ...] = (-1,)
@@ -144,7 +144,7 @@ def verify_claims(claims: Claims, scene: Scene) -> dict[str, bool]:
 
 
 def _candidates(slots: Sequence[ObjectClaim], objects: Sequence[Object]) -> list[Object | None]:
-    """The objects worth assigning (at most six, the best fitting), filled up with None."""
+    """The objects to assign (at most the six that fit best), padded with None."""
 
     def fit(item: Object) -> int:
         return max(sum(_score([slot], None, (item,))[:3]) for slot in slots)
@@ -158,9 +158,9 @@ def _candidates(slots: Sequence[ObjectClaim], objects: Sequence[Object]) -> list
 def _score(
     slots: Sequence[ObjectClaim], relation: str | None, chosen: Sequence[Object | None]
 ) -> tuple[int, ...]:
-    """Right shapes, colors bound to them, sizes bound to them, relation: compared in this order.
+    """Numbers of correct shapes, of their colors, of their sizes, and whether the relation holds.
 
-    An unclaimed attribute of a present object counts as right.
+    Scores are compared in this order. An attribute that is not claimed counts as correct.
     """
     shapes = colors = sizes = 0
     for slot, item in zip(slots, chosen, strict=True):

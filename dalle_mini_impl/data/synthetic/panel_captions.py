@@ -1,4 +1,4 @@
-"""Captions that speak of both halves of an image: what they claim, how they say it, wrong ones."""
+"""Captions of images of two panels: what they request, their wording, and hard negatives."""
 
 import random
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from dalle_mini_impl.data.synthetic.panels import (
 from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, relation_between
 from dalle_mini_impl.data.synthetic.swaps import swap_attribute
 
-# Each list is drawn from uniformly; a repeated entry is the usual wording.
+# Wordings are chosen uniformly; a repeated entry is more frequent.
 TOP = ("on the top", "at the top", "above")
 BOTTOM = ("below", "below", "at the bottom")
 SAME = ("the same", "the same", "the exact same")
@@ -40,7 +40,7 @@ HOW = {
 
 @dataclass(frozen=True)
 class Request:
-    """What a caption says: how the lower half differs, and perhaps what the upper one shows."""
+    """What a caption says: how the lower half differs, and optionally what the upper one shows."""
 
     change: Change
     upper: Claims | None = None
@@ -67,12 +67,12 @@ def describe_panels(
 
 
 def random_request(panels: Panels, change: Change, rng: random.Random) -> Request:
-    """The change, mostly with true claims of the upper half."""
+    """The change, usually with true claims about the upper half."""
     return Request(change, _claims_of(panels.upper, rng) if rng.random() < 0.7 else None)
 
 
 def _claims_of(upper: Panel, rng: random.Random) -> Claims:
-    """Every object by color and shape, at times how they lie and on what."""
+    """Every object by color and shape, sometimes their relation and the background."""
     items = rng.sample(upper.objects, len(upper.objects))
     relation = relation_between(*items) if len(items) == 2 and rng.random() < 0.6 else None
     background = upper.background if rng.random() < 0.3 else None
@@ -80,7 +80,7 @@ def _claims_of(upper: Panel, rng: random.Random) -> Claims:
 
 
 def phrase_request(request: Request, rng: random.Random) -> str:
-    """One of many wordings, in lower case, at most about 30 words."""
+    """A random wording, in lower case, of at most about 30 words."""
     change, upper = request.change, request.upper
     top, bottom, same = rng.choice(TOP), rng.choice(BOTTOM), rng.choice(SAME)
     how = rng.choice(HOW[change.kind]).format(change.color)
@@ -107,17 +107,18 @@ def phrase_request(request: Request, rng: random.Random) -> str:
 
 
 def fulfills(panels: Panels, request: Request) -> bool:
-    """Whether the lower half is the asked change of the upper one, and that is as claimed."""
-    told = request.upper is None or all(verify_claims(request.upper, panels.upper).values())
-    return told and panels_match(apply_change(request.change, panels.upper), panels.lower)
+    """Whether the lower half shows the requested change and the upper half what is claimed."""
+    claims_hold = request.upper is None or all(verify_claims(request.upper, panels.upper).values())
+    return claims_hold and panels_match(apply_change(request.change, panels.upper), panels.lower)
 
 
 def wrong_request(request: Request, panels: Panels, rng: random.Random) -> Request:
-    """A hard negative: another change, or another upper half, that the image does not show."""
+    """A hard negative: another change or other claims, false of the image."""
     while True:
         if request.upper is not None and rng.random() < 0.3:
             wrong = replace(
-                request, upper=swap_attribute(request.upper, rng, _swappable(request.upper, rng))
+                request,
+                upper=swap_attribute(request.upper, rng, _random_swap_kind(request.upper, rng)),
             )
         else:
             wrong = replace(request, change=_other_change(request.change, rng))
@@ -125,7 +126,7 @@ def wrong_request(request: Request, panels: Panels, rng: random.Random) -> Reque
             return wrong
 
 
-def _swappable(claims: Claims, rng: random.Random) -> str:
+def _random_swap_kind(claims: Claims, rng: random.Random) -> str:
     kinds = ["color", "shape"]
     kinds += ["relation"] if claims.relation is not None else []
     kinds += ["background"] if claims.background is not None else []

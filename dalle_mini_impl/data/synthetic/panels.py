@@ -25,7 +25,7 @@ from dalle_mini_impl.data.synthetic.scenes import (
 from dalle_mini_impl.data.synthetic.shapes import GAP, is_held_out
 
 HEIGHT = CANVAS // 2
-"""Height of a panel in pixels of the canvas; places in the lower one count from its own top."""
+"""Height of a panel in pixels of the canvas; `y` counts from the top of each panel."""
 
 SIZE = "large"
 """Size of all objects: the outline of a small one would have no visible hollow."""
@@ -34,7 +34,7 @@ Style = Literal["filled", "outline"]
 ChangeKind = Literal["same", "color", "mirrored", "outline", "background"]
 
 CHANGE_KINDS: tuple[ChangeKind, ...] = get_args(ChangeKind)
-"""What the lower panel can be asked to do to the upper one."""
+"""How the lower panel can differ from the upper one."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class Panel(Scene):
 
 @dataclass(frozen=True)
 class Change:
-    """How the lower panel differs: its `kind`, the new color of all objects, a new background.
+    """How the lower panel differs from the upper one.
 
-    `color` belongs to the kind "color"; `background` to the kind "background", or comes on top of
-    any other.
+    `color` is the new color of all objects, for the kind "color" only. `background` is the new
+    background, for the kind "background" or in addition to any other.
     """
 
     kind: ChangeKind
@@ -88,33 +88,33 @@ class Panels:
 
 
 class PanelsConfig(Config):
-    """Images of two panels: how many there are and what they show."""
+    """The images of two panels: how many there are and what they show."""
 
     train_examples: int = Field(20000, ge=1)
-    """Images to train on."""
+    """Training images."""
     validation_examples: int = Field(1000, ge=1)
-    """Unseen images of compositions that training has seen."""
+    """Other images of the compositions that training sees."""
     held_out_examples: int = Field(1000, ge=1)
-    """Images with a composition that training never sees, above or below."""
+    """Images with a composition, in either half, that training never sees."""
     seed: int = 0
     """Seed of every split: the same seed gives the same images and captions."""
     two_objects: float = Field(0.5, ge=0, le=1)
     """Share of the images with two objects in each half; the others have one."""
     new_background: float = Field(0.25, ge=0, le=1)
-    """Share of the other changes that ask for another background as well."""
+    """Share of the other changes that also change the background."""
     lattice: int = Field(8, ge=1, le=16)
     """Boxes start at multiples of this many pixels (of 64); 1 = anywhere."""
     captions_per_image: int = Field(4, ge=1)
-    """Captions written for each image."""
+    """Captions of each image."""
 
 
 def apply_change(change: Change, upper: Panel) -> Panel:
-    """The lower panel that the change asks for."""
+    """The lower panel that results from the change."""
     objects = upper.objects
     if change.kind == "color" and change.color is not None:
         objects = tuple(replace(item, color=change.color) for item in objects)
     elif change.kind == "mirrored":
-        # Every shape is its own mirror image, so only the places change.
+        # Every shape is its own mirror image, so only the positions change.
         objects = tuple(replace(item, x=CANVAS - item.x - item.side) for item in objects)
     elif change.kind == "outline":
         objects = tuple(replace(item, style="outline") for item in objects)
@@ -122,7 +122,7 @@ def apply_change(change: Change, upper: Panel) -> Panel:
 
 
 def panels_match(first: Panel, second: Panel) -> bool:
-    """Whether two panels show the same, in whatever order their objects are listed."""
+    """Whether two panels show the same, whatever the order of their objects."""
     same = sorted(map(repr, first.objects)) == sorted(map(repr, second.objects))
     return same and first.background == second.background
 
@@ -137,22 +137,22 @@ def random_panels(index: int, split: Split, config: PanelsConfig) -> tuple[Panel
 def compose_panels(
     rng: random.Random, number: int, kind: ChangeKind, split: Split, config: PanelsConfig
 ) -> tuple[Panels, Change]:
-    """An image of `number` objects in each half and a change of this kind, of the split."""
+    """A random image of the split, with `number` objects in each half and a change of this kind."""
     while True:
-        upper = _draw_upper(rng, number, config.lattice)
-        change = _draw_change(rng, kind, upper, config.new_background)
+        upper = _random_upper(rng, number, config.lattice)
+        change = _random_change(rng, kind, upper, config.new_background)
         if upper is None or change is None:
             continue
         lower = apply_change(change, upper)
-        # A symmetric scene is its own mirror image: nothing would tell the change from none.
+        # A symmetric scene is its own mirror image: the change would not be visible.
         if kind == "mirrored" and panels_match(replace(lower, background=upper.background), upper):
             continue
         if (is_held_out(upper) or is_held_out(lower)) == (split == "held_out"):
             return Panels(upper, lower), change
 
 
-def _draw_upper(rng: random.Random, number: int, lattice: int) -> Panel | None:
-    """Filled objects side by side; None where they come too near each other."""
+def _random_upper(rng: random.Random, number: int, lattice: int) -> Panel | None:
+    """Filled objects side by side; None where they are too close to each other."""
     side = SIZES[SIZE]
     objects = tuple(
         PanelObject(
@@ -172,10 +172,10 @@ def _draw_upper(rng: random.Random, number: int, lattice: int) -> Panel | None:
     return Panel(objects, rng.choice(tuple(BACKGROUNDS)))
 
 
-def _draw_change(
+def _random_change(
     rng: random.Random, kind: ChangeKind, upper: Panel | None, new_background: float
 ) -> Change | None:
-    """A change of this kind that the upper panel shows nothing of yet."""
+    """A random change of this kind to a color and background that the upper panel lacks."""
     if upper is None:
         return None
     color = background = None

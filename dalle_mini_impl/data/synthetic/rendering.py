@@ -10,13 +10,14 @@ from dalle_mini_impl.data.synthetic.panels import SIZE, Panel, Panels
 from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, CANVAS, COLORS, SHAPES, SIZES, Scene
 
 SUPERSAMPLING = 8
+"""Masks are drawn this many times larger and scaled down, for smooth edges."""
 
 STROKE = 2
 """Width of an outline in pixels of the canvas, inside the shape's edge."""
 
 
 def corners(shape: str) -> list[tuple[float, float]]:
-    """Corners of a polygonal shape, stretched to fill the unit box."""
+    """Corners of a polygonal shape, scaled to fill the unit box."""
     if shape == "square":
         return [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)]
     if shape == "triangle":
@@ -110,8 +111,8 @@ def outline_mask(shape: str, side: int) -> Image.Image:
     line = Image.new("L", (large, large), 0)
     pen = ImageDraw.Draw(line)
     for edge in _edges(shape, large - 1):
-        # Twice as wide as asked, because the half outside the shape is cut away; the overlap of
-        # last and first segment rounds the corner where they meet.
+        # Twice as wide, because the half outside the shape is cut away. The first segment is
+        # repeated at the end to round the corner where the ends meet.
         pen.line([*edge, *edge[:2]], fill=255, width=round(2 * width), joint="curve")
     inside = shape_mask(shape, large, large).point(lambda value: 255 if value >= 128 else 0)
     return ImageChops.darker(line, inside).resize((side, side), Image.Resampling.BOX)

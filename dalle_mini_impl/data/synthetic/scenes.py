@@ -1,13 +1,13 @@
 """Scenes of plain shapes: objects, colors, backgrounds and relations.
 
-Places and sides are in pixels of a 64×64 canvas; `render_scene` scales them to any image size.
+Positions and sides are in pixels of a 64×64 canvas; `render_scene` scales them to any image size.
 """
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 CANVAS = 64
-"""Side of the canvas that places and sides are given in."""
+"""Side of the canvas that positions and sides are given in."""
 
 SHAPES: tuple[str, ...] = (
     "circle",
@@ -20,7 +20,7 @@ SHAPES: tuple[str, ...] = (
     "diamond",
 )
 
-# Saturated and far apart: no two nearer than 100 in RGB, nor any to a background than 120.
+# Saturated and far apart in RGB: at least 100 from each other and 120 from any background.
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (215, 25, 40),
     "orange": (250, 125, 0),
@@ -40,7 +40,7 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 }
 
 SIZES: dict[str, int] = {"small": 16, "large": 24}
-"""Side of an object's box: two and three patches of eight pixels."""
+"""Side of an object's box: two or three patches of eight pixels."""
 
 RELATIONS: tuple[str, ...] = ("left of", "right of", "above", "below")
 
@@ -52,12 +52,12 @@ INVERSE: dict[str, str] = {
 }
 
 CLEAR = 8
-"""Pixels that two centers must lie apart on an axis before a caption may say so."""
+"""Pixels between two centers on an axis from which a caption may name the relation."""
 
 
 @dataclass(frozen=True)
 class Object:
-    """One shape; `x`, `y` is the upper left corner of its box. A judged shape may be "unknown"."""
+    """One shape; (`x`, `y`) is the upper left corner of its box. A judge may say "unknown"."""
 
     shape: str
     color: str
@@ -76,7 +76,7 @@ class Object:
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects on a plain background, all by name."""
+    """Objects on a plain background."""
 
     objects: tuple[Object, ...]
     background: str
@@ -90,7 +90,7 @@ class Scene:
 
 
 def relation_between(first: Object, second: Object) -> str | None:
-    """The relation of `first` to `second` if it is clear: none when they lie on a diagonal."""
+    """The relation of `first` to `second`; None where it is unclear, as on a diagonal."""
     dx = second.center[0] - first.center[0]
     dy = second.center[1] - first.center[1]
     if abs(dx) >= CLEAR and abs(dx) > abs(dy):

@@ -1,7 +1,7 @@
-"""The shapes collection: scenes drawn from a seed, with a split that tests composition.
+"""The shapes collection: random scenes, with a held-out split that tests composition.
 
 About one color–shape pair in eight, and one (shape, relation, shape) in eight of the scenes with
-two objects, never appears in "train" or "validation"; every "held_out" scene holds at least one.
+two objects, never appears in "train" or "validation"; every "held_out" scene contains at least one.
 """
 
 import random
@@ -28,12 +28,12 @@ GAP = 4
 
 
 class ShapesConfig(Config):
-    """The procedural scenes: how many there are and what they show."""
+    """The synthetic scenes: how many there are and what they show."""
 
     train_examples: int = Field(20000, ge=1)
-    """Scenes to train on."""
+    """Training scenes."""
     validation_examples: int = Field(1000, ge=1)
-    """Unseen scenes of compositions that training has seen."""
+    """Other scenes of the compositions that training sees."""
     held_out_examples: int = Field(1000, ge=1)
     """Scenes with a composition that training never sees."""
     seed: int = 0
@@ -43,11 +43,11 @@ class ShapesConfig(Config):
     object_shares: tuple[float, float, float] = (0.4, 0.4, 0.2)
     """Shares of scenes with one, two and three objects; those above max_objects are ignored."""
     identical_shares: tuple[float, float] = (0.2, 0.6)
-    """Shares of the scenes with two and with three objects whose objects are alike, to count."""
+    """Shares of the scenes with two and with three objects whose objects are identical."""
     lattice: int = Field(8, ge=1, le=16)
     """Boxes start at multiples of this many pixels (of 64); 1 = anywhere."""
     captions_per_scene: int = Field(4, ge=1)
-    """Captions written for each scene."""
+    """Captions of each scene."""
 
     @model_validator(mode="after")
     def _check_shares(self) -> "ShapesConfig":
@@ -64,21 +64,21 @@ class ShapesConfig(Config):
 
 def pair_held_out(color: str, shape: str) -> bool:
     """Whether this color–shape pair is kept from training: one shape for each color."""
-    # Multiplying by 3 permutes the diagonal, so neighbors in the lists do not go together.
+    # Multiplying by 3 permutes the diagonal, so that neighbors in the lists are not paired.
     return (3 * list(COLORS).index(color) + 2) % len(SHAPES) == SHAPES.index(shape)
 
 
 def relation_held_out(first: str, relation: str, second: str) -> bool:
-    """Whether two shapes are kept from training in this relation; the inverse says the same."""
+    """Whether two shapes in this relation are kept from training; the inverse is equivalent."""
     if relation in ("right of", "below"):
         first, relation, second = second, INVERSE[relation], first
-    # The mirrored order and the other axis stay seen, so only the combination is new.
+    # Training sees the reversed order and the other axis, so only the combination is new.
     offset = {"left of": 3, "above": 6}[relation]
     return (SHAPES.index(second) - SHAPES.index(first)) % len(SHAPES) == offset
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether the scene holds a pair or, among two objects, a relation kept from training."""
+    """Whether the scene contains a pair or, with two objects, a relation kept from training."""
     if any(pair_held_out(item.color, item.shape) for item in scene.objects):
         return True
     if len(scene.objects) != 2:
@@ -100,7 +100,7 @@ def claims_held_out(claims: Claims) -> bool:
 
 
 def random_scene(index: int, split: Split, config: ShapesConfig) -> Scene:
-    """Scene `index` of a split: a pure function of its arguments (and of config.seed)."""
+    """Scene `index` of a split: a pure function of its arguments."""
     rng = random.Random(f"{config.seed}/{split}/{index}")
     shares = config.object_shares[: config.max_objects]
     number = rng.choices(range(1, len(shares) + 1), shares)[0]
@@ -111,7 +111,7 @@ def random_scene(index: int, split: Split, config: ShapesConfig) -> Scene:
 def describe_scene(
     scene: Scene, index: int, split: Split, config: ShapesConfig
 ) -> list[tuple[str, Claims]]:
-    """The scene's `captions_per_scene` captions, each with its claims, fixed by the arguments."""
+    """The scene's `captions_per_scene` captions, each with its claims."""
     rng = random.Random(f"{config.seed}/{split}/{index}/captions")
     claims = [random_claims(scene, rng) for _ in range(config.captions_per_scene)]
     return [(phrase_claims(claim, rng), claim) for claim in claims]
@@ -120,14 +120,14 @@ def describe_scene(
 def compose_scene(
     rng: random.Random, number: int, split: Split, lattice: int = 8, identical: bool = False
 ) -> Scene:
-    """A scene of `number` objects that belongs to the split, all alike or all distinct."""
+    """A random scene of the split, with `number` objects, all identical or all distinct."""
     while True:
-        kinds = _draw_kinds(rng, number, identical)
+        kinds = _random_kinds(rng, number, identical)
         paired = any(pair_held_out(color, shape) for shape, color, _ in kinds)
-        # Decided by the pairs already, unless two objects may yet stand in a held-out relation.
+        # The pairs decide the split, except that two objects may have a held-out relation.
         if paired != (split == "held_out") and (paired or number != 2):
             continue
-        # Nine pairs in ten lie so that a caption can say how.
+        # In nine of ten scenes of two objects, their relation is clear enough to name.
         clear = number == 2 and not identical and rng.random() < 0.9
         objects = _place(rng, kinds, lattice, clear)
         if objects is None:
@@ -137,20 +137,20 @@ def compose_scene(
             return scene
 
 
-def _draw_kinds(rng: random.Random, number: int, identical: bool) -> list[tuple[str, str, str]]:
+def _random_kinds(rng: random.Random, number: int, identical: bool) -> list[tuple[str, str, str]]:
     """Shape, color and size of each object; no two of a distinct set share shape and color."""
     kinds: dict[tuple[str, str], str] = {}
     colors, sizes = tuple(COLORS), tuple(SIZES)
     while len(kinds) < (1 if identical else number):
         kinds[rng.choice(SHAPES), rng.choice(colors)] = rng.choice(sizes)
-    drawn = [(shape, color, size) for (shape, color), size in kinds.items()]
-    return drawn * number if identical else drawn
+    distinct = [(shape, color, size) for (shape, color), size in kinds.items()]
+    return distinct * number if identical else distinct
 
 
 def _place(
     rng: random.Random, kinds: list[tuple[str, str, str]], lattice: int, clear: bool
 ) -> tuple[Object, ...] | None:
-    """Objects at free places of the lattice; None when 40 throws find none."""
+    """Objects at random free positions of the lattice; None when 40 attempts find none."""
     for _ in range(40):
         placed: list[Object] = []
         for shape, color, size in kinds:

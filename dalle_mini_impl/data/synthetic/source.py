@@ -1,4 +1,4 @@
-"""Collections that are drawn from a seed: scenes of shapes, and images of two panels."""
+"""Synthetic collections, generated from a seed: scenes of shapes, and images of two panels."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -12,13 +12,14 @@ from dalle_mini_impl.data.synthetic.panels import PanelsConfig, random_panels
 from dalle_mini_impl.data.synthetic.shapes import ShapesConfig, describe_scene, random_scene
 
 VERSION = 1
-"""Raise it when images or their captions change in a way that few of them show."""
+"""Raise it when a change of images or captions may not show in the first few examples."""
 HASHED = 16
+"""Examples that the fingerprint covers."""
 
 
 @dataclass(frozen=True)
 class ShapesReader:
-    """Draws example `index` of a split of the procedural scenes."""
+    """Generates example `index` of a split of the synthetic scenes."""
 
     config: ShapesConfig
     split: Split
@@ -37,7 +38,7 @@ class ShapesReader:
 
 @dataclass(frozen=True)
 class PanelsReader:
-    """Draws example `index` of a split of the images of two panels."""
+    """Generates example `index` of a split of the images of two panels."""
 
     config: PanelsConfig
     split: Split
@@ -49,7 +50,10 @@ class PanelsReader:
             f"{self.split}/{index:08d}",
             panels,
             tuple(caption for caption, _ in described),
-            {"panels": panels.to_dict(), "requests": [own.to_dict() for _, own in described]},
+            {
+                "panels": panels.to_dict(),
+                "requests": [request.to_dict() for _, request in described],
+            },
         )
 
 
@@ -59,17 +63,17 @@ class SyntheticSource(Source):
     captioned = True
 
     def __init__(self, config: DataConfig, split: Split) -> None:
-        drawn: ShapesConfig | PanelsConfig
+        settings: ShapesConfig | PanelsConfig
         if config.path == "shapes":
-            drawn, self.description = config.shapes, "procedural scenes"
-            self.reading: ShapesReader | PanelsReader = ShapesReader(config.shapes, split)
+            settings, self.description = config.shapes, "procedural scenes"
+            self._reader: ShapesReader | PanelsReader = ShapesReader(config.shapes, split)
         else:
-            drawn, self.description = config.panels, "procedural images of two panels"
-            self.reading = PanelsReader(config.panels, split)
+            settings, self.description = config.panels, "procedural images of two panels"
+            self._reader = PanelsReader(config.panels, split)
         sizes = {
-            "train": drawn.train_examples,
-            "validation": drawn.validation_examples,
-            "held_out": drawn.held_out_examples,
+            "train": settings.train_examples,
+            "validation": settings.validation_examples,
+            "held_out": settings.held_out_examples,
         }
         self.count = min(sizes[split], config.limit or sizes[split])
 
@@ -78,17 +82,17 @@ class SyntheticSource(Source):
 
     @property
     def reader(self) -> Callable[[int], Example]:
-        return self.reading
+        return self._reader
 
     def size(self) -> int:
         return self.count
 
     def fingerprint(self) -> str:
-        settings = self.reading.config.model_dump_json()
-        digest = hashlib.sha256(f"{VERSION} {self.reading.split} {settings}".encode())
-        # A few images notice most changes of the drawing and the wording by themselves.
+        settings = self._reader.config.model_dump_json()
+        digest = hashlib.sha256(f"{VERSION} {self._reader.split} {settings}".encode())
+        # A few examples reveal most changes of the rendering and the wording.
         for index in range(min(self.count, HASHED)):
-            example = self.reading(index)
+            example = self._reader(index)
             digest.update(repr((example.captions, example.attributes)).encode())
             digest.update(example.open(64).convert("RGB").tobytes())
         return digest.hexdigest()

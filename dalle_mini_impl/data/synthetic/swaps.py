@@ -26,7 +26,7 @@ def swap_attribute(claims: Claims, rng: random.Random, kind: str | None = None) 
     Raises ValueError where that kind of swap does not apply.
     """
     kinds = [kind] if kind is not None else rng.sample(SWAP_KINDS, len(SWAP_KINDS))
-    # Binding is the hardest to learn, so exchanges come first half of the time.
+    # Binding attributes to objects is the hardest to learn: half of the time, try exchanges first.
     if kind is None and rng.random() < 0.5:
         kinds.insert(0, "exchange")
     for name in kinds:
@@ -61,14 +61,14 @@ def _changed(claims: Claims, kind: str, rng: random.Random) -> Claims | None:
 
 
 def _exchanged(claims: Claims, rng: random.Random) -> Claims | None:
-    """The claims with one attribute of two objects exchanged; None where none makes a change."""
+    """The claims with one attribute of two objects exchanged; None where nothing would change."""
     if len(claims.objects) < 2:
         return None
-    places = list(range(len(claims.objects)))
+    positions = list(range(len(claims.objects)))
     for field in rng.sample(("color", "shape", "size"), 3):
-        i, j = rng.sample(places, 2)
+        i, j = rng.sample(positions, 2)
         first, second = claims.objects[i], claims.objects[j]
-        # With unlike openness the exchange may still be true: "a small ring and a (small) star".
+        # With an attribute open in only one, the exchange may be true: "a small ring and a star".
         if (first.color is None, first.size is None) != (second.color is None, second.size is None):
             continue
         a, b = getattr(first, field), getattr(second, field)
@@ -83,7 +83,7 @@ def _exchanged(claims: Claims, rng: random.Random) -> Claims | None:
 
 
 def _meaning(claims: Claims) -> tuple[Any, ...]:
-    """Equal for claims that say the same: a list has no order, and a relation has an inverse."""
+    """Equal for claims that mean the same: lists have no order, and relations have inverses."""
     objects, relation = list(claims.objects), claims.relation
     if relation in ("right of", "below"):
         objects, relation = objects[::-1], INVERSE[relation]
