@@ -46,9 +46,9 @@ class DataConfig(Config):
     workers: int = Field(0, ge=0)
     """Processes that decode images; 0 uses all cores."""
     shapes: ShapesConfig = Field(default_factory=ShapesConfig)
-    """The procedural scenes of path shapes."""
+    """The synthetic scenes of path shapes."""
     panels: PanelsConfig = Field(default_factory=PanelsConfig)
-    """The procedural images of path panels."""
+    """The synthetic images of path panels."""
 
     @model_validator(mode="after")
     def _even_size(self) -> "DataConfig":

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,12 +12,6 @@ from dalle_mini_impl.data.check import check
 from dalle_mini_impl.data.collections.detect import DataError
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.synthetic.shapes import ShapesConfig
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """Nothing reaches the person's cache of data sets."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

@@ -5,28 +5,18 @@ import os
 import shutil
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 from PIL import Image
 
-from dalle_mini_impl.data import examples, workers
 from dalle_mini_impl.data import store as store_module
-from dalle_mini_impl.data.collections import fingerprints
+from dalle_mini_impl.data import workers
 from dalle_mini_impl.data.collections.detect import DataError
-from dalle_mini_impl.data.collections.fingerprints import files_fingerprint
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.sources import open_source
 from dalle_mini_impl.data.store import Store, prepare
-from dalle_mini_impl.data.synthetic import source as synthetic
 from dalle_mini_impl.data.synthetic.shapes import ShapesConfig
 from dalle_mini_impl.images import fit
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """Nothing reaches the person's cache of data sets."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
@@ -105,53 +95,6 @@ def test_reused_when_equal(collection, tmp_path, monkeypatch):
     prepare(config(copied), "train", tmp_path / "cache", silent)
 
 
-def test_files_are_told_apart_by_their_ends_and_tables_by_all(tmp_path):
-    def changed(name: str, place: int) -> bool:
-        file = tmp_path / name
-        content = bytearray(300_000)
-        file.write_bytes(content)
-        before = files_fingerprint([(name, str(file))])
-        content[place] = 1
-        file.write_bytes(content)
-        return files_fingerprint([(name, str(file))]) != before
-
-    assert changed("a.png", 0)
-    assert changed("a.png", -1)
-    assert not changed("a.png", 150_000)  # large images and shards are not read whole
-    assert changed("a.csv", 150_000)
-
-
-def test_of_many_files_some_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(fingerprints, "READ_ALL_UP_TO", 10)
-    monkeypatch.setattr(fingerprints, "SAMPLED", 5)
-    files = [(f"{number}", str(tmp_path / f"{number}")) for number in range(20)]
-    for _, path in files:
-        Path(path).write_bytes(b"one")
-    read: list[str] = []
-    content = fingerprints._content
-    monkeypatch.setattr(
-        fingerprints, "_content", lambda path: (read.append(path), content(path))[1]
-    )
-    before = files_fingerprint(files)
-    assert len(read) == 5
-    Path(files[1][1]).write_bytes(b"four")
-    assert files_fingerprint(files) != before
-
-
-def test_scenes_are_told_apart_by_what_they_show(monkeypatch):
-    before = open_source(shapes(), "train").fingerprint()
-    assert open_source(shapes(), "train").fingerprint() == before
-    with monkeypatch.context() as other:
-        other.setattr(synthetic, "VERSION", 0)
-        assert open_source(shapes(), "train").fingerprint() != before
-    with monkeypatch.context() as other:
-        other.setattr(examples, "render_scene", lambda scene, side: Image.new("RGB", (side, side)))
-        assert open_source(shapes(), "train").fingerprint() != before
-    with monkeypatch.context() as other:
-        other.setattr(Path, "read_bytes", None)  # an edited comment draws nothing anew
-        assert open_source(shapes(), "train").fingerprint() == before
-
-
 def edit_caption(folder: Path) -> None:
     (folder / "03.txt").write_text("another image")
 
@@ -180,7 +123,7 @@ def test_rebuilt_when_the_data_changes(collection, tmp_path, change):
     assert ("another image",) in after.captions or change is not edit_caption
 
 
-def test_a_image_named_in_a_table_is_watched_too(collection, tmp_path):
+def test_an_image_named_in_a_table_is_watched_too(collection, tmp_path):
     (collection / "metadata.csv").write_text("file_name,text\n00.png,first\n01.png,second\n")
     before = prepare(config(collection), "train", tmp_path / "cache", silent)
     Image.new("RGB", (40, 40), "red").save(collection / "01.png")

@@ -8,7 +8,7 @@ from dalle_mini_impl.data.synthetic.rendering import render_scene
 from dalle_mini_impl.data.synthetic.scenes import Object, Scene
 from dalle_mini_impl.images import to_tensor
 from dalle_mini_impl.pipeline import TextToImage
-from tests.data.synthetic.test_swaps import FIXTURE, PAIRS
+from tests.test_attribute_swaps import FIXTURE, PAIRS
 from tests.tiny import tiny_run
 
 CAPTIONS = ["a red heart", "a blue star", "two green squares", "a small ring"]

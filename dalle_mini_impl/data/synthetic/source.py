@@ -65,10 +65,10 @@ class SyntheticSource(Source):
     def __init__(self, config: DataConfig, split: Split) -> None:
         settings: ShapesConfig | PanelsConfig
         if config.path == "shapes":
-            settings, self.description = config.shapes, "procedural scenes"
+            settings, self.description = config.shapes, "synthetic scenes"
             self._reader: ShapesReader | PanelsReader = ShapesReader(config.shapes, split)
         else:
-            settings, self.description = config.panels, "procedural images of two panels"
+            settings, self.description = config.panels, "synthetic images of two panels"
             self._reader = PanelsReader(config.panels, split)
         sizes = {
             "train": settings.train_examples,
