@@ -2,13 +2,21 @@
 
 import importlib
 import re
+from contextlib import redirect_stdout, suppress
+from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
+from dalle_mini_impl.cli import COMMANDS, main
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 CODE = re.compile(r"`([\w./-]+\.py)`|`((?:data|models|training|sampling|evaluation)/[\w/]+)`")
+COMMAND = re.compile(
+    rf"(?:dalle (?={'|'.join(COMMANDS)})|python (?=(?:train|sample)\.py))([^`\n]+)"
+)
 IMPORT = re.compile(r"from (dalle_mini_impl[\w.]*) import ([\w, ]+)")
 
 
@@ -44,3 +52,44 @@ def test_named_modules_exist(page):
         assert Path(imported.__file__).is_relative_to(ROOT), module
         for name in names.split(","):
             assert hasattr(imported, name.strip()), f"{module}.{name}"
+
+
+@cache
+def help_of(arguments):
+    """The text of `dalle ARGUMENTS --help`."""
+    out = StringIO()
+    with redirect_stdout(out), suppress(SystemExit):
+        main([*arguments, "--help"])
+    return out.getvalue().replace("_", "-")
+
+
+def commands(text):
+    """Commands with their options, shell variables and broken lines put together."""
+    text = text.replace("\\\n", " ")
+    for name, value in re.findall(r'^([A-Z]+)="([^"\n]*)"$', text, re.MULTILINE):
+        text = text.replace(f"${name}", value)
+    for command in COMMAND.findall(text):
+        words = command.split()
+        options = [word.split("=")[0].strip("[]") for word in words if word.lstrip("[")[:2] == "--"]
+        arguments = [words[0].removesuffix(".py")]
+        if arguments[0] in ("train", "plan"):
+            config = re.search(r"configs/[\w-]+\.yaml", command)
+            arguments.append(config[0] if config else "configs/shapes.yaml")
+            kind = re.search(r"--image-tokenizer\.type (\w+)", command)
+            arguments += ["--image-tokenizer.type", kind[1]] if kind else []
+        if arguments[0] == "data":
+            arguments.append("check")
+        yield tuple(arguments), options
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_of_commands_exist(page, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(ROOT)
+    unknown = set()
+    for arguments, options in commands(page.read_text(encoding="utf-8")):
+        for option in {option.replace("_", "-") for option in options} - {"--help"}:
+            plain = option.replace(".no-", ".")
+            if not re.search(rf"{re.escape(plain)}(?![\w-])", help_of(arguments)):
+                unknown.add(f"{arguments[0]} {option}")
+    assert unknown == set()
