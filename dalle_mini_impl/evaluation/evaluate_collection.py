@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.augment import load_images
@@ -37,6 +38,7 @@ from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_clip, load_image_tokenizer
+from dalle_mini_impl.sampling.samples import Samples
 
 ROWS = 128
 
@@ -68,8 +70,8 @@ class HeldOut:
                 f"{data.path}: {len(store)} {settings.split} images, too few to measure on; "
                 "train a run with a larger data.held_out, or name the other --split"
             )
-        self.store, self.data, self.seed = store, data, settings.seed
-        self.rows = _sample(len(store), settings.max_examples, settings.seed)
+        self.store, self.seed = store, settings.seed
+        self.rows = _random_rows(store, settings.max_examples, settings.seed)
         rng = random.Random(settings.seed)
         self.numbers = [rng.randrange(len(store.captions[row])) for row in self.rows]
         self.captions = [
@@ -124,63 +126,76 @@ def evaluate_collection(
                 device,
             )
         )
-        parts += _samples(run, model, held_out, decoded, settings, features, report)
+        report(f"samples: {len(held_out):,} at guidance {settings.guidance:g}")
+        samples = _sample(model, held_out.captions, settings, candidates=1)
+        train = _training_images(run, settings, report)
+        parts += _compare_samples(samples, held_out, decoded, train, features)
+        if max(settings.candidates) > 1:
+            parts.append(_reranking(model, held_out, settings, features, report))
     if clip is not None:
         report("CLIP: retrieval, hard negatives, calibration")
-        parts += _agreement(run, clip, held_out, device)
+        parts += _clip_parts(run, clip, held_out, device)
     return parts
 
 
-def _samples(
-    run: RunFolder,
-    model: TextToImage,
-    held_out: HeldOut,
-    decoded: Float[Tensor, "n 3 h w"],
-    settings: CollectionSettings,
-    features: Features,
-    report: Callable[[str], None],
-) -> list[ReportPart]:
-    """Unranked samples for every caption, ranked ones for some."""
-    sampling = model.sampling.model_copy(
+def _sample(
+    model: TextToImage, captions: Sequence[str], settings: CollectionSettings, candidates: int
+) -> list[Samples]:
+    """Candidates of each caption; no two captions share noise."""
+    config = model.sampling.model_copy(
         update={
             "guidance": settings.guidance,
             "batch_size": settings.batch_size,
-            "candidates": 1,
+            "candidates": candidates,
         }
     )
-    most = max(settings.candidates)
-    # The first candidate of a caption is its unranked sample; no two captions share noise.
-    seeds = [(settings.seed << 32) + at * max(most, 1024) for at in range(len(held_out))]
-    report(f"samples: {len(seeds):,} at guidance {settings.guidance:g}")
-    unranked = list(model.sample(held_out.captions, seeds, sampling))
-    samples = torch.cat([_rounded(own.pixels) for own in unranked])
-    train_store = prepare(run.experiment.data, "train", run.cache / "images", report)
-    rows = _sample(len(train_store), settings.train_examples, settings.seed)
-    train = _images(train_store, rows, run)
-    parts = [measure_scores(unranked)]
-    # Distances shrink with the number of images, so all sets have the same.
-    n = min(len(samples), len(train))
+    apart = max(*settings.candidates, 1024)
+    seeds = [(settings.seed << 32) + at * apart for at in range(len(captions))]
+    return list(model.sample(captions, seeds, config))
+
+
+def _compare_samples(
+    samples: Sequence[Samples],
+    held_out: HeldOut,
+    decoded: Float[Tensor, "n 3 h w"],
+    train: Float[Tensor, "m 3 h w"],
+    features: Features,
+) -> list[ReportPart]:
+    """One sample of each held-out caption against real images."""
+    parts = [measure_scores(samples)]
+    sampled = torch.cat([_rounded(own.pixels) for own in samples])
+    # The distance shrinks with the number of images, so all sets have the same.
+    n = min(len(sampled), len(train))
     if n > NEIGHBORS:
         real = held_out.images[:n]
-        parts.append(measure_distribution(samples[:n], real, train[:n], features))
-    parts.append(measure_memorization(samples, train, held_out.images, decoded, pixel_features(16)))
-    if most > 1:
-        count = max(1, min(len(held_out), max(16, len(held_out) // 16)))
-        report(f"reranking: {count:,} captions, {most} candidates each")
-        sampling = sampling.model_copy(update={"candidates": most})
-        candidates = list(model.sample(held_out.captions[:count], seeds[:count], sampling))
-        likeness = torch.stack(
-            [
-                _cosine(features(_rounded(own.pixels)), target)
-                for own, target in zip(candidates, features(held_out.images[:count]), strict=True)
-            ]
-        )
-        parts.append(measure_reranking(candidates, likeness, settings.candidates, features))
-    return parts
+        parts.append(measure_distribution(sampled[:n], real, train[:n], features))
+    pixels = pixel_features(16)
+    return [*parts, measure_memorization(sampled, train, held_out.images, decoded, pixels)]
+
+
+def _reranking(
+    model: TextToImage,
+    held_out: HeldOut,
+    settings: CollectionSettings,
+    features: Features,
+    report: Callable[[str], None],
+) -> ReportPart:
+    """What choosing among the candidates of some captions gains."""
+    count = max(1, min(len(held_out), max(16, len(held_out) // 16)))
+    most = max(settings.candidates)
+    report(f"reranking: {count:,} captions, {most} candidates each")
+    samples = _sample(model, held_out.captions[:count], settings, most)
+    likeness = torch.stack(
+        [
+            F.cosine_similarity(features(_rounded(own.pixels)), target[None], dim=1)
+            for own, target in zip(samples, features(held_out.images[:count]), strict=True)
+        ]
+    )
+    return measure_reranking(samples, likeness, settings.candidates, features)
 
 
 @torch.inference_mode()
-def _agreement(
+def _clip_parts(
     run: RunFolder, clip: Clip, held_out: HeldOut, device: torch.device
 ) -> list[ReportPart]:
     """How well CLIP matches held-out images and captions."""
@@ -208,13 +223,16 @@ def _rounded(pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
     return torch.from_numpy(to_uint8(pixels)).permute(0, 3, 1, 2).contiguous().float() / 255
 
 
-def _cosine(rows: Float[Tensor, "n d"], one: Float[Tensor, "d"]) -> Float[Tensor, "n"]:
-    return torch.nn.functional.cosine_similarity(rows, one[None], dim=1)
+def _training_images(
+    run: RunFolder, settings: CollectionSettings, report: Callable[[str], None]
+) -> Float[Tensor, "m 3 h w"]:
+    store = prepare(run.experiment.data, "train", run.cache / "images", report)
+    return _images(store, _random_rows(store, settings.train_examples, settings.seed), run)
 
 
-def _sample(n: int, most: int, seed: int) -> list[int]:
-    """At most `most` indices below n, in a random order from the seed."""
-    return np.random.default_rng(seed % 2**63).permutation(n)[:most].tolist()
+def _random_rows(store: Store, most: int, seed: int) -> list[int]:
+    """At most `most` rows in a random order from the seed."""
+    return np.random.default_rng(seed % 2**63).permutation(len(store))[:most].tolist()
 
 
 def _images(store: Store, rows: Sequence[int], run: RunFolder) -> Float[Tensor, "n 3 h w"]:
