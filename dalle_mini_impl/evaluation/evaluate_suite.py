@@ -1,9 +1,8 @@
 """A run judged on a prompt suite: sample, judge, count, and show the counts."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -27,65 +26,38 @@ from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.runs.folder import RunFolder
 
 
-class Suite(ABC):
-    """What differs between suites: prompts, originals, tables and names."""
+@dataclass(frozen=True)
+class Suite:
+    """What differs between suites."""
 
-    deciding_groups: ClassVar[Sequence[str]]
+    prompts: Callable[[DataConfig, SuiteSettings], Sequence[SuitePrompt]]
+    originals: Callable[[DataConfig, SuiteSettings, int], Iterator[Original]]
+    """Images of the given size, to be reconstructed by the image tokenizer."""
+    tables: Callable[[Scores], list[Table]]
+    deciding_groups: Sequence[str]
     """The groups whose scores decide the best guidance scale."""
-    failure_note: ClassVar[str]
-
-    def __init__(self, data: DataConfig, settings: SuiteSettings) -> None:
-        self.data = data
-        self.settings = settings
-
-    @abstractmethod
-    def prompts(self) -> Sequence[SuitePrompt]: ...
-
-    @abstractmethod
-    def originals(self, image_size: int) -> Iterator[Original]:
-        """Images to be reconstructed by the image tokenizer."""
-
-    @abstractmethod
-    def tables(self, scores: Scores) -> list[Table]: ...
+    failure_note: str
 
 
-class ShapesSuite(Suite):
-    """Tasks after GenEval, and captions of whole scenes."""
-
-    deciding_groups = SCENES
-    failure_note = "The image that the run's ranking chose, what is wrong, and what the judge saw."
-
-    def prompts(self) -> Sequence[SuitePrompt]:
-        return shapes_prompts(self.data.shapes, self.settings.per_task, self.settings.seed)
-
-    def originals(self, image_size: int) -> Iterator[Original]:
-        return shapes_originals(self.data.shapes, self.settings.per_task, image_size)
-
-    def tables(self, scores: Scores) -> list[Table]:
-        return shapes_tables(scores)
-
-
-class PanelsSuite(Suite):
-    """Lower halves that repeat a given upper half with a change."""
-
-    deciding_groups = (ALL_CHANGES,)
-    failure_note = (
+SUITES = {
+    "shapes": Suite(
+        lambda data, settings: shapes_prompts(data.shapes, settings.per_task, settings.seed),
+        lambda data, settings, size: shapes_originals(data.shapes, settings.per_task, size),
+        shapes_tables,
+        SCENES,
+        "The image that the run's ranking chose, what is wrong, and what the judge saw.",
+    ),
+    "panels": Suite(
+        lambda data, settings: panels_prompts(data.panels, settings.per_task, settings.seed),
+        lambda data, settings, size: panels_originals(
+            panels_prompts(data.panels, settings.per_task, settings.seed), size
+        ),
+        panels_tables,
+        (ALL_CHANGES,),
         "The image that the run's ranking chose (the upper half is given, the lower half sampled), "
-        "what is wrong with the lower half, and what the judge saw in it."
-    )
-
-    def prompts(self) -> Sequence[SuitePrompt]:
-        return panels_prompts(self.data.panels, self.settings.per_task, self.settings.seed)
-
-    def originals(self, image_size: int) -> Iterator[Original]:
-        prompts = panels_prompts(self.data.panels, self.settings.per_task, self.settings.seed)
-        return panels_originals(prompts, image_size)
-
-    def tables(self, scores: Scores) -> list[Table]:
-        return panels_tables(scores)
-
-
-SUITES: dict[str, type[Suite]] = {"shapes": ShapesSuite, "panels": PanelsSuite}
+        "what is wrong with the lower half, and what the judge saw in it.",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -107,12 +79,12 @@ def evaluate_suite(
     report: Callable[[str], None] = print,
 ) -> SuiteResult:
     """Sample and judge the suite; judge reconstructions of its images beside it."""
-    suite = SUITES[name](run.experiment.data, settings)
+    suite, data = SUITES[name], run.experiment.data
     model = TextToImage.from_pretrained(run, device)
     tokenizer = model.image_tokenizer
-    outcomes = run_suite(model, suite.prompts(), settings, report)
+    outcomes = run_suite(model, suite.prompts(data, settings), settings, report)
     reconstructions = judge_reconstructions(
-        suite.originals(tokenizer.image_size),
+        suite.originals(data, settings, tokenizer.image_size),
         lambda pixels: tokenizer.decode(tokenizer.encode(pixels.to(model.device))),
     )
     cells = count_cells(outcomes, settings.candidates)

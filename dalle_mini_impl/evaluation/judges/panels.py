@@ -24,7 +24,7 @@ from dalle_mini_impl.data.synthetic.panels import (
     apply_change,
 )
 from dalle_mini_impl.data.synthetic.rendering import outline_mask, shape_mask
-from dalle_mini_impl.data.synthetic.scenes import CANVAS, COLORS, SHAPES, SIZES
+from dalle_mini_impl.data.synthetic.scenes import COLORS, SHAPES, SIZES
 from dalle_mini_impl.evaluation.judges.scenes import (
     BLURS,
     CONTRAST,
@@ -32,6 +32,7 @@ from dalle_mini_impl.evaluation.judges.scenes import (
     SPECK,
     UNKNOWN,
     find_background,
+    on_canvas,
 )
 
 ASPECTS: tuple[str, ...] = ("count", "shape", "color", "style", "place", "background")
@@ -65,11 +66,8 @@ def find_panels(image: UInt8[np.ndarray, "h w 3"]) -> tuple[Panel, Panel]:
     Positions are those of the 64-pixel canvas, counted from the top of each half. Raises
     ValueError for an image that is not square.
     """
-    if image.shape[0] != image.shape[1]:
-        raise ValueError(f"two panels make a square, this image has {image.shape[:2]}: crop it")
-    if image.shape[0] != CANVAS:
-        image = np.asarray(Image.fromarray(image).resize((CANVAS, CANVAS), Image.Resampling.BOX))
-    above, below = image[:HEIGHT].astype(np.float32), image[HEIGHT:].astype(np.float32)
+    pixels = on_canvas(image)
+    above, below = pixels[:HEIGHT], pixels[HEIGHT:]
     (upper, upper_name), (lower, lower_name) = find_background(above), find_background(below)
     upper_objects = _find_objects(above - upper, upper, lower - upper, slice(-SEAM, None))
     lower_objects = _find_objects(below - lower, lower, upper - lower, slice(0, SEAM))

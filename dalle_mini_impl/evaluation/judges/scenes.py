@@ -49,11 +49,7 @@ def find_scene(image: UInt8[np.ndarray, "h w 3"]) -> Scene:
 
     Raises ValueError for an image that is not square.
     """
-    if image.shape[0] != image.shape[1]:
-        raise ValueError(f"a scene is square, this image has {image.shape[:2]}: crop it first")
-    if image.shape[0] != CANVAS:
-        image = np.asarray(Image.fromarray(image).resize((CANVAS, CANVAS), Image.Resampling.BOX))
-    pixels = image.astype(np.float32)
+    pixels = on_canvas(image)
     ground, name = find_background(pixels)
     offsets = np.pad(pixels - ground, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)))
     regions, _ = ndimage.label((offsets**2).sum(-1) > CONTRAST**2)
@@ -74,6 +70,15 @@ def find_scene(image: UInt8[np.ndarray, "h w 3"]) -> Scene:
                     corner = (x + inner[1].start, y + inner[0].start)
                     objects.append(_object(own, value, piece, color, corner))
     return Scene(tuple(objects), name)
+
+
+def on_canvas(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "64 64 3"]:
+    """A square image at the canvas's size; ValueError for any other image."""
+    if image.shape[0] != image.shape[1]:
+        raise ValueError(f"the judge needs a square, this image has {image.shape[:2]}: crop it")
+    if image.shape[0] != CANVAS:
+        image = np.asarray(Image.fromarray(image).resize((CANVAS, CANVAS), Image.Resampling.BOX))
+    return image.astype(np.float32)
 
 
 def find_background(pixels: Float[np.ndarray, "h w 3"]) -> tuple[Float[np.ndarray, "3"], str]:
