@@ -1,7 +1,6 @@
-"""The edge between Pillow images and tensors: any image in, RGB at one size out."""
+"""Conversion between Pillow images and tensors, and contact sheets."""
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,14 +10,16 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
+from dalle_mini_impl.files import atomic_write
+
 CAPTION_LINES = 4
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image as people see it, in RGB.
+    """The image in RGB, as a viewer shows it.
 
-    Takes the first frame, turns it as its EXIF orientation says, lays transparency over white and
-    scales 16-bit, 32-bit and floating-point grays to 8 bits instead of clipping them.
+    Takes the first frame, applies the EXIF orientation, puts transparency on white and scales
+    16-bit, 32-bit and floating-point grays to 8 bits.
     """
     if image.tell() != 0:
         image.seek(0)
@@ -37,14 +38,17 @@ def _turned(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
     except Exception:
-        # Damaged EXIF data fails in many ways, and the pixels are still good without it.
+        # Damaged EXIF data fails in many ways; the pixels can still be read.
         image.load()
         return image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Gray of many bits as "L". I;16 is 0..65535; I and F have no fixed range, so it is inferred
-    from the largest value: 1 (F only), 255 (F only), 65535 or the largest itself."""
+    """Gray of more than 8 bits as "L".
+
+    I;16 is 0..65535. I and F have no fixed range, so the value of white is inferred from the
+    largest value: 1 (F only), 255 (F only), 65535 or the largest itself.
+    """
     values = np.asarray(image).astype(np.float64)
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     largest = float(values.max(initial=0.0))
@@ -118,12 +122,12 @@ def contact_sheet(
     columns: int | None = None,
     scale: float | int = 1,
 ) -> Image.Image:
-    """All images in one RGB image, row by row, with captions and scores written underneath.
+    """All images in one RGB image, row by row, with captions and scores underneath.
 
     Args:
         captions: one text per image, wrapped to its width; any Unicode is accepted.
         scores: one text or number (three decimals) per image, in a line of its own.
-        columns: images per row; none makes the sheet about square.
+        columns: images per row; None makes the sheet about square.
         scale: magnification of the images; whole numbers keep pixels sharp.
     """
     for name, texts in (("captions", captions), ("scores", scores)):
@@ -156,7 +160,7 @@ def contact_sheet(
             tile = tile.resize(shown, resampling)
         at = left + (cell - tile.width) // 2
         sheet.paste(tile, (at, top))
-        # In the gap: without it the edges of images on white could only be guessed.
+        # A frame in the gap shows where images on white end.
         edge = (at - 1, top - 1, at + tile.width, top + tile.height)
         draw.rectangle(edge, outline="lightgray")
         for number, text in enumerate(note):
@@ -175,21 +179,23 @@ def _notes(
     lines = _wrap(captions[index], font, width) if captions and index < len(captions) else []
     if scores and index < len(scores):
         score = scores[index]
-        lines = [*lines, _drawable(score if isinstance(score, str) else f"{score:.3f}", font)]
+        lines = [*lines, _printable(score if isinstance(score, str) else f"{score:.3f}", font)]
     return lines
 
 
-def _drawable(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _printable(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     if isinstance(font, ImageFont.FreeTypeFont):
         return text.encode("utf-8", "replace").decode("utf-8")
-    return text.encode("latin-1", "replace").decode("latin-1")  # the bitmap font knows no more
+    return text.encode("latin-1", "replace").decode(
+        "latin-1"
+    )  # the bitmap font has no other characters
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
     """The text in lines no wider than `width` pixels, at most CAPTION_LINES of them."""
     lines: list[str] = []
     current = ""
-    for word in _drawable(text, font).split():
+    for word in _printable(text, font).split():
         joined = f"{current} {word}".strip()
         if font.getlength(joined) <= width:
             current = joined
@@ -215,12 +221,8 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
 
 
 def save_png(image: Image.Image, path: str | Path) -> None:
-    """Writes a PNG under a temporary name and renames it, so that a reader never sees half."""
+    """Write a PNG; a reader never sees half of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_write(path) as temporary:
         image.save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

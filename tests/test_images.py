@@ -1,4 +1,4 @@
-"""Every kind of image becomes the RGB that people see."""
+"""Images of every mode become RGB, and tensors, contact sheets and files are made of them."""
 
 import io
 from pathlib import Path
@@ -24,7 +24,7 @@ def pixel(image: Image.Image, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
     return rgb.getpixel(at)
 
 
-def test_transparency_lies_over_white():
+def test_transparency_becomes_white():
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     assert pixel(clear) == (255, 255, 255)
     assert pixel(Image.new("RGBA", (4, 4), (255, 0, 0, 255))) == (255, 0, 0)
@@ -51,7 +51,7 @@ def test_palette_with_and_without_transparency():
     assert pixel(transparent, (1, 0)) == (200, 100, 50)
 
 
-def test_one_bit_and_grey():
+def test_one_bit_and_gray():
     bits = Image.new("1", (2, 1))
     bits.putpixel((1, 0), 1)
     assert pixel(bits, (0, 0)) == (0, 0, 0)
@@ -71,7 +71,7 @@ def test_a_dark_sixteen_bit_image_stays_dark():
     assert pixel(image) == (1, 1, 1)
 
 
-def test_floating_point_grey():
+def test_floating_point_gray():
     assert pixel(Image.fromarray(np.full((2, 2), 0.5, np.float32))) == (128, 128, 128)
     assert pixel(Image.fromarray(np.full((2, 2), 200.0, np.float32))) == (200, 200, 200)
 
@@ -95,7 +95,7 @@ def test_exif_orientation_turns_the_image():
     assert turned.getpixel((1, 6)) == (0, 0, 255)
 
 
-def test_damaged_exif_does_not_cost_the_image():
+def test_an_image_with_damaged_exif_is_read():
     image = stored(Image.new("RGB", (4, 4), "red"), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
     red, green, blue = pixel(image)
     assert red > 240
@@ -113,7 +113,7 @@ def test_animations_give_their_first_frame(format):
     assert pixel(animated) == (255, 0, 0)
 
 
-def test_fit_crops_the_centre():
+def test_fit_crops_the_center():
     image = Image.new("RGB", (30, 10), "white")
     image.paste("red", (10, 0, 20, 10))
     fitted = np.asarray(fit(image, 10))
@@ -166,7 +166,7 @@ def test_white_images_on_a_contact_sheet_have_an_edge():
         assert not dark[4:12, left : left + 8].any()
 
 
-def test_save_png_leaves_no_half_file(tmp_path: Path, monkeypatch):
+def test_an_interrupted_save_png_leaves_no_partial_file(tmp_path: Path, monkeypatch):
     target = tmp_path / "new" / "image.png"
     save_png(Image.new("RGB", (4, 4), "red"), target)
     before = target.read_bytes()

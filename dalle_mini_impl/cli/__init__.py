@@ -8,22 +8,22 @@ from importlib import import_module
 from dalle_mini_impl.version import package_version
 
 COMMANDS = {
-    "train": ("dalle_mini_impl.cli.train", "train every stage of an experiment, or continue a run"),
-    "sample": ("dalle_mini_impl.cli.sample", "paint images from captions and rank them"),
-    "plan": ("dalle_mini_impl.cli.plan", "say what a training run will take, before it begins"),
-    "caption": ("dalle_mini_impl.cli.caption", "order captions by how well they explain an image"),
-    "optimize": ("dalle_mini_impl.cli.optimize", "paint along CLIP's gradient, or refine a sample"),
-    "classify": ("dalle_mini_impl.cli.classify", "tell which of some labels images are"),
+    "train": ("dalle_mini_impl.cli.train", "train the models of an experiment, or continue a run"),
+    "sample": ("dalle_mini_impl.cli.sample", "sample images from captions and rank them"),
+    "plan": ("dalle_mini_impl.cli.plan", "estimate what a training run needs before starting it"),
+    "caption": ("dalle_mini_impl.cli.caption", "rank captions by how well they explain an image"),
+    "optimize": ("dalle_mini_impl.cli.optimize", "optimize images along CLIP's gradient"),
+    "classify": ("dalle_mini_impl.cli.classify", "classify images by given labels"),
     "index": ("dalle_mini_impl.cli.index", "make a folder or collection of images searchable"),
     "search": ("dalle_mini_impl.cli.search", "find indexed images by text or by image"),
-    "rerank": ("dalle_mini_impl.cli.rerank", "order images by how well they fit a caption"),
-    "evaluate": ("dalle_mini_impl.cli.evaluate", "measure a run and judge what it paints"),
-    "data": ("dalle_mini_impl.cli.data", "look over a collection before training on it"),
+    "rerank": ("dalle_mini_impl.cli.rerank", "rank images by how well they fit a caption"),
+    "evaluate": ("dalle_mini_impl.cli.evaluate", "measure a run and judge its samples"),
+    "data": ("dalle_mini_impl.cli.data", "check a collection before training on it"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (2 for what the user has to mend)."""
+    """Run one command; returns the exit status (2 for errors that the user can fix)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments.pop(0) if arguments else "--help"
     if name in ("-h", "--help", "help"):
@@ -52,9 +52,9 @@ def _overview() -> str:
     lines = [f"  {name:<{width}}  {purpose}" for name, (_, purpose) in COMMANDS.items()]
     return "\n".join(
         [
-            "usage: dalle COMMAND [...]   (dalle COMMAND --help explains one)",
+            "usage: dalle COMMAND [...]   (dalle COMMAND --help lists its options)",
             "",
-            "Train a text-to-image model on captioned images, and paint with it.",
+            "Train a text-to-image model on captioned images, and sample from it.",
             "",
             *lines,
         ]
@@ -62,7 +62,7 @@ def _overview() -> str:
 
 
 def _is_for_the_user(error: Exception) -> bool:
-    # Imported here because `dalle --help` answers at once, without torch.
+    # Imported here so that `dalle --help` starts quickly, without torch.
     from dalle_mini_impl.config import ConfigError
     from dalle_mini_impl.data.collections.detect import DataError
     from dalle_mini_impl.runs.weights import RunError

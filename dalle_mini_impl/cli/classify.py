@@ -1,4 +1,4 @@
-"""`dalle classify`: which of some labels each image is, by the CLIP of a run."""
+"""`dalle classify`: probabilities of labels for images, by the CLIP of a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ class ClassifyArguments:
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Images, or folders of them."""
     labels: tuple[str, ...]
-    """What an image may be, such as: --labels cat dog human."""
+    """Labels to choose from, such as: --labels cat dog human."""
     template: tuple[str, ...] = (TEMPLATE,)
     """Texts with {} for the label; several are averaged."""
     top: int = 5
-    """Likeliest labels to show for each image."""
+    """Labels to show for each image, most likely first."""
     run: ClipRun = None
     clip: OtherClip = None
     json: bool = False
@@ -35,7 +35,7 @@ class ClassifyArguments:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Classify as the arguments say."""
+    """Parse the options and classify the images."""
     arguments = tyro.cli(ClassifyArguments, args=argv, prog="dalle classify")
     if arguments.top < 1:
         raise ConfigError(f"--top {arguments.top}: show one label or more")

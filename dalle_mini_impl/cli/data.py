@@ -1,6 +1,6 @@
 """data check PATH [--sheet OUT.png] [--vocabulary FILE.json] [--data.FIELD VALUE]
 
-Reads every image and caption of a collection and tells what training would find.
+Reads every image and caption of a collection and reports what training would find.
 
   PATH              a folder, file, glob, URL, Hub name, shapes or panels; or an experiment's YAML
   --sheet OUT.png   also write a contact sheet of images and captions
@@ -22,7 +22,7 @@ YAML = (".yaml", ".yml")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Check as the arguments say and print the report."""
+    """Parse the options and print the report."""
     arguments = list(argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
@@ -32,13 +32,13 @@ def main(argv: Sequence[str]) -> None:
     yaml = next((item for item in arguments[1:] if item.endswith(YAML)), None)
     default = DataConfig() if yaml is None else _data_of(yaml)
 
-    def look(
+    def check_collection(
         path: tyro.conf.Positional[str],
         sheet: Path | None = None,
         vocabulary: Path | None = None,
         data: DataConfig = default,
     ) -> None:
-        """Read every image and caption of a collection and tell what training would find.
+        """Read every image and caption of a collection and report what training would find.
 
         Args:
             path: A folder, file, glob, URL, Hub name, shapes or panels; or an experiment's YAML.
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
             data = data.model_copy(update={"path": path})
         print(check(data, sheet, _counter(vocabulary) if vocabulary else None))
 
-    tyro.cli(look, prog="dalle data check", args=arguments[1:])
+    tyro.cli(check_collection, prog="dalle data check", args=arguments[1:])
 
 
 def _data_of(yaml: str) -> DataConfig:

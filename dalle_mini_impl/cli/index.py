@@ -11,23 +11,23 @@ from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, check_de
 
 @dataclass(frozen=True)
 class IndexArguments:
-    """Make a collection searchable, or bring its index up to date after changes.
+    """Make a collection searchable, or update its index after changes.
 
-    The index lies in the run's folder index/. Only images that are new or changed are embedded;
-    those that are gone are dropped; all are embedded anew when the CLIP was trained further.
+    The index is stored in the run's folder index/. Only new and changed images are embedded, and
+    deleted ones are removed; after further training of the CLIP, all are embedded again.
     """
 
     data: Annotated[str, tyro.conf.Positional]
     """A folder of images, or any collection: CSV, JSON, Parquet, tar, Hub name, shapes."""
     image_column: str | None = None
-    """Column of the images or their paths, where no known name tells."""
+    """Column of the images or their paths, if it has no usual name."""
     run: ClipRun = None
     clip: OtherClip = None
     device: Device = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Index as the arguments say."""
+    """Parse the options, embed the images and save the index."""
     arguments = tyro.cli(IndexArguments, args=argv, prog="dalle index")
     check_device(arguments.device)
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     empty = ImageIndex(source, name, clip.key)
     index = ImageIndex.load(path) if path.is_file() else empty
     if index.key != clip.key:
-        print("the index is of other CLIP weights: every image is embedded anew")
+        print("the index was made with other CLIP weights: all images are embedded again")
     index = replace(index, source=source)
     index, changes = refresh(index, clip, save=lambda unfinished: unfinished.save(path))
     index.save(path)
@@ -54,6 +54,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{len(changes.unreadable):,} unreadable images left out: {shown}")
     print(
         f"{len(index):,} images in {path}: {changes.added:,} added, {changes.refreshed:,} "
-        f"refreshed, {changes.removed:,} removed, {changes.kept:,} as they were"
+        f"refreshed, {changes.removed:,} removed, {changes.kept:,} unchanged"
     )
     print(f'next: dalle search "TEXT" --run {run.path}')

@@ -1,4 +1,4 @@
-"""Start the processes that `accelerate launch --cpu` was asked for and leaves out.
+"""Start the processes that `accelerate launch --cpu` is asked for but does not start.
 
 On CPUs accelerate's launcher starts a single process unless it has MPI, whatever --num_processes
 says (accelerate issue 2741). torch's own launcher, which accelerate understands, starts them all.

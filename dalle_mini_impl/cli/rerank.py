@@ -1,4 +1,4 @@
-"""`dalle rerank`: any images in the order in which they fit a caption."""
+"""`dalle rerank`: images ordered by how well they fit a caption."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class RerankArguments:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Rank as the arguments say."""
+    """Parse the options and rank the images."""
     arguments = tyro.cli(RerankArguments, args=argv, prog="dalle rerank")
     check_device(arguments.device)
     opened = open_images(arguments.images)

@@ -25,7 +25,7 @@ class SearchArguments:
     text: Annotated[str | None, tyro.conf.Positional] = None
     """What the images should show."""
     image: Path | None = None
-    """What the images should look like; with a text, both count alike."""
+    """What the images should look like; with a text, both have the same weight."""
     top: int = 12
     """Images to find."""
     run: ClipRun = None
@@ -38,10 +38,10 @@ class SearchArguments:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Search as the arguments say."""
+    """Parse the options and search."""
     arguments = tyro.cli(SearchArguments, args=argv, prog="dalle search")
     if arguments.text is None and arguments.image is None:
-        raise ConfigError('say what to look for: dalle search "a red heart", or --image IMAGE')
+        raise ConfigError('give a text or an image: dalle search "a red heart", or --image IMAGE')
     if arguments.top < 1:
         raise ConfigError(f"--top {arguments.top}: ask for one image or more")
     check_device(arguments.device)
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def find(arguments: SearchArguments) -> None:
-    """Load the run's indexes, search them and write what was found."""
+    """Search the run's indexes and write the images that are found."""
     import torch
     import torch.nn.functional as F
 
@@ -62,13 +62,13 @@ def find(arguments: SearchArguments) -> None:
     run = open_run(arguments.run, weights=weights)
     clip = load_encoder(run.path, arguments.clip, arguments.device)
     folder = run.path / "index"
-    indexes = usable(folder, arguments.clip or "run", clip.key, run.path)
-    asked_for = []
+    indexes = usable_indexes(folder, arguments.clip or "run", clip.key, run.path)
+    parts = []
     if arguments.text is not None:
-        asked_for.append(clip.encode_texts([arguments.text])[0])
+        parts.append(clip.encode_texts([arguments.text])[0])
     if arguments.image is not None:
-        asked_for.append(clip.encode_images([open_image("--image", arguments.image)])[0])
-    query = F.normalize(torch.stack(asked_for).sum(0), dim=0)
+        parts.append(clip.encode_images([open_image("--image", arguments.image)])[0])
+    query = F.normalize(torch.stack(parts).sum(0), dim=0)
     found = search_all(indexes, query, arguments.top, folder)
 
     opened: dict[tuple[int, str], OpenedImage] = {}
@@ -82,13 +82,13 @@ def find(arguments: SearchArguments) -> None:
     for index, hit in found:
         file = Path(index.source.path) / hit.name
         image = opened.get((id(index), hit.name))
-        # A name such as train/00004836 says nothing to a reader; a caption does.
-        said = next(iter(image.captions), "") if image is not None else ""
+        # A caption is more useful than a name such as train/00004836.
+        caption = next(iter(image.captions), "") if image is not None else ""
         name = str(file) if file.is_file() else hit.name
-        rows.append({"image": name, "caption": said, "score": hit.score})
+        rows.append({"image": name, "caption": caption, "score": hit.score})
         if image is not None:
             shown.append(fit(image.image, 128))
-            captions.append(said or Path(hit.name).name)
+            captions.append(caption or Path(hit.name).name)
             scores.append(hit.score)
     asked = " + ".join(str(part) for part in (arguments.text, arguments.image) if part)
     save_png(contact_sheet(shown, captions, scores), arguments.out / "search.png")
@@ -104,11 +104,11 @@ def find(arguments: SearchArguments) -> None:
     print(f"{len(found)} images: {arguments.out / 'search.png'}")
     missing = len(found) - len(shown)
     if missing:
-        print(f"{missing} of them are gone or damaged since they were indexed: dalle index again")
+        print(f"{missing} of them were deleted or damaged after indexing: run dalle index again")
 
 
-def usable(folder: Path, clip: str, key: str, run: Path) -> "list[ImageIndex]":
-    """The indexes made with this CLIP's weights; ConfigError with the mend where there is none."""
+def usable_indexes(folder: Path, clip: str, key: str, run: Path) -> "list[ImageIndex]":
+    """The indexes made with this CLIP's weights; ConfigError with what to run if there is none."""
     from dalle_mini_impl.retrieval.image_index import ImageIndex
 
     named = [
@@ -123,7 +123,7 @@ def usable(folder: Path, clip: str, key: str, run: Path) -> "list[ImageIndex]":
         raise ConfigError(f"{folder}: indexed with other CLIP weights than {run} has: {commands}")
     for index in named:
         if index.key != key:
-            # Standard output is for the answer alone, which may be JSON.
+            # Standard output holds only the result, which may be JSON.
             left = f"left out, indexed with other weights: dalle index {index.source.path}{again}"
             print(left, file=sys.stderr)
     return current

@@ -1,11 +1,10 @@
-"""Captions written by the transformer itself: drawn from p(caption | it begins with a prompt).
+"""Captions sampled from the transformer: from p(caption | it begins with a prompt).
 
-The stream begins with the caption, so the model of images is a model of captions too. A prompt
-may end inside a word, and byte-pair encoding then splits it as no caption of the training data was
-split: "a small re" ends in a token after which "d" never came, because "red" is a token of its own.
-So the last word is not taken as it is encoded. All token sequences that the vocabulary could have
-begun with it compete ("re", "red", "rectangle"); after that, tokens continue a word only where
-encoding the text would give the same tokens.
+The stream begins with the caption, so the transformer also models captions. A prompt may end inside
+a word, where byte-pair encoding gives tokens that no training caption has: "a small re" ends in a
+token that is never followed by "d", because "red" is one token. So the last word of the prompt is
+not taken as encoded. Instead, all token sequences compete whose text begins with it ("re", "red",
+"rectangle"). After that, a token may continue a word only if encoding the text gives these tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,13 +23,13 @@ TextLogits = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class SampledCaption:
-    """A caption that the model wrote."""
+    """A sampled caption."""
 
     caption: str
     seed: int
-    """The caption's own seed: with the same prompt it is written again, in any company."""
+    """The caption's own seed: with the same prompt it gives the same caption, in any batch."""
     log_probability: float
-    """ln p(caption) in nats, its end included, whatever temperature it was drawn at."""
+    """ln p(caption) in nats, with its end, at temperature 1."""
 
 
 def sample_captions(
@@ -42,12 +41,12 @@ def sample_captions(
     top_k: int = 0,
     device: str | torch.device = "cpu",
 ) -> list[SampledCaption]:
-    """One caption per seed, each beginning with `prompt`; "" lets the model begin as it likes.
+    """One caption per seed, each beginning with `prompt`, which may be empty.
 
-    A blank at the end of the prompt ends its last word; without it the word may go on.
-    temperature: divides the logits, 0 always takes the likeliest. top_k: draw from the k likeliest,
-    0 from all. A caption ends at its first padding token, at the latest at the context. Raises
-    ValueError for a prompt that fills the context and for a temperature or k below 0.
+    A blank at the end of the prompt ends its last word; without it the word may be continued.
+    temperature: divides the logits, 0 always takes the most likely token. top_k: draw from the k
+    most likely tokens, 0 from all. A caption ends at its first padding token or at the context.
+    Raises ValueError for a prompt longer than the context and for negative settings.
     """
     if temperature < 0 or top_k < 0:
         raise ValueError(f"temperature is {temperature} and top_k {top_k}: neither may be negative")
@@ -90,8 +89,8 @@ def log_probability(logits: Float[Tensor, "b t v"], ids: Int[Tensor, "b t"]) -> 
 
 
 def _openings(tokenizer: CaptionTokenizer, prompt: str) -> list[list[int]]:
-    """Every way in which encoded captions that start with `prompt` start, up to its last token."""
-    # Blanks at the end say no more than one does: the word is over.
+    """All token sequences that encoded captions with this prompt can begin with."""
+    # Several blanks at the end mean the same as one: the last word is complete.
     if not prompt.strip():
         return [[]]
     *whole, last = tokenizer.words(prompt.strip() + " " * (prompt != prompt.rstrip()))
@@ -119,7 +118,7 @@ def _opening_scores(
     openings: Sequence[Sequence[int]],
     device: str | torch.device,
 ) -> Float[Tensor, "n"]:
-    """ln p of each opening. Those that differ in their last token share one row of the model."""
+    """ln p of each opening; openings that differ only in the last token share a row."""
     if openings == [[]]:
         return torch.zeros(1)
     heads = list(dict.fromkeys(tuple(opening[:-1]) for opening in openings))
@@ -127,46 +126,46 @@ def _opening_scores(
     for row, tokens in zip(rows, heads, strict=True):
         row[: len(tokens)] = torch.tensor(tokens, dtype=torch.long)
     each = text_logits(rows.to(device)).float().cpu().log_softmax(dim=-1)
-    spoken = each.gather(2, rows[:, :, None])[:, :, 0].cumsum(dim=1)
+    prefix = each.gather(2, rows[:, :, None])[:, :, 0].cumsum(dim=1)
     numbers = {head: number for number, head in enumerate(heads)}
     scores = []
     for *head, token in openings:
         row, length = numbers[tuple(head)], len(head)
-        scores.append(each[row, length, token] + (spoken[row, length - 1] if length else 0.0))
+        scores.append(each[row, length, token] + (prefix[row, length - 1] if length else 0.0))
     return torch.stack(scores)
 
 
 def _next_token(
     tokenizer: CaptionTokenizer,
     spelled: Sequence[str],
-    written: Sequence[int],
+    previous: Sequence[int],
     logits: Float[Tensor, "v"],
     temperature: float,
     top_k: int,
     generator: torch.Generator,
 ) -> int:
-    """A token that encoding could have put after those written, drawn again until it is one."""
+    """A token that encoding could give after the previous ones, by rejection."""
     logits = logits.clone()
     while True:
         token = _draw(logits, temperature, top_k, generator)
-        if written if token == PAD else _continues(tokenizer, spelled, written, token):
+        if previous if token == PAD else _continues(tokenizer, spelled, previous, token):
             return token
-        # Refusing and drawing again leaves the others in their proportions.
+        # Drawing again leaves the other tokens in proportion.
         logits[token] = float("-inf")
 
 
 def _continues(
-    tokenizer: CaptionTokenizer, spelled: Sequence[str], written: Sequence[int], token: int
+    tokenizer: CaptionTokenizer, spelled: Sequence[str], previous: Sequence[int], token: int
 ) -> bool:
-    """Whether the word that `token` ends would be encoded just so."""
+    """Whether encoding the word that `token` ends gives these tokens."""
     if spelled[token].startswith(BLANK):
         return True
-    begun = next(
-        (i for i in reversed(range(len(written))) if spelled[written[i]][0] == BLANK), None
+    start = next(
+        (i for i in reversed(range(len(previous))) if spelled[previous[i]][0] == BLANK), None
     )
-    if begun is None:
+    if start is None:
         return False
-    word = [*written[begun:], token]
+    word = [*previous[start:], token]
     return tokenizer.spell("".join(spelled[i] for i in word)) == word
 
 

@@ -91,7 +91,7 @@ def test_the_commands_index_and_search(run, folder, tmp_path, capsys):
         assert sheet.width > 2 * 128
     (folder / "deep" / "red.png").rename(folder / "moved.png")
     index_command.main([str(folder), *options])
-    assert "1 added, 0 refreshed, 1 removed, 3 as they were" in capsys.readouterr().out
+    assert "1 added, 0 refreshed, 1 removed, 3 unchanged" in capsys.readouterr().out
     search_command.main(["--image", str(folder / "moved.png"), "--out", str(out), *options])
     first = json.loads((out / "search.json").read_text())["images"][0]["image"]
     assert first == str(folder / "moved.png")
@@ -119,5 +119,5 @@ def test_an_index_of_other_weights_is_not_searched(folder, tmp_path):
     color_run(run.path, shuffled=True)
     with pytest.raises(ConfigError, match=f"dalle index {folder}"):
         search_command.main(["red", "--out", str(tmp_path), *options])
-    with pytest.raises(ConfigError, match="say what to look for"):
+    with pytest.raises(ConfigError, match="give a text or an image"):
         search_command.main(options)

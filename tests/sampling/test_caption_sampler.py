@@ -1,4 +1,4 @@
-"""Captions written by the model: prompts are kept, words stay words, seeds decide."""
+"""Sampled captions keep the prompt, consist of encodable words and depend on their seed."""
 
 import math
 import re
@@ -21,7 +21,7 @@ def tokenizer() -> CaptionTokenizer:
 
 
 def favoring(tokenizer: CaptionTokenizer, captions: list[str], strength: float = 12.0):
-    """A model of captions that has learned these by heart, and little of anything else."""
+    """A model of captions that has memorized these captions."""
     known = torch.from_numpy(tokenizer.encode(captions))
 
     def text_logits(ids: torch.Tensor) -> torch.Tensor:
@@ -49,36 +49,36 @@ def babbling(tokenizer: CaptionTokenizer):
     return lambda ids: logits.expand(*ids.shape, -1)
 
 
-def written(tokenizer, model, prompt, count=8, **settings) -> list[str]:
+def sampled(tokenizer, model, prompt, count=8, **settings) -> list[str]:
     found = sample_captions(tokenizer, model, prompt, range(count), **settings)
     return [caption.caption for caption in found]
 
 
-def test_every_ending_of_the_prompt_is_drawn_and_the_likeliest_at_temperature_zero(tokenizer):
+def test_all_continuations_are_sampled_and_the_most_likely_at_temperature_zero(tokenizer):
     model = favoring(tokenizer, ["a small red heart", "a small red ring", "a reddish star"])
-    found = written(tokenizer, model, "a small red", 40)
+    found = sampled(tokenizer, model, "a small red", 40)
     assert {"a small red heart", "a small red ring"} <= set(found)
-    assert len(set(written(tokenizer, model, "a small red", 4, temperature=0.0))) == 1
+    assert len(set(sampled(tokenizer, model, "a small red", 4, temperature=0.0))) == 1
 
 
 @pytest.mark.parametrize("prompt", ["a small re", "a small r", "a sm", "a small ", "a", ""])
 def test_a_prompt_may_end_anywhere_in_a_word(tokenizer, prompt):
-    """The token of "re" alone begins nothing: "red" is one token."""
+    """The token "re" begins no caption, as "red" is one token."""
     model = favoring(tokenizer, ["a small red heart"])
-    assert written(tokenizer, model, prompt, 3, temperature=0.0) == ["a small red heart"] * 3
+    assert sampled(tokenizer, model, prompt, 3, temperature=0.0) == ["a small red heart"] * 3
 
 
 def test_a_blank_at_the_end_ends_the_word(tokenizer):
     model = favoring(tokenizer, ["a reddish star", "a red ring"])
-    assert "a reddish star" in written(tokenizer, model, "a red", 20)
+    assert "a reddish star" in sampled(tokenizer, model, "a red", 20)
     for prompt in ("a red ", "a red   "):
-        found = written(tokenizer, model, prompt, 20)
+        found = sampled(tokenizer, model, prompt, 20)
         assert "a red ring" in found
         assert all(caption.startswith("a red ") for caption in found)
 
 
 @pytest.mark.parametrize("prompt", ["a small", "red, gre", "🧑", ""])
-def test_a_model_that_knows_nothing_still_writes_what_could_have_been_encoded(tokenizer, prompt):
+def test_even_a_random_model_gives_captions_as_encoding_gives_them(tokenizer, prompt):
     model = babbling(tokenizer)
     texts = 0
     for caption in sample_captions(tokenizer, model, prompt, range(20)):
@@ -92,15 +92,15 @@ def test_a_model_that_knows_nothing_still_writes_what_could_have_been_encoded(to
     assert texts > 5
 
 
-def test_it_ends_at_the_first_pad_and_never_exceeds_the_context(tokenizer):
+def test_a_caption_ends_at_the_first_pad_and_never_exceeds_the_context(tokenizer):
     endless = favoring(tokenizer, ["a a a a a a a a a a a a a a"], 50)
-    assert written(tokenizer, endless, "a a", 1) == [" ".join("a" * CONTEXT)]
+    assert sampled(tokenizer, endless, "a a", 1) == [" ".join("a" * CONTEXT)]
     ended = favoring(tokenizer, ["a small red"], 50)
-    assert written(tokenizer, ended, "a small red", 1) == ["a small red"]
+    assert sampled(tokenizer, ended, "a small red", 1) == ["a small red"]
     full = " ".join("a" * CONTEXT)
-    assert written(tokenizer, endless, full, 1) == [full]
+    assert sampled(tokenizer, endless, full, 1) == [full]
     with pytest.raises(ValueError, match="more tokens than the 10"):
-        written(tokenizer, endless, full + " a")
+        sampled(tokenizer, endless, full + " a")
 
 
 def test_a_caption_depends_on_its_seed_alone(tokenizer):
@@ -117,11 +117,11 @@ def test_the_log_probability_is_of_the_tokens_and_the_end(tokenizer):
     assert log_probability(logits, ids).tolist() == pytest.approx([3 * each, CONTEXT * each])
 
 
-def test_top_k_of_one_is_the_likeliest(tokenizer):
+def test_top_k_of_one_takes_the_most_likely(tokenizer):
     model = favoring(tokenizer, ["a reddish star"], 1.0)
-    assert written(tokenizer, model, "a red", 5, top_k=1) == ["a reddish star"] * 5
+    assert sampled(tokenizer, model, "a red", 5, top_k=1) == ["a reddish star"] * 5
     with pytest.raises(ValueError, match=r"temperature is -1\.0"):
-        written(tokenizer, model, "a", temperature=-1.0)
+        sampled(tokenizer, model, "a", temperature=-1.0)
 
 
 @torch.no_grad()
