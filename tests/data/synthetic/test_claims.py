@@ -11,11 +11,7 @@ from dalle_mini_impl.data.synthetic.claims import (
     random_claims,
     verify_claims,
 )
-from dalle_mini_impl.data.synthetic.scenes import (
-    Object,
-    Scene,
-    relation_between,
-)
+from dalle_mini_impl.data.synthetic.scenes import Object, Scene, relation_between
 from dalle_mini_impl.data.synthetic.shapes import (
     ShapesConfig,
     describe_scene,

@@ -11,13 +11,7 @@ from dalle_mini_impl.data.synthetic.panels import (
     apply_change,
 )
 from dalle_mini_impl.data.synthetic.rendering import render_panels, render_scene
-from dalle_mini_impl.data.synthetic.scenes import (
-    BACKGROUNDS,
-    COLORS,
-    SHAPES,
-    Object,
-    Scene,
-)
+from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, SHAPES, Object, Scene
 
 
 @pytest.mark.parametrize("size", [64, 32, 128])

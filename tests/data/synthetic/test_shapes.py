@@ -9,11 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from dalle_mini_impl.data.synthetic.claims import (
-    Claims,
-    ObjectClaim,
-    random_claims,
-)
+from dalle_mini_impl.data.synthetic.claims import Claims, ObjectClaim, random_claims
 from dalle_mini_impl.data.synthetic.scenes import (
     BACKGROUNDS,
     COLORS,

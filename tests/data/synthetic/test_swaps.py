@@ -4,11 +4,7 @@ import random
 
 import pytest
 
-from dalle_mini_impl.data.synthetic.claims import (
-    Claims,
-    ObjectClaim,
-    verify_claims,
-)
+from dalle_mini_impl.data.synthetic.claims import Claims, ObjectClaim, verify_claims
 from dalle_mini_impl.data.synthetic.shapes import (
     ShapesConfig,
     describe_scene,
