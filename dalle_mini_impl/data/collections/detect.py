@@ -16,6 +16,14 @@ class DataError(ValueError):
 
 
 Kind = Literal["images", "csv", "json", "parquet", "webdataset", "hub"]
+KIND_NAMES: dict[Kind, str] = {
+    "images": "image files",
+    "csv": "CSV tables",
+    "json": "JSON tables",
+    "parquet": "Parquet files",
+    "webdataset": "WebDataset shards",
+    "hub": "Hub data sets",
+}
 
 IMAGE_SUFFIXES = frozenset(
     (

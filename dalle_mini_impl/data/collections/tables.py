@@ -11,22 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from dalle_mini_impl.data.collections.detect import detect, real_path
+from dalle_mini_impl.data.collections.detect import KIND_NAMES, detect, real_path
 from dalle_mini_impl.data.collections.fingerprints import files_fingerprint
 from dalle_mini_impl.data.collections.loading import Table, iterate_rows, open_files, open_hub
 from dalle_mini_impl.data.collections.overlap import separate_validation
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.examples import Example, Source
 from dalle_mini_impl.data.splits import Split
-
-NAMES = {
-    "images": "image files",
-    "csv": "CSV tables",
-    "json": "JSON tables",
-    "parquet": "Parquet files",
-    "webdataset": "WebDataset shards",
-    "hub": "Hub data sets",
-}
 
 
 class TableSource(Source):
@@ -163,7 +154,7 @@ class TableSource(Source):
 
     def _describe(self) -> str:
         found, columns = self.collection, self.tables[0].columns
-        count = f"{len(found.files):,} {NAMES[found.kind]}"
+        count = f"{len(found.files):,} {KIND_NAMES[found.kind]}"
         if len(found.files) == 1:
             count = count.removesuffix("s")
         if found.kind == "images":

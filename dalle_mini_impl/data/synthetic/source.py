@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.examples import Example, Source
@@ -17,44 +17,24 @@ HASHED = 16
 """Examples that the fingerprint covers."""
 
 
-@dataclass(frozen=True)
-class ShapesReader:
-    """Generates example `index` of a split of the synthetic scenes."""
-
-    config: ShapesConfig
-    split: Split
-
-    def __call__(self, index: int) -> Example:
-        scene = random_scene(index, self.split, self.config)
-        described = describe_scene(scene, index, self.split, self.config)
-        claims = [claim.to_dict() for _, claim in described]
-        return Example(
-            f"{self.split}/{index:08d}",
-            scene,
-            tuple(caption for caption, _ in described),
-            {"scene": scene.to_dict(), "claims": claims},
-        )
+def shapes_example(index: int, split: Split, config: ShapesConfig) -> Example:
+    """Example `index` of a split of the synthetic scenes."""
+    scene = random_scene(index, split, config)
+    described = describe_scene(scene, index, split, config)
+    claims = [claims.to_dict() for _, claims in described]
+    captions = tuple(caption for caption, _ in described)
+    attributes = {"scene": scene.to_dict(), "claims": claims}
+    return Example(f"{split}/{index:08d}", scene, captions, attributes)
 
 
-@dataclass(frozen=True)
-class PanelsReader:
-    """Generates example `index` of a split of the images of two panels."""
-
-    config: PanelsConfig
-    split: Split
-
-    def __call__(self, index: int) -> Example:
-        panels, change = random_panels(index, self.split, self.config)
-        described = describe_panels(panels, change, index, self.split, self.config)
-        return Example(
-            f"{self.split}/{index:08d}",
-            panels,
-            tuple(caption for caption, _ in described),
-            {
-                "panels": panels.to_dict(),
-                "requests": [request.to_dict() for _, request in described],
-            },
-        )
+def panels_example(index: int, split: Split, config: PanelsConfig) -> Example:
+    """Example `index` of a split of the images of two panels."""
+    panels, change = random_panels(index, split, config)
+    described = describe_panels(panels, change, index, split, config)
+    requests = [request.to_dict() for _, request in described]
+    captions = tuple(caption for caption, _ in described)
+    attributes = {"panels": panels.to_dict(), "requests": requests}
+    return Example(f"{split}/{index:08d}", panels, captions, attributes)
 
 
 class SyntheticSource(Source):
@@ -63,17 +43,19 @@ class SyntheticSource(Source):
     captioned = True
 
     def __init__(self, config: DataConfig, split: Split) -> None:
-        settings: ShapesConfig | PanelsConfig
+        self.split = split
+        self.settings: ShapesConfig | PanelsConfig
+        self._reader: Callable[[int], Example]
         if config.path == "shapes":
-            settings, self.description = config.shapes, "synthetic scenes"
-            self._reader: ShapesReader | PanelsReader = ShapesReader(config.shapes, split)
+            self.settings, self.description = config.shapes, "synthetic scenes"
+            self._reader = partial(shapes_example, split=split, config=config.shapes)
         else:
-            settings, self.description = config.panels, "synthetic images of two panels"
-            self._reader = PanelsReader(config.panels, split)
+            self.settings, self.description = config.panels, "synthetic images of two panels"
+            self._reader = partial(panels_example, split=split, config=config.panels)
         sizes = {
-            "train": settings.train_examples,
-            "validation": settings.validation_examples,
-            "held_out": settings.held_out_examples,
+            "train": self.settings.train_examples,
+            "validation": self.settings.validation_examples,
+            "held_out": self.settings.held_out_examples,
         }
         self.count = min(sizes[split], config.limit or sizes[split])
 
@@ -88,8 +70,8 @@ class SyntheticSource(Source):
         return self.count
 
     def fingerprint(self) -> str:
-        settings = self._reader.config.model_dump_json()
-        digest = hashlib.sha256(f"{VERSION} {self._reader.split} {settings}".encode())
+        settings = self.settings.model_dump_json()
+        digest = hashlib.sha256(f"{VERSION} {self.split} {settings}".encode())
         # A few examples reveal most changes of the rendering and the wording.
         for index in range(min(self.count, HASHED)):
             example = self._reader(index)
