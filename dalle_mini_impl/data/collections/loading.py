@@ -16,7 +16,7 @@ ADDED_COLUMNS = ("__key__", "__url__", "__index_level_0__")
 
 
 @dataclass(frozen=True)
-class Table:
+class CollectionTable:
     """One table of a collection."""
 
     rows: Any  # datasets.Dataset or IterableDataset
@@ -33,7 +33,7 @@ class Table:
         return str((self.base or Path()) / path)
 
 
-def open_files(config: DataConfig, found: Collection, path: str) -> list[Table]:
+def open_files(config: DataConfig, found: Collection, path: str) -> list[CollectionTable]:
     """The files as tables, one per folder and file type. Raises DataError naming the file."""
     with quiet_datasets():
         if found.kind == "images":
@@ -50,7 +50,7 @@ def open_files(config: DataConfig, found: Collection, path: str) -> list[Table]:
         ]
 
 
-def open_hub(config: DataConfig, path: str, validation: bool) -> tuple[list[Table], bool]:
+def open_hub(config: DataConfig, path: str, validation: bool) -> tuple[list[CollectionTable], bool]:
     """A data set of the Hub (`owner/name:subset` picks a subset): its training or its validation
     split, and whether it has a validation split (else the training split is returned)."""
     import datasets
@@ -71,7 +71,7 @@ def open_hub(config: DataConfig, path: str, validation: bool) -> tuple[list[Tabl
         return [_table(config, chosen, path, None, lines=False)], bool(others)
 
 
-def _image_folder(config: DataConfig, found: Collection) -> Table:
+def _image_folder(config: DataConfig, found: Collection) -> CollectionTable:
     """A folder: captions from same-named .txt files, else labels from the folders' names."""
     import datasets
 
@@ -89,7 +89,7 @@ def _image_folder(config: DataConfig, found: Collection) -> Table:
     data = data.cast_column("image", datasets.Image(decode=False))
     caption = "captions" if "captions" in table else None
     label = "label" if "label" in table else None
-    return Table(data, Columns("image", caption, label, lines=True), None, len(data))
+    return CollectionTable(data, Columns("image", caption, label, lines=True), None, len(data))
 
 
 def _load_files(config: DataConfig, found: Collection, files: list[str]) -> Any:
@@ -117,7 +117,9 @@ def _load_files(config: DataConfig, found: Collection, files: list[str]) -> Any:
         raise DataError(f"{shown} could not be read as {found.kind}: {why}") from error
 
 
-def _table(config: DataConfig, data: Any, path: str, base: Path | None, lines: bool) -> Table:
+def _table(
+    config: DataConfig, data: Any, path: str, base: Path | None, lines: bool
+) -> CollectionTable:
     """The table with only the columns that are needed, so that no others are ever read."""
     import datasets
 
@@ -139,10 +141,12 @@ def _table(config: DataConfig, data: Any, path: str, base: Path | None, lines: b
             f"{where}: column {columns.image} holds no images or paths: {root_cause(error)}"
         ) from error
     paths = getattr(features.get(columns.image), "dtype", "") in ("string", "large_string")
-    return Table(data, columns, base, None if config.stream else len(data), embedded=not paths)
+    return CollectionTable(
+        data, columns, base, None if config.stream else len(data), embedded=not paths
+    )
 
 
-def iterate_rows(table: Table, path: str) -> Iterator[dict[str, Any]]:
+def iterate_rows(table: CollectionTable, path: str) -> Iterator[dict[str, Any]]:
     """The rows of a table; a damaged file raises a DataError that names the path."""
     rows = iter(table.rows)
     while True:

@@ -13,7 +13,12 @@ import numpy as np
 
 from dalle_mini_impl.data.collections.detect import KIND_NAMES, detect, real_path
 from dalle_mini_impl.data.collections.fingerprints import files_fingerprint
-from dalle_mini_impl.data.collections.loading import Table, iterate_rows, open_files, open_hub
+from dalle_mini_impl.data.collections.loading import (
+    CollectionTable,
+    iterate_rows,
+    open_files,
+    open_hub,
+)
 from dalle_mini_impl.data.collections.overlap import separate_validation
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.examples import Example, Source
@@ -111,7 +116,7 @@ class TableSource(Source):
         for index, (table, row) in enumerate(rows):
             yield self._example(table, row, index)
 
-    def _example(self, table: Table, row: dict[str, Any], index: int) -> Example:
+    def _example(self, table: CollectionTable, row: dict[str, Any], index: int) -> Example:
         image = row[table.columns.image] or {}
         data, path = image.get("bytes"), image.get("path")
         if data is not None:
@@ -126,7 +131,7 @@ class TableSource(Source):
         key = os.path.relpath(file, root).replace(os.sep, "/") if root else path
         return Example(key, file, self._captions(table, row))
 
-    def _captions(self, table: Table, row: dict[str, Any]) -> tuple[str, ...]:
+    def _captions(self, table: CollectionTable, row: dict[str, Any]) -> tuple[str, ...]:
         if self.collection.kind == "images" and table.columns.caption:
             text = Path(row["captions"])
             row = {**row, "captions": _read_text(text) if text.is_file() else ""}
