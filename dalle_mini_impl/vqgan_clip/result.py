@@ -1,6 +1,6 @@
 """The best latents of each row, during the optimization and at its end."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from einops import rearrange
@@ -29,14 +29,13 @@ class Best:
         """Row by row the other where it is better; the start stays."""
         better = other.value > self.value
         rows = better[:, None, None, None]
-        return Best(
-            torch.where(better, other.value, self.value),
-            torch.where(rows, other.latents, self.latents),
-            torch.where(rows, other.images, self.images),
-            torch.where(better, other.scores, self.scores),
-            torch.where(better, other.steps, self.steps),
-            self.start_images,
-            self.start_scores,
+        return replace(
+            self,
+            value=torch.where(better, other.value, self.value),
+            latents=torch.where(rows, other.latents, self.latents),
+            images=torch.where(rows, other.images, self.images),
+            scores=torch.where(better, other.scores, self.scores),
+            steps=torch.where(better, other.steps, self.steps),
         )
 
     def best_of_groups(self, rows: int) -> "Best":
