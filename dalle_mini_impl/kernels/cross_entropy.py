@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dalle_mini_impl.kernels.choice import fast_allowed
+from dalle_mini_impl.kernels.eager_only import eager_only
 
 MANY_LOGITS = 2**25
 """Logits above which they are computed in chunks: 128 MiB in fp32."""
@@ -63,7 +64,7 @@ def plain(
     return (cross_entropy(features, head, targets) * shares).sum()
 
 
-@torch.compiler.disable
+@eager_only
 def fast(
     features: Float[Tensor, "b n c"],
     head: Float[Tensor, "k c"],

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dalle_mini_impl.kernels.eager_only import eager_only
 from dalle_mini_impl.kernels.full_precision import full_precision
 
 
@@ -82,7 +83,7 @@ class GumbelQuantizer(nn.Module):
         codes = nearest_rows(latents, self.codebook.weight)
         return Quantized(straight_through(latents, self.embed(codes)), codes)
 
-    @torch.compiler.disable
+    @eager_only
     @torch.no_grad()
     def observe(self, codes: Int[Tensor, "b h w"], decay: float = 0.98, rate: float = 0.1) -> None:
         """Count the use of codes, over all processes, and raise those hardly used."""

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dalle_mini_impl.kernels.eager_only import eager_only
 from dalle_mini_impl.kernels.full_precision import full_precision
 from dalle_mini_impl.models.tokenizers.quantizers import Quantized, nearest_rows, straight_through
 
@@ -112,7 +113,7 @@ class VectorQuantizer(nn.Module):
             "codebook": (features.detach() - embedded).square().sum(dim=1).mean(),
         }
 
-    @torch.compiler.disable
+    @eager_only
     @torch.no_grad()
     def observe(self, points: Float[Tensor, "n d"]) -> None:
         """Start the codes from the data, count their use and restart those hardly used."""
