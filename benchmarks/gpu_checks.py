@@ -111,7 +111,7 @@ class Poisoned(DalleObjective):
 
 
 def deferred_nonfinite(shape: Shape, device: torch.device) -> tuple[bool, str]:
-    """The first bad step is noted on the device, and no step from it on changes the weights."""
+    """The first bad step is noted on the device; from it on, weights and EMA stay as they are."""
     model = ours.build_dalle(shape, device)
     config = TrainingConfig(steps=STEPS, precision="fp32", compile="off")
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
@@ -119,13 +119,14 @@ def deferred_nonfinite(shape: Shape, device: torch.device) -> tuple[bool, str]:
     captions = torch.randint(1, shape.text_vocabulary, (2, shape.text), device=device)
     batch = CodeBatch(torch.randint(shape.codes, (2, shape.image), device=device), captions)
     first_bad, good = FirstBadStep(device), []
+    kept_weights = [*model.parameters(), *learner.ema.module.parameters()]
     for step in range(STEPS):
         if step == BAD_STEP:
-            good = [weight.detach().clone() for weight in model.parameters()]
-        bad = ~torch.isfinite(learner.gradients(batch, step, step / STEPS))
+            good = [weight.detach().clone() for weight in kept_weights]
+        bad = ~torch.isfinite(learner.compute_gradients(batch, step, step / STEPS))
         learner.update(step / STEPS, first_bad.note(bad, step, step / STEPS))
     noted = first_bad.read()
-    kept = all(torch.equal(a, b) for a, b in zip(good, model.parameters(), strict=True))
+    kept = all(torch.equal(a, b) for a, b in zip(good, kept_weights, strict=True))
     found = None if noted is None else noted[0]
     return kept and found == BAD_STEP, f"noted step {found}, weights {'kept' if kept else 'lost'}"
 

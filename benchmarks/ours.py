@@ -91,7 +91,7 @@ class Trainer:
 
     def take(self, batch: Any, progress: float) -> None:
         """A step on another batch, `progress` of the way through its run."""
-        bad = ~torch.isfinite(self.learner.gradients(batch, self.step, progress))
+        bad = ~torch.isfinite(self.learner.compute_gradients(batch, self.step, progress))
         if bool(bad):
             raise RuntimeError(f"the loss or gradient of step {self.step} is not finite")
         self.learner.update(progress)

@@ -95,7 +95,7 @@ def contenders(
             objective = build(config, options.image_size)
             training = TrainingConfig(precision=precision, compile="off")
             step = ours.trainer(objective, training, batch, device)
-            gradients = partial(step.learner.gradients, step.batch, 0, 0.5)
+            gradients = partial(step.learner.compute_gradients, step.batch, 0, 0.5)
             if mode == "on":
                 objective = build(config, options.image_size)
                 training = TrainingConfig(precision=precision, compile="on")

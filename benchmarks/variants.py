@@ -172,7 +172,7 @@ def train_variant(
         if elapsed >= seconds:
             return Trained(seed, found, judged_samples(averaged(learner), setup))
         progress = max(0.0, elapsed - overhead) / max(1e-9, seconds - overhead)
-        learner.gradients(to_device(batch, learner.device), step, progress)
+        learner.compute_gradients(to_device(batch, learner.device), step, progress)
         learner.update(progress)
     raise AssertionError("batches never end")
 

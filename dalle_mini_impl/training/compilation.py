@@ -47,11 +47,11 @@ def compile_if_it_pays(
             say("compile is on, but no C++ compiler (g++) was found: running eager")
         return
     batch, started = trial.batch(), clock()
-    buffers = [b for part in learner.parts.values() for b in part.buffers()]
+    buffers = [b for network in learner.networks.values() for b in network.buffers()]
     kept = [b.clone() for b in buffers]
 
     def attempt(ahead: float) -> None:
-        learner.gradients(batch, trial.step, trial.progress + ahead)
+        learner.compute_gradients(batch, trial.step, trial.progress + ahead)
 
     try:
         if config.compile == "auto":
@@ -77,8 +77,8 @@ def _compile(learner: Learner, attempt: Callable[[float], None]) -> str:
     attempt: computes a step's gradients, as if at a given share of the run further on.
     """
     if not getattr(learner.objective, "compile_models", False):
-        for phase in learner.phases:
-            phase.compiled = torch.compile(phase.losses)
+        for module in learner.loss_modules:
+            module.compiled = torch.compile(module.losses)
         attempt(0.0)
         graphs = counters["stats"]["unique_graphs"]
         # A schedule computed in Python becomes a constant of the compiled code: one step later it
@@ -87,14 +87,14 @@ def _compile(learner: Learner, attempt: Callable[[float], None]) -> str:
         if counters["stats"]["unique_graphs"] == graphs:
             return "losses"
         _undo(learner)
-    for part in learner.parts.values():
-        part.compile()
+    for network in learner.networks.values():
+        network.compile()
     attempt(0.0)
     return "models"
 
 
 def _undo(learner: Learner) -> None:
-    for phase in learner.phases:
-        phase.compiled = None
-    for part in learner.parts.values():
-        part._compiled_call_impl = None  # what Module.compile sets
+    for module in learner.loss_modules:
+        module.compiled = None
+    for network in learner.networks.values():
+        network._compiled_call_impl = None  # what Module.compile sets

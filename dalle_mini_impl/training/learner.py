@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.precision import allow_tf32, autocast, choose_precision
+from dalle_mini_impl.training.ema import Ema
 from dalle_mini_impl.training.nonfinite import first_bad_tensor
 from dalle_mini_impl.training.objectives.objective import (
     Losses,
@@ -38,71 +39,71 @@ class Learner:
         if hasattr(objective, "to"):
             objective.to(self.device)
 
-        self.parts: dict[str, nn.Module] = {"": objective.model}
-        self.phases = [LossModule(objective.model, objective.losses)]
+        self.networks: dict[str, nn.Module] = {"": objective.model}
+        self.loss_modules = [LossModule(objective.model, objective.losses)]
         discriminator = getattr(objective, "discriminator", None)
         if isinstance(discriminator, nn.Module):
-            self.parts["discriminator."] = discriminator
-            self.phases.append(LossModule(discriminator, _discriminator_losses(objective)))
-        for part in self.parts.values():
-            part.to(self.device).train()
+            self.networks["discriminator."] = discriminator
+            self.loss_modules.append(LossModule(discriminator, _discriminator_losses(objective)))
+        for network in self.networks.values():
+            network.to(self.device).train()
 
-        self.ema = AveragedModel(objective.model, multi_avg_fn=self._update_ema)
-        self.ema.eval().requires_grad_(False)
-        self.ema.update_parameters(objective.model)  # The first call copies.
+        self.ema = Ema(objective.model, config.ema)
         self.optimizers = [
-            optimizer for part in self.parts.values() for optimizer in build_optimizer(part, config)
+            optimizer
+            for network in self.networks.values()
+            for optimizer in build_optimizer(network, config)
         ]
-        self.modules = [accelerator.prepare(phase) for phase in self.phases]
+        self.prepared_modules = [accelerator.prepare(module) for module in self.loss_modules]
         self.means = MeanMetrics()
 
-    def gradients(self, batch: Any, step: int, progress: float) -> Tensor:
-        """Compute the gradients; returns a scalar that is finite if they and the losses are."""
+    def compute_gradients(self, batch: Any, step: int, progress: float) -> Float[Tensor, ""]:
+        """Compute the gradients; returns a sum that is NaN or infinite if any loss or norm is."""
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         generator = self._seed(step)
-        total = torch.zeros((), device=self.device)
-        parts = list(micro_batches(batch, self.config.grad_accum_steps))
-        for number, (part, share) in enumerate(parts):
-            for phase, module in enumerate(self.modules):
+        finite_check = torch.zeros((), device=self.device)
+        shares = list(micro_batches(batch, self.config.grad_accum_steps))
+        for number, (micro_batch, share) in enumerate(shares, 1):
+            for phase, module in enumerate(self.prepared_modules):
                 self._freeze_discriminator(phase)
-                last = number == len(parts) - 1
+                last = number == len(shares)
                 with nullcontext() if last else self.accelerator.no_sync(module):
                     with autocast(self.precision, self.device):
-                        losses: Losses = module(part, progress, generator)
+                        losses: Losses = module(micro_batch, progress, generator)
                     if not losses:
                         continue
                     self.accelerator.backward(losses["loss"] * share)
                 prefix = "discriminator_" if phase else ""
                 self.means.add({prefix + name: loss for name, loss in losses.items()}, share)
-                total = total + losses["loss"].detach().float()
-        for name, trained in self.parts.items():
+                finite_check = finite_check + losses["loss"].detach().float()
+        for name, network in self.networks.items():
             limit = self.config.max_grad_norm or float("inf")
-            norm = nn.utils.clip_grad_norm_(trained.parameters(), limit)
+            norm = nn.utils.clip_grad_norm_(network.parameters(), limit)
             self.means.add({name.replace(".", "_") + "gradient_norm": norm})
-            total = total + norm
-        return total
+            finite_check = finite_check + norm
+        return finite_check
 
-    def update(self, progress: float, hold: Tensor | None = None) -> None:
-        """Move the weights by the gradients; where the tensor `hold` is 1, nothing changes."""
+    def update(self, progress: float, found_inf: Float[Tensor, ""] | None = None) -> None:
+        """Move the weights and their EMA by the gradients, unless `found_inf` is 1."""
         # At the middle of the step the rate is zero for neither the first step nor the last.
         middle = min(1.0, progress + 0.5 / self.config.steps)
         set_learning_rate(self.optimizers, learning_rate(self.config, middle))
         for optimizer in self.optimizers:
-            if hold is not None:
-                optimizer.found_inf = hold  # type: ignore[attr-defined]
+            if found_inf is not None:
+                optimizer.found_inf = found_inf  # type: ignore[attr-defined]
             optimizer.step()
-        self.ema.update_parameters(self.objective.model)
+        self.ema.update(self.objective.model, found_inf)
 
     def diagnose(self, batch: Any, step: int, progress: float) -> str:
         """Describes the first bad tensor of a step whose gradients were not finite."""
         generator = self._seed(step)
-        for part, _ in micro_batches(batch, self.config.grad_accum_steps):
-            for phase, trained in enumerate(self.parts.values()):
+        for micro_batch, _ in micro_batches(batch, self.config.grad_accum_steps):
+            for phase, module in enumerate(self.loss_modules):
                 self._freeze_discriminator(phase)
+                compute = partial(module.losses, module.module, micro_batch, progress, generator)
                 with autocast(self.precision, self.device):
-                    compute = partial(self.phases[phase].losses, trained, part, progress, generator)
-                    found = first_bad_tensor(self.parts, part, compute)
+                    found = first_bad_tensor(self.networks, micro_batch, compute)
                 if found is not None:
                     return found
         return "none when the step was repeated, without compilation and on one process"
@@ -110,15 +111,15 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """All that a checkpoint needs."""
         return {
-            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
             "ema": self.ema.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        for name, part in self.parts.items():
-            part.load_state_dict(state["parts"][name])
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
         self.ema.load_state_dict(state["ema"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             configured = [dict(group) for group in optimizer.param_groups]
@@ -135,13 +136,8 @@ class Learner:
         return torch.Generator(self.device).manual_seed(seed)
 
     def _freeze_discriminator(self, phase: int) -> None:
-        if "discriminator." in self.parts:
-            self.parts["discriminator."].requires_grad_(phase == 1)
-
-    def _update_ema(self, ema: Any, weights: Any, count: Any) -> None:
-        """Move the EMA by a decay that rises with the steps: short runs forget initial weights."""
-        decay = min(self.config.ema, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(ema, weights, 1 - decay)
+        if "discriminator." in self.networks:
+            self.networks["discriminator."].requires_grad_(phase == 1)
 
 
 def _discriminator_losses(objective: Any) -> Callable[..., Losses]:

@@ -9,7 +9,7 @@ no resumption can repeat.
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -49,7 +49,7 @@ def train(
 
     batches: this process's batch at a step: a dataclass of tensors with `config.batch_size` rows.
     preview: called `config.previews` times with the EMA model, in eval mode, and the step.
-    The stage begins anew where its checkpoints were made from something else than `files` says.
+    The stage starts again where its checkpoints were made from something else than `files` says.
     Raises NonFiniteLoss where the loss or its gradient is not finite. After SIGINT or SIGTERM it
     saves a checkpoint and raises SystemExit with the usual code, 128 + signal. Freed memory stays
     with the process from here on (`keep_freed_memory`).
@@ -62,6 +62,17 @@ def train(
     if loop.accelerator.is_main_process:
         files.save_weights(loop.learner.ema.module.state_dict())
     loop.accelerator.wait_for_everyone()
+
+
+class Agreed(NamedTuple):
+    """What all processes go by."""
+
+    stop: int
+    """The signal that asked one of them to stop, or 0."""
+    elapsed: float
+    """Seconds spent on the stage, in all sessions."""
+    failed: bool
+    """Whether a loss or gradient of one of them is not finite."""
 
 
 class Loop:
@@ -89,7 +100,7 @@ class Loop:
             self.first_bad_step = FirstBadStep(self.device)
 
     def begin(self, resume: bool) -> None:
-        """Continue from the newest checkpoint or start anew, then compile if that pays."""
+        """Continue from the newest checkpoint or start again, then compile if that pays."""
         if self.state.processes == 1 and launched_alone_on_cpu():
             self._say(SINGLE_PROCESS_HINT)
         self._load_checkpoint(resume)
@@ -99,8 +110,8 @@ class Loop:
         trial = Trial(
             lambda: to_device(self.batches(step), self.device), step, self.progress(), time_left
         )
-        compile_if_it_pays(self.learner, trial, lambda: self._agree(0)[1], self._say)
-        elapsed = self._agree(0)[1]
+        compile_if_it_pays(self.learner, trial, lambda: self._agree().elapsed, self._say)
+        elapsed = self._agree().elapsed
         overhead = self.state.overhead + elapsed - self.elapsed_before
         self.state = replace(self.state, elapsed=elapsed, overhead=overhead)
 
@@ -109,7 +120,7 @@ class Loop:
         self.accelerator.wait_for_everyone()
         if outdated:
             changed = ", ".join(self.files.made_from)
-            self._say(f"what it was begun with ({changed}) changed; begun anew")
+            self._say(f"inputs ({changed}) changed since the checkpoint; starting again")
         if (outdated or not resume) and self.accelerator.is_main_process:
             self.files.clear_checkpoints()
         self.accelerator.wait_for_everyone()
@@ -159,39 +170,39 @@ class Loop:
         by_steps = self.state.step / self.config.steps
         if self.config.minutes is None:
             return min(1.0, by_steps)
-        # Compiling is paid from the budget, but the schedules must not jump over it.
+        # Compilation uses up some of the minutes; the schedules span those that remain.
         budget = max(60 * self.config.minutes - self.state.overhead, 1e-9)
         return min(1.0, max(by_steps, (self.state.elapsed - self.state.overhead) / budget))
 
     def _step(self, batch: Any, progress: float, requests: StopRequests) -> int:
         """One optimizer step; the signal that asks to stop, or 0."""
         step = self.state.step
-        bad = ~torch.isfinite(self.learner.gradients(batch, step, progress))
-        hold, failed = None, False
+        bad = ~torch.isfinite(self.learner.compute_gradients(batch, step, progress))
+        found_inf, failed = None, False
         if self.first_bad_step is not None:
-            hold = self.first_bad_step.note(bad, step, progress)
+            found_inf = self.first_bad_step.note(bad, step, progress)
         else:
             failed = bool(bad)
-        stop, elapsed, failed = self._agree(requests.signal or 0, failed)
-        if failed:
+        agreed = self._agree(requests.signal or 0, failed)
+        if agreed.failed:
             raise self._nonfinite_loss(batch, step, progress)
-        self.learner.update(progress, hold)
-        self.state = replace(self.state, step=step + 1, elapsed=elapsed)
-        return stop
+        self.learner.update(progress, found_inf)
+        self.state = replace(self.state, step=step + 1, elapsed=agreed.elapsed)
+        return agreed.stop
 
-    def _agree(self, stop: int, failed: bool = False) -> tuple[int, float, bool]:
-        """The stop signal, the elapsed seconds and a failure: the same on every process."""
+    def _agree(self, stop: int = 0, failed: bool = False) -> Agreed:
+        """The stop signal, the clock and a failure, each the highest of any process."""
         elapsed = self.elapsed_before + time.monotonic() - self.started
         if self.state.processes == 1:
-            return stop, elapsed, failed
+            return Agreed(stop, elapsed, failed)
         facts = torch.tensor([stop, elapsed, failed], dtype=torch.float64, device=self.device)
         dist.all_reduce(facts, dist.ReduceOp.MAX)
-        return int(facts[0]), float(facts[1]), bool(facts[2])
+        return Agreed(int(facts[0]), float(facts[1]), bool(facts[2]))
 
     def _report(self, progress: float, examples: int, waited: float) -> None:
         step, done = self.state.step, self.progress()
         if step % self.config.log_every == 0 or done >= 1:
-            self._raise_noted()
+            self._raise_if_nonfinite()
             factor = learning_rate(self.config, progress)
             self.reporter.log(step, done, self.learner.means.read(), learning_rate=factor)
         self.reporter.step(step, done, examples, waited)
@@ -205,12 +216,12 @@ class Loop:
                 self.preview(self.learner.ema.module, self.state.step)
 
     def _save(self) -> None:
-        self._raise_noted()
+        self._raise_if_nonfinite()
         if self.accelerator.is_main_process:
             self.files.save_checkpoint(self.state, self.learner.state_dict())
         self.accelerator.wait_for_everyone()
 
-    def _raise_noted(self) -> None:
+    def _raise_if_nonfinite(self) -> None:
         """Raise if a bad step was noted on the GPU."""
         noted = self.first_bad_step.read() if self.first_bad_step is not None else None
         if noted is not None:

@@ -18,7 +18,7 @@ class FirstBadStep:
     """Notes on the GPU which step's gradients were first not finite.
 
     Reading a tensor makes the CPU wait for the GPU, so the loop reads this only when it reads
-    something else anyway. Until then the weights are held as they were before that step.
+    something else anyway. Until then the weights stay as they were before that step.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -34,7 +34,7 @@ def step_seconds(
     begun = time.perf_counter()
     while len(taken) < 2 or (len(taken) < MAX_STEPS and time.perf_counter() - begun < seconds):
         started = time.perf_counter()
-        learner.gradients(examples, len(taken), 1.0)
+        learner.compute_gradients(examples, len(taken), 1.0)
         learner.update(0.5)
         if accelerator.device.type == "cuda":
             torch.cuda.synchronize()

@@ -127,7 +127,9 @@ def test_weights_of_another_image_tokenizer_are_refused_and_trained_anew(run, ca
     run_stages(run)
     said = capsys.readouterr().out
     assert stages_done(said) == ["codes", "transformer", "clip"]
-    assert "transformer: what it was begun with (image_tokenizer) changed; begun anew" in said
+    assert (
+        "transformer: inputs (image_tokenizer) changed since the checkpoint; starting again" in said
+    )
     assert run.weights_hash("dalle") != dalle
     TextToImage.from_pretrained(run)
 
