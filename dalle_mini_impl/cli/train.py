@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
         command.experiment,
         restart=None if command.resume else (command.stage or "all"),
     )
-    from dalle_mini_impl.training.stages import run_stages
+    from dalle_mini_impl.training.run_stages import run_stages
 
     run_stages(run, command.stage, command.resume, command.tensorboard, show_results)
 

@@ -8,7 +8,7 @@ StageName = Literal["captions", "image_tokenizer", "codes", "transformer", "clip
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage is made from and what it leaves; training/stages.py adds what it does."""
+    """What a stage is made from and what it leaves; training/run_stages.py adds what it does."""
 
     name: StageName
     inputs: tuple[str, ...]

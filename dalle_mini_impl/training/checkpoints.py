@@ -100,7 +100,7 @@ def load_checkpoint(
             reason = " ".join(str(error).split())
             raise ConfigError(
                 f"{path} does not fit this configuration ({reason}); restore the configuration it "
-                "was made with, or begin the stage anew with --no-resume"
+                "was made with, or start the stage again with --no-resume"
             ) from error
         return state
     return None

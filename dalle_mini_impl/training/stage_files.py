@@ -67,5 +67,5 @@ class StageFiles:
         return load_checkpoint(self.checkpoints, restore, device)
 
     def clear_checkpoints(self) -> None:
-        """Remove all checkpoints, so that the stage begins anew."""
+        """Remove all checkpoints, so that the stage starts again."""
         clear_checkpoints(self.checkpoints)

@@ -52,5 +52,5 @@ def train_image_tokenizer(context: StageContext) -> None:
     if outdated and before != run.weights_hash("image_tokenizer"):
         context.say(
             f"WARNING: {' and '.join(outdated)} were trained with other image codes and no longer "
-            f"fit; `python train.py --run {run.path}` trains them anew"
+            f"fit; `python train.py --run {run.path}` trains them again"
         )

@@ -11,7 +11,7 @@ from benchmarks.clip_at_work import Classify, among_wrong, classify, probe_accur
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.runs.folder import RunFolder
-from dalle_mini_impl.training.stages import run_stages
+from dalle_mini_impl.training.run_stages import run_stages
 
 
 def made_images(n: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-STAGES = "dalle_mini_impl.training.stages"
+STAGES = "dalle_mini_impl.training.run_stages"
 
 
 @pytest.fixture

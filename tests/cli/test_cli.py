@@ -13,7 +13,7 @@ from dalle_mini_impl.training.nonfinite import NonFiniteLoss
 from tests.tiny import tiny_run
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = "dalle_mini_impl.training.stages"
+STAGES = "dalle_mini_impl.training.run_stages"
 
 
 def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from dalle_mini_impl.cli import main
 from dalle_mini_impl.cli.train import show_results
 from dalle_mini_impl.images import to_tensor
 from dalle_mini_impl.runs.folder import RunFolder
-from dalle_mini_impl.training.stages import run_stages
+from dalle_mini_impl.training.run_stages import run_stages
 from tests.tiny import tiny_experiment
 
 COLORS = {"red": (220, 40, 40), "green": (30, 160, 60), "blue": (40, 60, 220)}

@@ -15,7 +15,7 @@ from dalle_mini_impl.training.objectives.perceptual import (
     random_positions,
 )
 from dalle_mini_impl.training.objectives.vqgan import perceptual_distance
-from dalle_mini_impl.training.stages import run_stages
+from dalle_mini_impl.training.run_stages import run_stages
 from tests.tiny import TWO_STEPS, tiny_experiment
 
 SMALL = PerceptualConfig(width=8, stages=2)

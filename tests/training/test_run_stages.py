@@ -15,7 +15,7 @@ from dalle_mini_impl.runs.stages import STAGES
 from dalle_mini_impl.runs.weights import RunError
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.interruption import StopRequests
-from dalle_mini_impl.training.stages import (
+from dalle_mini_impl.training.run_stages import (
     FUNCTIONS,
     missing_stages,
     next_command,

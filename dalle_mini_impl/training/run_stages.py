@@ -34,7 +34,7 @@ def run_stages(
 ) -> None:
     """Run `stage`, or every stage whose result the run does not have, in order.
 
-    resume: continue a stage from its checkpoint; otherwise it begins anew, and so does every stage
+    resume: continue a stage from its checkpoint; otherwise it starts again, and so does every stage
     where none is named. tensorboard: mirror the metrics. show_results: called at the end by the
     main process, with whether the run is complete.
     Raises ConfigError for a stage that does not exist.
