@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dalle_mini_impl import TextToImage
-from dalle_mini_impl.evaluation.judges.scenes import find_scene
+from dalle_mini_impl.evaluation.detectors.scenes import find_scene
 
 FIXTURE = Path(__file__).parent / "fixtures" / "swaps"
 SEEDS = 8

@@ -1,7 +1,6 @@
 """The tables of the panels suite."""
 
 from dalle_mini_impl.data.synthetic.panels import CHANGE_KINDS
-from dalle_mini_impl.evaluation.judges.panels import ASPECTS
 from dalle_mini_impl.evaluation.report.page import Table
 from dalle_mini_impl.evaluation.report.suite_tables import (
     Scores,
@@ -10,7 +9,7 @@ from dalle_mini_impl.evaluation.report.suite_tables import (
     kinds_of_claim_table,
     rankings_table,
 )
-from dalle_mini_impl.evaluation.suites.panels import ALL_CHANGES
+from dalle_mini_impl.evaluation.suites.panels import ALL_CHANGES, ASPECTS
 
 GROUPS = (*CHANGE_KINDS, ALL_CHANGES)
 FIRST = "the lower half"

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,26 @@ from dalle_mini_impl.data.synthetic.panels import (
     CHANGE_KINDS,
     Change,
     Panel,
+    PanelObject,
     Panels,
     PanelsConfig,
+    apply_change,
     compose_panels,
 )
 from dalle_mini_impl.data.synthetic.rendering import render_panels
-from dalle_mini_impl.evaluation.judges.panels import find_panels, judge_change
+from dalle_mini_impl.evaluation.detectors.panels import find_panels
+from dalle_mini_impl.evaluation.detectors.scenes import UNKNOWN
 from dalle_mini_impl.evaluation.suites.core import DATA_SPLITS, SPLITS, Judgment, SuitePrompt
 from dalle_mini_impl.evaluation.suites.reconstructions import Original
 from dalle_mini_impl.pipeline import TextToImage
 
 SAME = Change("same")
+
+ASPECTS: tuple[str, ...] = ("count", "shape", "color", "style", "place", "background")
+"""What must be right in the lower half."""
+
+TOLERANCE = 3
+"""Pixels of the canvas that a position may be off: less than half the collection's step."""
 
 ALL_CHANGES = "all changes"
 """The group of every prompt."""
@@ -101,3 +111,45 @@ def _judge_halves(prompt: PanelsPrompt, image: UInt8[np.ndarray, "h w 3"]) -> di
         "upper": all(judge_change(SAME, own, upper).values()),
         "lower": all(judge_change(prompt.request.change, own, lower).values()),
     }
+
+
+def judge_change(change: Change, upper: Panel, lower: Panel) -> dict[str, bool]:
+    """Which ASPECTS of the lower half are what the change makes of the upper half.
+
+    Objects are compared under the assignment that makes most of their aspects right; a missing
+    object is wrong in all of them.
+    """
+    expected = apply_change(change, upper)
+    slots: list[PanelObject | None] = [*lower.objects[:6]]
+    slots += [None] * (len(expected.objects) - len(slots))
+    assignments = permutations(slots, len(expected.objects))
+    best = max(
+        (_compare_objects(expected, found) for found in assignments),
+        key=lambda rows: sum(map(sum, rows)),
+    )
+    shape, color, style, place = (all(column) for column in zip(*best, strict=True))
+    return {
+        "count": len(lower.objects) == len(expected.objects),
+        "shape": shape,
+        "color": color,
+        "style": style,
+        "place": place,
+        "background": lower.background == expected.background,
+    }
+
+
+def _compare_objects(
+    expected: Panel, found: tuple[PanelObject | None, ...]
+) -> list[tuple[bool, ...]]:
+    """Whether shape, color, style and place of each object are right."""
+    return [
+        (False,) * 4
+        if item is None
+        else (
+            item.shape == own.shape != UNKNOWN,
+            item.color == own.color,
+            item.style == own.style,
+            max(abs(item.x - own.x), abs(item.y - own.y)) <= TOLERANCE,
+        )
+        for own, item in zip(expected.objects, found, strict=True)
+    ]

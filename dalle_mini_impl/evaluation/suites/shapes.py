@@ -28,7 +28,7 @@ from dalle_mini_impl.data.synthetic.shapes import (
     describe_scene,
     random_scene,
 )
-from dalle_mini_impl.evaluation.judges.scenes import find_scene
+from dalle_mini_impl.evaluation.detectors.scenes import find_scene
 from dalle_mini_impl.evaluation.suites.core import (
     DATA_SPLITS,
     SPLITS,

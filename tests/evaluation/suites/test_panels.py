@@ -9,8 +9,7 @@ from dalle_mini_impl.data.synthetic.panel_captions import fulfills
 from dalle_mini_impl.data.synthetic.panels import CHANGE_KINDS, Panel, Panels, PanelsConfig
 from dalle_mini_impl.data.synthetic.rendering import render_panels
 from dalle_mini_impl.data.synthetic.shapes import is_held_out
-from dalle_mini_impl.evaluation.judges.panels import ASPECTS
-from dalle_mini_impl.evaluation.suites.panels import panels_originals, panels_prompts
+from dalle_mini_impl.evaluation.suites.panels import ASPECTS, panels_originals, panels_prompts
 from dalle_mini_impl.pipeline import TextToImage
 from tests.tiny import tiny_run
 

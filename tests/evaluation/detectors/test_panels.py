@@ -1,4 +1,4 @@
-"""The judge of two panels reads both halves and recognizes the requested change."""
+"""Both halves of two panels are detected, and the requested change is recognized."""
 
 from dataclasses import replace
 
@@ -19,9 +19,10 @@ from dalle_mini_impl.data.synthetic.panels import (
 )
 from dalle_mini_impl.data.synthetic.rendering import render_panels
 from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, SHAPES
-from dalle_mini_impl.evaluation.judges.panels import ASPECTS, find_panels, judge_change
-from dalle_mini_impl.evaluation.judges.scenes import UNKNOWN
-from tests.evaluation.judges.degradations import DEGRADATIONS
+from dalle_mini_impl.evaluation.detectors.panels import find_panels
+from dalle_mini_impl.evaluation.detectors.scenes import UNKNOWN
+from dalle_mini_impl.evaluation.suites.panels import ASPECTS, judge_change
+from tests.evaluation.detectors.degradations import DEGRADATIONS
 
 SAME = Change("same")
 UPPER = Panel(

@@ -1,4 +1,4 @@
-"""Changes to an image that the judges must see through."""
+"""Changes to an image that the detectors must see through."""
 
 import io
 

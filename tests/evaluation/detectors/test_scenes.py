@@ -1,4 +1,4 @@
-"""The judge finds the rendered scene, also blurred and noisy, and takes no blob for a shape."""
+"""The detector finds the rendered scene, also blurred and noisy, and takes no blob for a shape."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from PIL import Image, ImageDraw
 from dalle_mini_impl.data.synthetic.rendering import render_scene
 from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Object, Scene
 from dalle_mini_impl.data.synthetic.shapes import ShapesConfig, random_scene
-from dalle_mini_impl.evaluation.judges.scenes import UNKNOWN, find_scene
-from tests.evaluation.judges.degradations import DEGRADATIONS
+from dalle_mini_impl.evaluation.detectors.scenes import UNKNOWN, find_scene
+from tests.evaluation.detectors.degradations import DEGRADATIONS
 
 
 def found(image: Image.Image) -> Scene:

@@ -1,12 +1,11 @@
-"""A judge by rule for images of two panels: does the lower half show the requested change?
+"""Detects the objects in both halves of an image of two panels, from its pixels alone.
 
-Each half is read from its pixels alone. The background is the most frequent one; objects are
-connected pieces. A piece has the color whose mixtures with the background fit its pixels best
+`judge_change` (suites/panels.py) decides whether the lower half is right. The background is the
+most frequent one; objects are connected pieces. A piece has the color whose mixtures with the background fit its pixels best
 (thin outlines rarely reach their full color), and the shape and style that overlap with it most.
 """
 
 from functools import lru_cache
-from itertools import permutations
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -17,15 +16,13 @@ from scipy import ndimage
 from dalle_mini_impl.data.synthetic.panels import (
     HEIGHT,
     SIZE,
-    Change,
     Panel,
     PanelObject,
     Style,
-    apply_change,
 )
 from dalle_mini_impl.data.synthetic.rendering import outline_mask, shape_mask
 from dalle_mini_impl.data.synthetic.scenes import COLORS, SHAPES, SIZES
-from dalle_mini_impl.evaluation.judges.scenes import (
+from dalle_mini_impl.evaluation.detectors.scenes import (
     BLURS,
     CONTRAST,
     EIGHT,
@@ -35,16 +32,10 @@ from dalle_mini_impl.evaluation.judges.scenes import (
     on_canvas,
 )
 
-ASPECTS: tuple[str, ...] = ("count", "shape", "color", "style", "place", "background")
-"""What must be right in the lower half."""
-
 STYLES: tuple[Style, ...] = ("filled", "outline")
 
 RESEMBLANCE: dict[Style, float] = {"filled": 0.75, "outline": 0.55}
 """Least overlap of soft masks; the same small error costs an outline more of its overlap."""
-
-TOLERANCE = 3
-"""Pixels of the canvas that a position may be off: less than half the collection's step."""
 
 FOREIGN: dict[Style, float] = {"filled": 0.2, "outline": 0.4}
 """Share of pixels in other colors above which a piece is not an object of one color."""
@@ -97,48 +88,6 @@ def _find_objects(
         if piece[rows, columns].sum() >= SPECK and rows.stop - rows.start > SEAM:
             objects.append(_read_object(offsets, piece, ground))
     return tuple(objects)
-
-
-def judge_change(change: Change, upper: Panel, lower: Panel) -> dict[str, bool]:
-    """Which ASPECTS of the lower half are what the change makes of the upper half.
-
-    Objects are compared under the assignment that makes most of their aspects right; a missing
-    object is wrong in all of them.
-    """
-    expected = apply_change(change, upper)
-    slots: list[PanelObject | None] = [*lower.objects[:6]]
-    slots += [None] * (len(expected.objects) - len(slots))
-    assignments = permutations(slots, len(expected.objects))
-    best = max(
-        (_compare_objects(expected, found) for found in assignments),
-        key=lambda rows: sum(map(sum, rows)),
-    )
-    shape, color, style, place = (all(column) for column in zip(*best, strict=True))
-    return {
-        "count": len(lower.objects) == len(expected.objects),
-        "shape": shape,
-        "color": color,
-        "style": style,
-        "place": place,
-        "background": lower.background == expected.background,
-    }
-
-
-def _compare_objects(
-    expected: Panel, found: tuple[PanelObject | None, ...]
-) -> list[tuple[bool, ...]]:
-    """Whether shape, color, style and place of each object are right."""
-    return [
-        (False,) * 4
-        if item is None
-        else (
-            item.shape == own.shape != UNKNOWN,
-            item.color == own.color,
-            item.style == own.style,
-            max(abs(item.x - own.x), abs(item.y - own.y)) <= TOLERANCE,
-        )
-        for own, item in zip(expected.objects, found, strict=True)
-    ]
 
 
 def _filled(foreground: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:

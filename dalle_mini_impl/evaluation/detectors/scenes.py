@@ -1,7 +1,8 @@
-"""A judge by rule: finds the scene that an image shows, from its pixels alone.
+"""Detects the scene that an image shows, from its pixels alone and without a model.
 
+`verify_claims` (data/synthetic/claims.py) decides which claims of a caption hold of the scene.
 The background is the most frequent one, objects are connected pieces of one color, and a piece has
-the canonical shape of its area that it overlaps with most. No model takes part in the judgment.
+the canonical shape of its area that it overlaps with most.
 """
 
 from functools import lru_cache
@@ -75,7 +76,7 @@ def find_scene(image: UInt8[np.ndarray, "h w 3"]) -> Scene:
 def on_canvas(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "64 64 3"]:
     """A square image at the canvas's size; ValueError for any other image."""
     if image.shape[0] != image.shape[1]:
-        raise ValueError(f"the judge needs a square, this image has {image.shape[:2]}: crop it")
+        raise ValueError(f"the detector needs a square, this image has {image.shape[:2]}: crop it")
     if image.shape[0] != CANVAS:
         image = np.asarray(Image.fromarray(image).resize((CANVAS, CANVAS), Image.Resampling.BOX))
     return image.astype(np.float32)
