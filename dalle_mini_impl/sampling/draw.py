@@ -17,12 +17,12 @@ from dalle_mini_impl.sampling.ranking import Ranking
 
 
 class SamplingConfig(Config):
-    """How images are drawn from the model."""
+    """How images are sampled from the model."""
 
     num_images: int = Field(4, gt=0)
     """Images to keep for each caption, best first."""
     candidates: int = Field(16, gt=0)
-    """Images to draw for each caption before ranking."""
+    """Images to sample for each caption before ranking."""
     guidance: float = Field(2.0, ge=0)
     """Guidance scale: 1 samples the model as it is, more follows the caption more closely."""
     guidance_schedule: Literal["constant", "rising", "falling"] = "constant"
@@ -32,9 +32,9 @@ class SamplingConfig(Config):
     temperature: float = Field(1.0, ge=0)
     """Divides the logits; 0 always takes the likeliest code (of several factors, each in turn)."""
     top_k: int = Field(0, ge=0)
-    """Draw from the k likeliest codes only (of several factors, of each); 0 keeps all."""
+    """Sample from the k likeliest codes only (of several factors, of each); 0 keeps all."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """Draw from the likeliest codes (factors) that together reach this probability."""
+    """Sample from the likeliest codes (factors) that together reach this probability."""
     rank_by: Ranking = "clip"
     """Order of the candidates: by CLIP, ln p(codes | caption), its ratio to the null caption's, or
     both of the first two, each standardized over the candidates."""
@@ -43,8 +43,8 @@ class SamplingConfig(Config):
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the decoding step; auto does once that pays. In fp32 the same codes come faster."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the blocks' products: auto is bf16 where the hardware multiplies it. In fp32 a seed gives
-    the same image in batches of any size; in bf16 rounding may now and then draw another code."""
+    """Of the blocks' matrix products: auto is bf16 where the hardware multiplies it. In fp32 a seed
+    gives the same image in batches of any size; in bf16 rounding may occasionally change a code."""
 
 
 class DrawParameters(NamedTuple):
