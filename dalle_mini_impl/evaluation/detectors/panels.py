@@ -1,8 +1,9 @@
 """Detects the objects in both halves of an image of two panels, from its pixels alone.
 
 `judge_change` (suites/panels.py) decides whether the lower half is right. The background is the
-most frequent one; objects are connected pieces. A piece has the color whose mixtures with the background fit its pixels best
-(thin outlines rarely reach their full color), and the shape and style that overlap with it most.
+most frequent one; objects are connected pieces. A piece has the color whose mixtures with the
+background fit its pixels best (thin outlines rarely reach their full color), and the shape and
+style that overlap with it most.
 """
 
 from functools import lru_cache
