@@ -23,6 +23,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file; a reader never sees half of it."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
     """A hash of names, types, shapes and values, in 32 hexadecimal digits."""
     digest = hashlib.sha256()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from dalle_mini_impl.cli.output import write_text
 from dalle_mini_impl.cli.run_options import Device, check_device, open_run
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.files import write_text
 
 if TYPE_CHECKING:
     from dalle_mini_impl.runs.folder import RunFolder

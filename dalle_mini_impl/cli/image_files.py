@@ -11,7 +11,6 @@ from dalle_mini_impl.data.collections.detect import IMAGE_SUFFIXES, suffix
 
 MAX_SHORT_SIDE = 512
 """Larger images are reduced to it, so that many fit into memory; no CLIP uses more pixels."""
-MAX_NAMED = 5
 
 
 def open_image(option: str, path: Path) -> Image.Image:
@@ -35,7 +34,7 @@ def open_images(paths: Sequence[Path]) -> dict[str, Image.Image]:
     Unreadable ones are left out, counted and named on standard error. ConfigError where no
     image is given or none can be read.
     """
-    from dalle_mini_impl.data.examples import unreadable_reason
+    from dalle_mini_impl.data.examples import first_names, unreadable_reason
 
     files: list[Path] = []
     for path in paths:
@@ -49,7 +48,7 @@ def open_images(paths: Sequence[Path]) -> dict[str, Image.Image]:
             images[str(file)] = _load(file)
         except Exception as error:  # Pillow raises nearly anything on damaged files
             failures.append(f"{file}: {unreadable_reason(error)}")
-    named = "; ".join(failures[:MAX_NAMED]) + ("; …" if len(failures) > MAX_NAMED else "")
+    named = first_names(failures)
     if not images:
         raise ConfigError(f"none of {len(files):,} images can be read: {named}")
     if failures:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dalle_mini_impl.files import atomic_write
+from dalle_mini_impl.files import write_text
 
 
 def show_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
@@ -36,12 +36,6 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def write_json(path: Path, value: object, indent: int | None = 2) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write a JSON file; a reader never sees half of it."""
-    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file; a reader never sees half of it."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

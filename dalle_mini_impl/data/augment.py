@@ -8,6 +8,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from dalle_mini_impl.data.config import DataConfig
+
 
 @runtime_checkable
 class ImageStore(Protocol):
@@ -19,24 +21,10 @@ class ImageStore(Protocol):
     def __len__(self) -> int: ...
 
 
-@runtime_checkable
-class Augmentation(Protocol):
-    """The part of the data configuration that batches need."""
-
-    @property
-    def image_size(self) -> int: ...
-
-    @property
-    def random_resized_crop(self) -> float | None: ...
-
-    @property
-    def horizontal_flip(self) -> bool: ...
-
-
 def load_images(
     store: ImageStore,
     indices: Int64[np.ndarray, "b"],
-    config: Augmentation,
+    config: DataConfig,
     rng: np.random.Generator | None,
 ) -> Float[Tensor, "b 3 h w"]:
     """The images `indices` in [0, 1], augmented as configured or, without `rng`, not at all.

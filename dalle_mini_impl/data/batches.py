@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-from dalle_mini_impl.data.augment import Augmentation, ImageStore, load_images
+from dalle_mini_impl.data.augment import ImageStore, load_images
 from dalle_mini_impl.data.caption_table import CaptionTable
 from dalle_mini_impl.data.codes import CodeCache
+from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.negatives import Negative
 
 
@@ -83,7 +84,7 @@ class ImageBatches:
         self,
         store: ImageStore,
         table: CaptionTable,
-        config: Augmentation,
+        config: DataConfig,
         order: BatchOrder,
         negative: Negative | None = None,
         negatives: int = 0,

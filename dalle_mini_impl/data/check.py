@@ -12,7 +12,7 @@ from PIL import Image
 
 from dalle_mini_impl.data.collections.detect import DataError
 from dalle_mini_impl.data.config import DataConfig
-from dalle_mini_impl.data.examples import Example, SyntheticImage, unreadable_reason
+from dalle_mini_impl.data.examples import Example, SyntheticImage, first_names, unreadable_reason
 from dalle_mini_impl.data.sources import open_source
 from dalle_mini_impl.data.splits import SPLITS
 from dalle_mini_impl.data.workers import map_examples
@@ -111,7 +111,7 @@ def check(
         raise DataError(f"data.path {config.path!r} holds no images ({description})")
     read = [item for item in everything if item.failure is None]
     captions = [caption for item in everything for caption in item.captions]
-    counts = Counter(caption for item in everything for caption in item.captions)
+    counts = Counter(captions)
     if sheet is not None:
         _write_sheet(config, sheet)
     return Report(
@@ -168,10 +168,7 @@ def _most_frequent(pairs: list[tuple[str, int]], limit: int = 5) -> str:
 
 
 def _count_and_names(items: Sequence[str]) -> str:
-    if not items:
-        return "0"
-    more = "; …" if len(items) > SHOWN else ""
-    return f"{len(items):,}: " + "; ".join(items[:SHOWN]) + more
+    return f"{len(items):,}: {first_names(items, SHOWN)}" if items else "0"
 
 
 def _quantiles(values: Sequence[int]) -> str:

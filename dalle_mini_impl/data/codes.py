@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
-from dalle_mini_impl.files import atomic_write
+from dalle_mini_impl.files import atomic_write, write_text
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,7 @@ class CodeCache:
             _finish(codes, folder / "codes.npy", key)
         finally:
             flat.unlink(missing_ok=True)
-        with atomic_write(folder / "codes.json") as note:
-            note.write_text(json.dumps(asdict(key)), encoding="utf-8")
+        write_text(folder / "codes.json", json.dumps(asdict(key)))
         cache = cls.open(folder, key)
         if cache is None:
             raise ValueError(f"{folder}: the code cache could not be read back; is the disk full?")

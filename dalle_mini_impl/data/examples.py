@@ -2,7 +2,7 @@
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,15 +54,12 @@ class Source(ABC):
     """Whether the collection has captions at all."""
     description: str
     """One line on what was detected."""
+    reader: Callable[[Any], Example]
+    """A picklable function from a row to its example."""
 
     @abstractmethod
     def rows(self) -> Iterator[Any]:
         """The input of `reader`: cheap to create and to send to another process."""
-
-    @property
-    @abstractmethod
-    def reader(self) -> Callable[[Any], Example]:
-        """A picklable function from a row to its example."""
 
     @abstractmethod
     def size(self) -> int | None:
@@ -81,3 +78,8 @@ def unreadable_reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def first_names(items: Sequence[str], most: int = 5) -> str:
+    """The first items, for a message."""
+    return "; ".join(items[:most]) + ("; …" if len(items) > most else "")

@@ -21,25 +21,16 @@ Negative = Callable[[int, int, random.Random], str | None]
 TRIES = 8
 
 
-def scene_negatives(attributes: Sequence[dict[str, Any] | None]) -> Negative:
-    """Negatives from the claims of each caption, as the shapes collection records them."""
+def synthetic_negatives(attributes: Sequence[dict[str, Any] | None]) -> Negative:
+    """Negatives from the claims or the request that synthetic data records for each caption."""
 
     def negative(image: int, caption: int, rng: random.Random) -> str | None:
         known = attributes[image]
         if not known:
             return None
-        return phrase_claims(swap_attribute(Claims.from_dict(known["claims"][caption]), rng), rng)
-
-    return negative
-
-
-def panel_negatives(attributes: Sequence[dict[str, Any] | None]) -> Negative:
-    """Negatives from each caption's request, as the collection of two panels records them."""
-
-    def negative(image: int, caption: int, rng: random.Random) -> str | None:
-        known = attributes[image]
-        if not known:
-            return None
+        if "claims" in known:
+            claims = Claims.from_dict(known["claims"][caption])
+            return phrase_claims(swap_attribute(claims, rng), rng)
         request = Request.from_dict(known["requests"][caption])
         return phrase_request(wrong_request(request, Panels.from_dict(known["panels"]), rng), rng)
 
@@ -77,8 +68,4 @@ def hard_negatives(
     captions: Sequence[Sequence[str]], attributes: Sequence[dict[str, Any] | None]
 ) -> Negative:
     """The most exact negatives that the collection allows."""
-    if any(known and "claims" in known for known in attributes):
-        return scene_negatives(attributes)
-    if any(known and "requests" in known for known in attributes):
-        return panel_negatives(attributes)
-    return word_negatives(captions)
+    return synthetic_negatives(attributes) if any(attributes) else word_negatives(captions)

@@ -22,7 +22,7 @@ import numpy as np
 
 from dalle_mini_impl.data.collections.detect import DataError
 from dalle_mini_impl.data.config import SYNTHETIC, DataConfig
-from dalle_mini_impl.data.examples import Example, Source, unreadable_reason
+from dalle_mini_impl.data.examples import Example, Source, first_names, unreadable_reason
 from dalle_mini_impl.data.sources import open_source
 from dalle_mini_impl.data.splits import Split
 from dalle_mini_impl.data.workers import map_examples
@@ -30,7 +30,6 @@ from dalle_mini_impl.images import fit
 
 VERSION = 1
 """Raise it when the preparation of the same files changes."""
-SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def _write(
                 pixels.write(image)
                 kept += 1
     seen = kept + uncaptioned + len(failures)
-    named = "; ".join(failures[:SHOWN]) + ("; …" if len(failures) > SHOWN else "")
+    named = first_names(failures)
     if len(failures) > config.max_unreadable * seen:
         raise DataError(
             f"{len(failures):,} of {seen:,} images in data.path {config.path!r} are unreadable, "

@@ -28,7 +28,7 @@ from dalle_mini_impl.experiment import (
     load_experiment,
     read_settings,
 )
-from dalle_mini_impl.files import atomic_write
+from dalle_mini_impl.files import atomic_write, write_text
 from dalle_mini_impl.runs.metrics import MetricsLog
 from dalle_mini_impl.runs.stages import WEIGHTS
 from dalle_mini_impl.runs.weights import RunError, WeightsFolder, first_few
@@ -84,8 +84,7 @@ class RunFolder(WeightsFolder):
             "data_fingerprint": self.fingerprint,
         }
         text = self.experiment.to_yaml() + yaml.safe_dump({"run": record}, sort_keys=False)
-        with atomic_write(self.path / "config.yaml") as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(self.path / "config.yaml", text)
 
     # Folders, made when first asked for.
 

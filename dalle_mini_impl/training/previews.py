@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from dalle_mini_impl.captions import CaptionTokenizer
-from dalle_mini_impl.data.augment import Augmentation, load_images
+from dalle_mini_impl.data.augment import load_images
+from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.store import Store
 from dalle_mini_impl.images import contact_sheet, save_png, to_images
 from dalle_mini_impl.models.dalle import Dalle
@@ -24,7 +25,7 @@ def reconstruction_previews(
     objective: ImageTokenizerObjective,
     run: RunFolder,
     store: Store,
-    data: Augmentation,
+    data: DataConfig,
     device: torch.device,
 ) -> Preview:
     """Log quality and code usage on fixed images and show some beside their originals."""

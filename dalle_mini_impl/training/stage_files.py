@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dalle_mini_impl.files import atomic_write
+from dalle_mini_impl.files import write_text
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.stages import STAGES
 from dalle_mini_impl.training.checkpoints import (
@@ -56,8 +56,7 @@ class StageFiles:
 
     def save_checkpoint(self, state: TrainState, tensors: dict[str, Any]) -> None:
         """Write a checkpoint and note what it was made from."""
-        with atomic_write(self.checkpoints / MADE_FROM) as temporary:
-            temporary.write_text(json.dumps(dict(self.made_from)), encoding="utf-8")
+        write_text(self.checkpoints / MADE_FROM, json.dumps(dict(self.made_from)))
         save_checkpoint(self.checkpoints, state, tensors)
 
     def load_checkpoint(

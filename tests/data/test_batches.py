@@ -1,7 +1,7 @@
 """Batches depend on the step alone, cover every image, and draw captions and crops at random."""
 
 import threading
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import torch
 from dalle_mini_impl.data.batches import BatchOrder, CodeBatches, ImageBatches
 from dalle_mini_impl.data.caption_table import CaptionTable
 from dalle_mini_impl.data.codes import CodeCache, CodeKey
+from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.prefetch import prefetch
 
 
@@ -38,13 +39,7 @@ class Images:
         return len(self.images)
 
 
-@dataclass
-class Settings:
-    image_size: int = 8
-    random_resized_crop: float | None = None
-    horizontal_flip: bool = False
-
-
+Settings = partial(DataConfig, image_size=8)
 CAPTIONS = [("a", "b"), ("c",), (), ("a", "d", "e"), ("f",)]
 
 
@@ -126,7 +121,10 @@ def test_augmentation_is_deterministic_per_step_and_only_on_request():
 
 
 def test_flips_mirror_about_half_of_the_images():
-    plain, flipping = image_batches(Settings()), image_batches(Settings(horizontal_flip=True))
+    plain, flipping = (
+        image_batches(Settings()),
+        image_batches(Settings(horizontal_flip=True)),
+    )
     flipped = 0
     for step in range(20):
         for a, b in zip(plain(step).images, flipping(step).images, strict=True):

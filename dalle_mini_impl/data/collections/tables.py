@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -47,10 +47,7 @@ class TableSource(Source):
         self.captioned = any(t.columns.caption or t.columns.label for t in self.tables)
         self.matchers = [re.compile(e, re.I) for e in config.held_out_captions]
         self.description = self._describe()
-
-    @property
-    def reader(self) -> Callable[[Example], Example]:
-        return _identity
+        self.reader = _identity
 
     def size(self) -> int | None:
         lengths = [table.length for table in self.tables]

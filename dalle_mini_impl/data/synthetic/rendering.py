@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from PIL import Image, ImageChops, ImageDraw
 
-from dalle_mini_impl.data.synthetic.panels import SIZE, Panel, Panels
+from dalle_mini_impl.data.synthetic.panels import SIZE, PanelObject, Panels
 from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, CANVAS, COLORS, SHAPES, SIZES, Scene
 
 SUPERSAMPLING = 8
@@ -69,35 +69,27 @@ def shape_mask(shape: str, width: int, height: int) -> Image.Image:
 
 def render_scene(scene: Scene, image_size: int = CANVAS) -> Image.Image:
     """The scene as an RGB image of `image_size` × `image_size` pixels."""
-    scale = image_size / CANVAS
-    image = Image.new("RGB", (image_size, image_size), BACKGROUNDS[scene.background])
-    for item in scene.objects:
-        side = max(1, round(item.side * scale))
-        corner = (round(item.x * scale), round(item.y * scale))
-        image.paste(COLORS[item.color], corner, shape_mask(item.shape, side, side))
-    return image
+    return _render(scene, image_size, image_size)
 
 
 def render_panels(panels: Panels, image_size: int = CANVAS) -> Image.Image:
     """The image, RGB, `image_size` × `image_size` pixels (an even number)."""
     image = Image.new("RGB", (image_size, image_size))
     for top, panel in ((0, panels.upper), (image_size // 2, panels.lower)):
-        image.paste(_render_half(panel, image_size), (0, top))
+        image.paste(_render(panel, image_size, image_size // 2), (0, top))
     return image
 
 
-def _render_half(panel: Panel, image_size: int) -> Image.Image:
-    scale = image_size / CANVAS
-    half = Image.new("RGB", (image_size, image_size // 2), BACKGROUNDS[panel.background])
-    for item in panel.objects:
+def _render(scene: Scene, width: int, height: int) -> Image.Image:
+    """The scene or panel, whose canvas is as wide as the image."""
+    scale = width / CANVAS
+    image = Image.new("RGB", (width, height), BACKGROUNDS[scene.background])
+    for item in scene.objects:
         side = max(1, round(item.side * scale))
-        cover = (
-            shape_mask(item.shape, side, side)
-            if item.style == "filled"
-            else outline_mask(item.shape, side)
-        )
-        half.paste(COLORS[item.color], (round(item.x * scale), round(item.y * scale)), cover)
-    return half
+        outline = isinstance(item, PanelObject) and item.style == "outline"
+        cover = outline_mask(item.shape, side) if outline else shape_mask(item.shape, side, side)
+        image.paste(COLORS[item.color], (round(item.x * scale), round(item.y * scale)), cover)
+    return image
 
 
 @lru_cache(maxsize=64)

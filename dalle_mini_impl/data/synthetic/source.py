@@ -1,7 +1,7 @@
 """Synthetic collections, generated from a seed: scenes of shapes, and images of two panels."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 from dalle_mini_impl.data.config import DataConfig
@@ -45,13 +45,12 @@ class SyntheticSource(Source):
     def __init__(self, config: DataConfig, split: Split) -> None:
         self.split = split
         self.settings: ShapesConfig | PanelsConfig
-        self._reader: Callable[[int], Example]
         if config.path == "shapes":
             self.settings, self.description = config.shapes, "synthetic scenes"
-            self._reader = partial(shapes_example, split=split, config=config.shapes)
+            self.reader = partial(shapes_example, split=split, config=config.shapes)
         else:
             self.settings, self.description = config.panels, "synthetic images of two panels"
-            self._reader = partial(panels_example, split=split, config=config.panels)
+            self.reader = partial(panels_example, split=split, config=config.panels)
         sizes = {
             "train": self.settings.train_examples,
             "validation": self.settings.validation_examples,
@@ -62,10 +61,6 @@ class SyntheticSource(Source):
     def rows(self) -> Iterator[int]:
         return iter(range(self.count))
 
-    @property
-    def reader(self) -> Callable[[int], Example]:
-        return self._reader
-
     def size(self) -> int:
         return self.count
 
@@ -74,7 +69,7 @@ class SyntheticSource(Source):
         digest = hashlib.sha256(f"{VERSION} {self.split} {settings}".encode())
         # A few examples reveal most changes of the rendering and the wording.
         for index in range(min(self.count, HASHED)):
-            example = self._reader(index)
+            example = self.reader(index)
             digest.update(repr((example.captions, example.attributes)).encode())
             digest.update(example.open(64).convert("RGB").tobytes())
         return digest.hexdigest()

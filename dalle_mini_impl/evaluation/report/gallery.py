@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dalle_mini_impl.data.store import Store
-from dalle_mini_impl.files import atomic_write
+from dalle_mini_impl.files import write_text
 from dalle_mini_impl.images import save_png
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.runs.folder import RunFolder
@@ -66,8 +66,7 @@ def sample_gallery(
                 }
             )
         records.append({"caption": caption, "candidates": count, "images": images})
-    with atomic_write(folder / "gallery.json") as temporary:
-        temporary.write_text(json.dumps(records, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_text(folder / "gallery.json", json.dumps(records, indent=1, ensure_ascii=False))
 
 
 def read_gallery(run: RunFolder) -> list[CaptionGallery]:

@@ -23,7 +23,7 @@ from dalle_mini_impl.evaluation.report.page import (
     share,
     subheading,
 )
-from dalle_mini_impl.files import atomic_write
+from dalle_mini_impl.files import write_text
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.stages import STAGES
 
@@ -44,8 +44,7 @@ def write_report(run: RunFolder) -> Path:
     body += [*_galleries(run), heading("Configuration")]
     body.append(folded("config.yaml", preformatted(run.experiment.to_yaml())))
     target = run.path / "report.html"
-    with atomic_write(target) as temporary:
-        temporary.write_text(page(f"Run {run.path.resolve().name}", body), encoding="utf-8")
+    write_text(target, page(f"Run {run.path.resolve().name}", body))
     return target
 
 
