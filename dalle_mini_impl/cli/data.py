@@ -30,7 +30,11 @@ def main(argv: Sequence[str]) -> None:
     if arguments[0] != "check":
         raise ConfigError(f"data {arguments[0]}: no such command; there is `data check PATH`")
     yaml = next((item for item in arguments[1:] if item.endswith(YAML)), None)
-    default = DataConfig() if yaml is None else _data_of(yaml)
+    default = DataConfig()
+    if yaml is not None:
+        from dalle_mini_impl.experiment import load_experiment
+
+        default = load_experiment(yaml).data
 
     def check_collection(
         path: tyro.conf.Positional[str],
@@ -51,12 +55,6 @@ def main(argv: Sequence[str]) -> None:
         print(check(data, sheet, _counter(vocabulary) if vocabulary else None))
 
     tyro.cli(check_collection, prog="dalle data check", args=arguments[1:])
-
-
-def _data_of(yaml: str) -> DataConfig:
-    from dalle_mini_impl.experiment import load_experiment
-
-    return load_experiment(yaml).data
 
 
 def _counter(vocabulary: Path) -> Callable[[Sequence[str]], Sequence[int]]:

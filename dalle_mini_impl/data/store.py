@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -80,6 +80,12 @@ class Store:
 def stored_side(config: DataConfig) -> int:
     """Side of the stored images: larger than training's where random crops are taken."""
     return math.ceil(config.image_size / math.sqrt(config.random_resized_crop or 1.0))
+
+
+def stored_line(key: str, captions: Sequence[str], attributes: dict[str, Any] | None) -> str:
+    """An image's line in examples.jsonl."""
+    row = {"key": key, "captions": captions or ("",), "attributes": attributes}
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def prepare(
@@ -152,8 +158,7 @@ def _write(
             elif source.captioned and not captions:
                 uncaptioned += 1
             else:
-                row = {"key": key, "captions": captions or ("",), "attributes": attributes}
-                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+                lines.write(stored_line(key, captions, attributes))
                 pixels.write(image)
                 kept += 1
     seen = kept + uncaptioned + len(failures)

@@ -33,6 +33,7 @@ from dalle_mini_impl.evaluation.measures.samples import (
     measure_scores,
 )
 from dalle_mini_impl.evaluation.report.page import ReportPart
+from dalle_mini_impl.evaluation.suites.core import seeds_apart
 from dalle_mini_impl.images import to_uint8
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.pipeline import TextToImage
@@ -128,7 +129,8 @@ def evaluate_collection(
         )
         report(f"samples: {len(held_out):,} at guidance {settings.guidance:g}")
         samples = _sample(model, held_out.captions, settings, candidates=1)
-        train = _training_images(run, settings, report)
+        store = prepare(run.experiment.data, "train", run.cache / "images", report)
+        train = _images(store, _random_rows(store, settings.train_examples, settings.seed), run)
         parts += _compare_samples(samples, held_out, decoded, train, features)
         if max(settings.candidates) > 1:
             parts.append(_reranking(model, held_out, settings, features, report))
@@ -149,8 +151,7 @@ def _sample(
             "candidates": candidates,
         }
     )
-    apart = max(*settings.candidates, 1024)
-    seeds = [(settings.seed << 32) + at * apart for at in range(len(captions))]
+    seeds = seeds_apart(settings.seed, len(captions), max(settings.candidates))
     return list(model.sample(captions, seeds, config))
 
 
@@ -221,13 +222,6 @@ def _clip_parts(
 def _rounded(pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
     """Pixels rounded to 8 bits as the collection's images are, on the CPU."""
     return torch.from_numpy(to_uint8(pixels)).permute(0, 3, 1, 2).contiguous().float() / 255
-
-
-def _training_images(
-    run: RunFolder, settings: CollectionSettings, report: Callable[[str], None]
-) -> Float[Tensor, "m 3 h w"]:
-    store = prepare(run.experiment.data, "train", run.cache / "images", report)
-    return _images(store, _random_rows(store, settings.train_examples, settings.seed), run)
 
 
 def _random_rows(store: Store, most: int, seed: int) -> list[int]:

@@ -118,7 +118,9 @@ def _count(trial: DryRun, device: torch.device) -> Cost:
             materialize(module, device)
         for module in trained:
             module.train()
-            _hold_statistics(module)
+            if isinstance(module, ImageTokenizer):
+                # How often codes are used depends on values, and fake tensors have none.
+                module.quantizer.eval()
         optimizers = [o for module in trained for o in build_optimizer(module, training)]
         weights = memory.now
         rows = -(-training.batch_size // training.grad_accum_steps)
@@ -209,12 +211,6 @@ def materialize(module: nn.Module, device: torch.device) -> None:
 
 def _like(tensor: Tensor, device: torch.device) -> Tensor:
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
-
-
-def _hold_statistics(module: nn.Module) -> None:
-    # How often codes are used depends on values, and fake tensors have none.
-    if isinstance(module, ImageTokenizer):
-        module.quantizer.eval()
 
 
 def _bytes(tensors: Sequence[Tensor]) -> int:

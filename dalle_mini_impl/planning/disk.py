@@ -1,17 +1,15 @@
 """What a run writes to disk: images, codes, weights and checkpoints, in bytes."""
 
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
 from dalle_mini_impl.data.collections.detect import DataError
 from dalle_mini_impl.data.collections.tables import TableSource
 from dalle_mini_impl.data.config import DataConfig
-from dalle_mini_impl.data.examples import Example, Source
+from dalle_mini_impl.data.examples import Source
 from dalle_mini_impl.data.sources import open_source
 from dalle_mini_impl.data.splits import SPLITS, Split
-from dalle_mini_impl.data.store import stored_side
+from dalle_mini_impl.data.store import stored_line, stored_side
 from dalle_mini_impl.experiment import Experiment
 
 CAPTIONS_READ = 64
@@ -85,12 +83,8 @@ def _size(source: Source, data: DataConfig) -> int:
 
 
 def _caption_bytes(source: Source) -> float:
-    examples: Iterable[Example] = islice(iter(source), CAPTIONS_READ)
     lines = [
-        json.dumps(
-            {"key": e.key, "captions": e.captions or ("",), "attributes": e.attributes},
-            ensure_ascii=False,
-        )
-        for e in examples
+        stored_line(example.key, example.captions, example.attributes)
+        for example in islice(source, CAPTIONS_READ)
     ]
-    return sum(len(line.encode()) + 1 for line in lines) / max(1, len(lines))
+    return sum(len(line.encode()) for line in lines) / max(1, len(lines))

@@ -61,7 +61,9 @@ class RunFolder(WeightsFolder):
         path = Path(path)
         config = path / "config.yaml"
         if not config.is_file():
-            raise RunError(f"{path}: not a run ({config.name} is missing); {_runs_beside(path)}")
+            names = sorted(other.parent.name for other in path.parent.glob("*/config.yaml"))
+            runs = f"runs in {path.parent}: {first_few(names) if names else 'none'}"
+            raise RunError(f"{path}: not a run ({config.name} is missing); {runs}")
         record = read_settings(config).get("run") or {}
         check_format(record, str(config))
         return cls(path, load_experiment(config), record.get("data_fingerprint"))
@@ -150,8 +152,3 @@ class RunFolder(WeightsFolder):
     def mirror_to_tensorboard(self) -> None:
         """Also write every logged number for TensorBoard, under tensorboard/."""
         self._metrics.mirror_to_tensorboard(self.path / "tensorboard")
-
-
-def _runs_beside(path: Path) -> str:
-    names = sorted(config.parent.name for config in path.parent.glob("*/config.yaml"))
-    return f"runs in {path.parent}: {first_few(names) if names else 'none'}"

@@ -17,6 +17,7 @@ from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.runs.folder import RunFolder
 
 SPLITS = ("validation", "held_out", "train")
+SCORES = ("clip_score", "log_likelihood_ratio")
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,8 @@ def sample_gallery(
         for place, result in enumerate(results):
             file = f"{at:02d}-{place:02d}.png"
             save_png(result.image, folder / file)
-            images.append(
-                {
-                    "file": file,
-                    "seed": result.seed,
-                    "clip_score": result.clip_score,
-                    "log_likelihood_ratio": result.log_likelihood_ratio,
-                }
-            )
+            scores = {name: getattr(result, name) for name in SCORES}
+            images.append({"file": file, "seed": result.seed, **scores})
         records.append({"caption": caption, "candidates": count, "images": images})
     write_text(folder / "gallery.json", json.dumps(records, indent=1, ensure_ascii=False))
 

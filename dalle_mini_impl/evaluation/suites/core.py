@@ -138,8 +138,7 @@ def run_suite(
 ) -> list[Outcome]:
     """Sample and judge every prompt at every guidance scale."""
     most = max(settings.candidates)
-    # Far apart, so that no two prompts share noise and their outcomes are independent.
-    seeds = [(settings.seed << 32) + at * max(most, 1024) for at in range(len(prompts))]
+    seeds = seeds_apart(settings.seed, len(prompts), most)
     ranking = run_ranking(model)
     outcomes: list[Outcome] = []
     for guidance in settings.guidance:
@@ -152,6 +151,11 @@ def run_suite(
             if (at + 1) % max(1, len(prompts) // 10) == 0:
                 report(f"guidance {guidance:g}: {at + 1:,} of {len(prompts):,} prompts")
     return outcomes
+
+
+def seeds_apart(seed: int, count: int, candidates: int) -> list[int]:
+    """First seeds of the candidates of each caption, so far apart that no two share noise."""
+    return [(seed << 32) + at * max(candidates, 1024) for at in range(count)]
 
 
 def run_ranking(model: TextToImage) -> str:

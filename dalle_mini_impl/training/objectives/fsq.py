@@ -6,11 +6,11 @@ from torch import Tensor, nn
 from dalle_mini_impl.data.batches import ImageBatch
 from dalle_mini_impl.models.tokenizers.configs import FsqConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
-from dalle_mini_impl.models.tokenizers.pixels import PlainPixels
 from dalle_mini_impl.training.objectives.reconstruction import (
     HardReconstruction,
     foreground_weights,
     pixel_errors,
+    plain_pixels,
 )
 
 
@@ -29,10 +29,7 @@ class FsqObjective(HardReconstruction):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """`loss` and `reconstruction`, the weighted pixel loss that it is."""
-        output = model(batch.images)
-        pixels = self.model.pixels
-        assert isinstance(pixels, PlainPixels)
-        difference = pixels.unclamped(output.maps) - batch.images
+        difference = plain_pixels(self.model, model(batch.images).maps) - batch.images
         errors = pixel_errors(difference, self.config.pixel_loss)
         weights = foreground_weights(batch.images, self.config.foreground)
         reconstruction = (errors * weights).mean()

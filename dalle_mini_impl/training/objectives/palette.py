@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from dalle_mini_impl.data.batches import ImageBatch
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
-from dalle_mini_impl.models.tokenizers.pixels import PlainPixels
-from dalle_mini_impl.training.objectives.reconstruction import HardReconstruction
+from dalle_mini_impl.training.objectives.reconstruction import HardReconstruction, plain_pixels
 
 PLAIN = 1e-4
 """Variance of its values, summed over channels, below which a patch is of one color."""
@@ -36,9 +35,7 @@ class PaletteObjective(HardReconstruction):
     ) -> dict[str, Tensor]:
         """`loss` and `reconstruction`, the squared error that it is."""
         images = self.collages(batch.images, generator)
-        pixels = self.model.pixels
-        assert isinstance(pixels, PlainPixels)
-        error = (pixels.unclamped(model(images).maps) - images).square().mean()
+        error = (plain_pixels(self.model, model(images).maps) - images).square().mean()
         return {"loss": error, "reconstruction": error}
 
     def collages(

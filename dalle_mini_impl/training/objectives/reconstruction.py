@@ -7,9 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from dalle_mini_impl.data.codes import factor_usage
+from dalle_mini_impl.data.codes import factor_usage, perplexity
 from dalle_mini_impl.images import psnr
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.models.tokenizers.pixels import PlainPixels
 from dalle_mini_impl.models.tokenizers.quantizers import FiniteScalarQuantizer, ProductQuantizer
 
 
@@ -18,14 +19,24 @@ class HardReconstruction:
 
     @torch.no_grad()
     def evaluate(self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict[str, float]:
-        """`hard_report`."""
-        return hard_report(model, images)
+        """`hard_psnr` of what sampling will see, with `code_usage` and `perplexity`."""
+        codes = model.encode(images)
+        quality = psnr(model.decode(codes), images).mean().item()
+        return {"hard_psnr": quality} | code_statistics(codes, model.factors)
 
+    @torch.no_grad()
     def preview(
         self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, "c 3 h w"]:
-        """Each original followed by its hard reconstruction."""
-        return beside_reconstructions(model, images)
+        """Original, hard reconstruction, original, … for a sheet with an even number of columns."""
+        pairs = torch.stack([images, model.decode(model.encode(images))], dim=1)
+        return pairs.flatten(0, 1)
+
+
+def plain_pixels(model: ImageTokenizer, maps: Tensor) -> Float[Tensor, "b 3 h w"]:
+    """The decoder's pixels, not clamped, of a tokenizer whose decoder makes nothing else."""
+    assert isinstance(model.pixels, PlainPixels)
+    return model.pixels.unclamped(maps)
 
 
 def pixel_errors(difference: Tensor, kind: str) -> Tensor:
@@ -58,24 +69,9 @@ def foreground_weights(
 
 
 def code_statistics(codes: Int[Tensor, "b n"], factors: tuple[int, ...]) -> dict[str, float]:
-    """`code_usage`, the share of codes that occur, and `perplexity`, exp of their entropy.
-
-    Where codes have several factors, the usage is the mean over the factors of each one's own.
-    """
-    counts = torch.bincount(codes.flatten(), minlength=math.prod(factors))
-    entropy = torch.special.entr(counts / codes.numel()).sum()
-    return {
-        "code_usage": factor_usage(counts.cpu().numpy(), factors),
-        "perplexity": entropy.exp().item(),
-    }
-
-
-@torch.no_grad()
-def hard_report(model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict[str, float]:
-    """`hard_psnr` of what sampling will see, with `code_usage` and `perplexity`."""
-    codes = model.encode(images)
-    quality = psnr(model.decode(codes), images).mean().item()
-    return {"hard_psnr": quality} | code_statistics(codes, model.factors)
+    """`code_usage`, the share of codes that occur, and their `perplexity`."""
+    counts = torch.bincount(codes.flatten(), minlength=math.prod(factors)).cpu().numpy()
+    return {"code_usage": factor_usage(counts, factors), "perplexity": float(perplexity(counts))}
 
 
 def collapse_warning(usage: float, perplexity: float, model: ImageTokenizer) -> str | None:
@@ -97,12 +93,3 @@ def collapse_warning(usage: float, perplexity: float, model: ImageTokenizer) -> 
         f"temperature high for longer (image_tokenizer.annealing); or lower learning_rate, use "
         f"fewer codes, or choose image_tokenizer.type fsq, which has no codebook to collapse"
     )
-
-
-@torch.no_grad()
-def beside_reconstructions(
-    model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]
-) -> Float[Tensor, "c 3 h w"]:
-    """Original, hard reconstruction, original, … for a sheet with an even number of columns."""
-    pairs = torch.stack([images, model.decode(model.encode(images))], dim=1)
-    return pairs.flatten(0, 1)

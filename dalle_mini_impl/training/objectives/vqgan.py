@@ -13,14 +13,13 @@ from dalle_mini_impl.models.tokenizers.autoencoder import Decoder
 from dalle_mini_impl.models.tokenizers.configs import VqganConfig
 from dalle_mini_impl.models.tokenizers.discriminator import PatchDiscriminator
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
-from dalle_mini_impl.models.tokenizers.pixels import PlainPixels
 from dalle_mini_impl.models.tokenizers.vector_quantizer import VectorQuantizer
 from dalle_mini_impl.runs.loading import frozen
 from dalle_mini_impl.training.objectives.reconstruction import (
     HardReconstruction,
     foreground_weights,
-    hard_report,
     pixel_errors,
+    plain_pixels,
 )
 
 Features = Callable[[Tensor], Tensor | Sequence[Tensor]]
@@ -93,7 +92,7 @@ class VqganObjective(HardReconstruction):
         """
         config, images = self.config, batch.images
         output = model(images)
-        decoded = _pixels(self.model, output.maps)
+        decoded = plain_pixels(self.model, output.maps)
         weights = foreground_weights(images, config.foreground)
         errors = pixel_errors(decoded - images, config.pixel_loss)
         losses = {"reconstruction": (errors * weights).mean()}
@@ -102,7 +101,9 @@ class VqganObjective(HardReconstruction):
             losses["perceptual"] = perceptual_distance(self.features, decoded, images)
             faithful = faithful + config.perceptual * losses["perceptual"]
         codes = rearrange(output.codes, "b (h w) -> b h w", h=self.model.grid)
-        losses |= _quantizer(self.model).losses(output.features, codes)
+        quantizer = self.model.quantizer
+        assert isinstance(quantizer, VectorQuantizer)
+        losses |= quantizer.losses(output.features, codes)
         loss = faithful + config.commitment * losses["commitment"]
         if "codebook" in losses:
             loss = loss + losses["codebook"]
@@ -132,7 +133,7 @@ class VqganObjective(HardReconstruction):
         discriminator.passes += 1
         with torch.no_grad():
             latents = self.model.embed(self.model.encode(batch.images))
-            decoded = _pixels(self.model, self.model.decoder(latents))
+            decoded = plain_pixels(self.model, self.model.decoder(latents))
         needs_slope = self.config.regularizer == "r1"
         images = batch.images.detach().requires_grad_(needs_slope)
         real, fake = discriminator(images), discriminator(decoded)
@@ -154,8 +155,8 @@ class VqganObjective(HardReconstruction):
 
     @torch.no_grad()
     def evaluate(self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict[str, float]:
-        """`hard_report`; the discriminator backs off if it made the PSNR worse."""
-        report = hard_report(model, images)
+        """The usual; the discriminator backs off if it made the PSNR worse."""
+        report = super().evaluate(model, images)
         if self.discriminator is not None:
             self.discriminator.back_off_if_worse(report["hard_psnr"], self.config.back_off)
             report["adversarial_strength"] = self.discriminator.strength.item()
@@ -209,13 +210,3 @@ def gradient_penalty(real: Tensor, images: Tensor) -> Float[Tensor, ""]:
 
 def _maps(features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
     return [features] if isinstance(features, Tensor) else features
-
-
-def _pixels(model: ImageTokenizer, maps: Tensor) -> Tensor:
-    assert isinstance(model.pixels, PlainPixels)
-    return model.pixels.unclamped(maps)
-
-
-def _quantizer(model: ImageTokenizer) -> VectorQuantizer:
-    assert isinstance(model.quantizer, VectorQuantizer)
-    return model.quantizer
