@@ -56,7 +56,8 @@ class CaptionTokenizer:
         self._plain.model.dropout = None
         self._ids: dict[str, int] = model["vocab"]
         self._ranks = {tuple(pair): rank for rank, pair in enumerate(model["merges"])}
-        self._context = int((tokenizer.truncation or {})["max_length"])
+        self.context = int((tokenizer.truncation or {})["max_length"])
+        """Ids per caption."""
 
     @classmethod
     def train(cls, captions: Iterable[str], config: CaptionsConfig) -> "CaptionTokenizer":
@@ -113,11 +114,6 @@ class CaptionTokenizer:
     def vocabulary_size(self) -> int:
         """Number of ids, including PAD."""
         return int(self._plain.get_vocab_size())
-
-    @property
-    def context(self) -> int:
-        """Ids per caption."""
-        return self._context
 
     def encode(
         self, captions: Sequence[str], rng: np.random.Generator | None = None

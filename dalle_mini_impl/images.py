@@ -186,9 +186,8 @@ def _notes(
 def _printable(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     if isinstance(font, ImageFont.FreeTypeFont):
         return text.encode("utf-8", "replace").decode("utf-8")
-    return text.encode("latin-1", "replace").decode(
-        "latin-1"
-    )  # the bitmap font has no other characters
+    # The bitmap font has no other characters.
+    return text.encode("latin-1", "replace").decode("latin-1")
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:

@@ -14,8 +14,6 @@ from dalle_mini_impl.experiment import Experiment
 
 CAPTIONS_READ = 64
 """Examples whose captions are measured to estimate the size of all."""
-CHECKPOINTS = 2
-"""Checkpoints that are kept of each stage."""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from torch.utils.benchmark import Timer
 from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.experiment.models import new_image_tokenizer
 from dalle_mini_impl.planning.counting import Cost, count_encoding, count_stage
-from dalle_mini_impl.planning.disk import CHECKPOINTS, DataCost, count_data
+from dalle_mini_impl.planning.disk import DataCost, count_data
 from dalle_mini_impl.planning.dry_run import dry_run, vocabulary_size
 from dalle_mini_impl.precision import best_device, choose_precision
 from dalle_mini_impl.runs.stages import MODEL_STAGES, StageName
+from dalle_mini_impl.training.checkpoints import KEPT
 from dalle_mini_impl.training.code_stage import variants_of
 from dalle_mini_impl.training.processes import cpu_only
 from dalle_mini_impl.training.timing import step_seconds
@@ -85,7 +86,7 @@ class Plan:
     def run_bytes(self) -> int:
         """Bytes of the weights and checkpoints that a finished run holds."""
         kept = sum(s.cost.ema for s in self.stages)
-        return kept + CHECKPOINTS * sum(
+        return kept + KEPT * sum(
             s.cost.weights + s.cost.ema + s.cost.optimizer for s in self.stages
         )
 
@@ -94,16 +95,11 @@ class Plan:
         return self.program + stage.cost.peak <= self.memory
 
 
-def make_plan(
-    experiment: Experiment,
-    measure: bool = True,
-    memory: int | None = None,
-    folder: Path = Path("."),
-) -> Plan:
+def make_plan(experiment: Experiment, measure: bool = True, memory: int | None = None) -> Plan:
     """Plan an experiment. ConfigError where its vocabulary or precision is impossible here.
 
     measure: take a few real steps of each model, a few seconds in all. memory: bytes to plan for,
-    in place of what this machine has. folder: where runs are written.
+    in place of what this machine has.
     """
     device = default_device()
     room = memory if memory is not None else available_memory(device)
@@ -131,7 +127,7 @@ def make_plan(
                 program + cost.peak <= available_memory(device),
             )  # fmt: skip
         stages.append(plan_stage(experiment, stage, cost, seconds, measured, device))
-    free = psutil.disk_usage(str(folder)).free
+    free = psutil.disk_usage(".").free
     return Plan(device.type, room, program, free, collection, encoding, tuple(stages))
 
 

@@ -1,7 +1,7 @@
 """Checkpoints of a stage: folders called step-N with a `TrainState` and all tensors.
 
 A checkpoint is written under a temporary name and then renamed, so a folder called step-N is always
-complete. The last two are kept. Tensors are read without running code.
+complete. Tensors are read without running code.
 """
 
 import json
@@ -19,6 +19,8 @@ from dalle_mini_impl.config import ConfigError
 
 STATE = "state.json"
 TENSORS = "tensors.pt"
+KEPT = 2
+"""Checkpoints of a stage that are kept."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,8 @@ def written_at(checkpoint: Path) -> float:
     return (checkpoint / STATE).stat().st_mtime
 
 
-def save_checkpoint(
-    folder: Path, state: TrainState, tensors: dict[str, Any], keep: int = 2
-) -> Path:
-    """Write folder/step-N and remove all but the last `keep` checkpoints."""
+def save_checkpoint(folder: Path, state: TrainState, tensors: dict[str, Any]) -> Path:
+    """Write folder/step-N and remove all but the last checkpoints."""
     target = folder / f"step-{state.step}"
     temporary = folder / f".{target.name}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -61,7 +61,7 @@ def save_checkpoint(
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in list_checkpoints(folder)[keep:]:
+    for old in list_checkpoints(folder)[KEPT:]:
         shutil.rmtree(old)
     return target
 

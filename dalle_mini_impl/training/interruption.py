@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 
@@ -27,11 +27,6 @@ class StopRequests:
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         print(f"\n{name}: finishing the step, then saving; press again to stop without saving")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)

@@ -19,7 +19,7 @@ from torch import nn
 from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.prefetch import prefetch
 from dalle_mini_impl.kernels.allocator import keep_freed_memory
-from dalle_mini_impl.training.checkpoints import TrainState
+from dalle_mini_impl.training.checkpoints import TrainState, clear_checkpoints, load_checkpoint
 from dalle_mini_impl.training.compilation import Trial, compile_if_it_pays
 from dalle_mini_impl.training.interruption import StopRequests
 from dalle_mini_impl.training.learner import Learner
@@ -122,9 +122,10 @@ class Loop:
             changed = ", ".join(self.files.made_from)
             self._say(f"inputs ({changed}) changed since the checkpoint; starting again")
         if (outdated or not resume) and self.accelerator.is_main_process:
-            self.files.clear_checkpoints()
+            clear_checkpoints(self.files.checkpoints)
         self.accelerator.wait_for_everyone()
-        found = self.files.load_checkpoint(self.learner.load_state_dict, self.device)
+        restore = self.learner.load_state_dict
+        found = load_checkpoint(self.files.checkpoints, restore, self.device)
         if found is None:
             return
         self._say(f"resuming at step {found.step:,}")

@@ -1,24 +1,17 @@
 """The files that one training stage reads and writes in the run folder."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dalle_mini_impl.files import write_text
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.stages import STAGES
-from dalle_mini_impl.training.checkpoints import (
-    TrainState,
-    clear_checkpoints,
-    list_checkpoints,
-    load_checkpoint,
-    save_checkpoint,
-)
+from dalle_mini_impl.training.checkpoints import TrainState, list_checkpoints, save_checkpoint
 
 MADE_FROM = "made_from.json"
 
@@ -58,13 +51,3 @@ class StageFiles:
         """Write a checkpoint and note what it was made from."""
         write_text(self.checkpoints / MADE_FROM, json.dumps(dict(self.made_from)))
         save_checkpoint(self.checkpoints, state, tensors)
-
-    def load_checkpoint(
-        self, restore: Callable[[dict[str, Any]], None], device: torch.device
-    ) -> TrainState | None:
-        """Hand the tensors of the newest readable checkpoint to `restore`; returns its state."""
-        return load_checkpoint(self.checkpoints, restore, device)
-
-    def clear_checkpoints(self) -> None:
-        """Remove all checkpoints, so that the stage starts again."""
-        clear_checkpoints(self.checkpoints)

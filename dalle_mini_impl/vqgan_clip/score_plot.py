@@ -9,7 +9,7 @@ from dalle_mini_impl.vqgan_clip.result import StepMetrics
 COLORS = {"score": (30, 90, 200), "cutouts": (220, 120, 20)}
 
 
-def plot_scores(history: Sequence[StepMetrics], width: int = 640, height: int = 320) -> Image.Image:
+def plot_scores(history: Sequence[StepMetrics]) -> Image.Image:
     """The held-out score and the mean score of the cutouts at each step, as an image."""
     lines = {
         "score": [metrics["score"] for metrics in history],
@@ -18,6 +18,7 @@ def plot_scores(history: Sequence[StepMetrics], width: int = 640, height: int = 
     values = [value for line in lines.values() for value in line]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     span = (high - low) or 1.0
+    width, height = 640, 320
     left, top, right, bottom = 60, 24, width - 12, height - 28
     image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)

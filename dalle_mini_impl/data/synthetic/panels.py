@@ -11,7 +11,6 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from dalle_mini_impl.config import Config
 from dalle_mini_impl.data.splits import Split
 from dalle_mini_impl.data.synthetic.scenes import (
     BACKGROUNDS,
@@ -22,7 +21,7 @@ from dalle_mini_impl.data.synthetic.scenes import (
     Object,
     Scene,
 )
-from dalle_mini_impl.data.synthetic.shapes import GAP, is_held_out
+from dalle_mini_impl.data.synthetic.shapes import GAP, SyntheticConfig, is_held_out
 
 HEIGHT = CANVAS // 2
 """Height of a panel in pixels of the canvas; `y` counts from the top of each panel."""
@@ -87,17 +86,9 @@ class Panels:
         return cls(Panel.from_dict(values["upper"]), Panel.from_dict(values["lower"]))
 
 
-class PanelsConfig(Config):
+class PanelsConfig(SyntheticConfig):
     """The images of two panels: how many there are and what they show."""
 
-    train_examples: int = Field(20000, ge=1)
-    """Training images."""
-    validation_examples: int = Field(1000, ge=1)
-    """Other images of the compositions that training sees."""
-    held_out_examples: int = Field(1000, ge=1)
-    """Images with a composition, in either half, that training never sees."""
-    seed: int = 0
-    """Seed of every split: the same seed gives the same images and captions."""
     two_objects: float = Field(0.5, ge=0, le=1)
     """Share of the images with two objects in each half; the others have one."""
     new_background: float = Field(0.25, ge=0, le=1)

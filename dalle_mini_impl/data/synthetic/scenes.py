@@ -42,8 +42,6 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 SIZES: dict[str, int] = {"small": 16, "large": 24}
 """Side of an object's box: two or three patches of eight pixels."""
 
-RELATIONS: tuple[str, ...] = ("left of", "right of", "above", "below")
-
 INVERSE: dict[str, str] = {
     "left of": "right of",
     "right of": "left of",

@@ -27,17 +27,22 @@ GAP = 4
 """Pixels kept free between the boxes of two objects."""
 
 
-class ShapesConfig(Config):
-    """The synthetic scenes: how many there are and what they show."""
+class SyntheticConfig(Config):
+    """How many examples a synthetic collection has."""
 
     train_examples: int = Field(20000, ge=1)
-    """Training scenes."""
+    """Training images."""
     validation_examples: int = Field(1000, ge=1)
-    """Other scenes of the compositions that training sees."""
+    """Other images of the compositions that training sees."""
     held_out_examples: int = Field(1000, ge=1)
-    """Scenes with a composition that training never sees."""
+    """Images with a composition that training never sees."""
     seed: int = 0
-    """Seed of every split: the same seed gives the same scenes and captions."""
+    """Seed of every split: the same seed gives the same images and captions."""
+
+
+class ShapesConfig(SyntheticConfig):
+    """The synthetic scenes: how many there are and what they show."""
+
     max_objects: int = Field(3, ge=1, le=3)
     """Most objects in a scene."""
     object_shares: tuple[float, float, float] = (0.4, 0.4, 0.2)

@@ -9,7 +9,12 @@ from dalle_mini_impl.data.examples import Example, Source
 from dalle_mini_impl.data.splits import Split
 from dalle_mini_impl.data.synthetic.panel_captions import describe_panels
 from dalle_mini_impl.data.synthetic.panels import PanelsConfig, random_panels
-from dalle_mini_impl.data.synthetic.shapes import ShapesConfig, describe_scene, random_scene
+from dalle_mini_impl.data.synthetic.shapes import (
+    ShapesConfig,
+    SyntheticConfig,
+    describe_scene,
+    random_scene,
+)
 
 VERSION = 1
 """Raise it when a change of images or captions may not show in the first few examples."""
@@ -44,7 +49,7 @@ class SyntheticSource(Source):
 
     def __init__(self, config: DataConfig, split: Split) -> None:
         self.split = split
-        self.settings: ShapesConfig | PanelsConfig
+        self.settings: SyntheticConfig
         if config.path == "shapes":
             self.settings, self.description = config.shapes, "synthetic scenes"
             self.reader = partial(shapes_example, split=split, config=config.shapes)

@@ -15,6 +15,9 @@ from torchmetrics.functional.classification import (
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+BINS = 15
+"""Intervals of confidence that calibration is measured in."""
+
 ROWS = 512
 """Rows of a distance matrix computed at a time."""
 
@@ -102,18 +105,14 @@ def recall_at(
     return {k: float((ahead < k).float().mean()) for k in ks}
 
 
-def calibration_error(
-    probabilities: Float[Tensor, "n k"], target: Int[Tensor, "n"], bins: int = 15
-) -> float:
+def calibration_error(probabilities: Float[Tensor, "n k"], target: Int[Tensor, "n"]) -> float:
     """Expected calibration error (Naeini et al. 2015): confidence less accuracy, in [0, 1]."""
     value = multiclass_calibration_error(
-        probabilities, target, num_classes=probabilities.shape[1], n_bins=bins, norm="l1"
+        probabilities, target, num_classes=probabilities.shape[1], n_bins=BINS, norm="l1"
     )
     return float(value)
 
 
-def pair_calibration_error(
-    probabilities: Float[Tensor, "n"], target: Bool[Tensor, "n"], bins: int = 15
-) -> float:
+def pair_calibration_error(probabilities: Float[Tensor, "n"], target: Bool[Tensor, "n"]) -> float:
     """The same for independent yes-or-no probabilities, as SigLIP's of a pair."""
-    return float(binary_calibration_error(probabilities, target.int(), n_bins=bins, norm="l1"))
+    return float(binary_calibration_error(probabilities, target.int(), n_bins=BINS, norm="l1"))

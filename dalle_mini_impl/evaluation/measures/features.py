@@ -43,9 +43,9 @@ def pixel_features(side: int) -> Features:
     )
 
 
-def local_features(reference: str, option: str = "--features") -> Features:
+def local_features(reference: str) -> Features:
     """A function of the user's, named as MODULE:FUNCTION: images `b 3 h w` to features.
 
     Raises ConfigError where there is no such function.
     """
-    return Features(reference, load_function(reference, option))
+    return Features(reference, load_function(reference, "--features"))

@@ -1,11 +1,11 @@
 """Confidence intervals of shares."""
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a share, 95 % by default; (0, 1) for no trials."""
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a share; (0, 1) for no trials."""
     if trials == 0:
         return 0.0, 1.0
-    share = successes / trials
+    share, z = successes / trials, 1.96
     middle = share + z * z / (2 * trials)
     spread = z * (share * (1 - share) / trials + z * z / (4 * trials * trials)) ** 0.5
     scale = 1 + z * z / trials

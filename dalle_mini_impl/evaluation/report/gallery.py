@@ -45,7 +45,6 @@ def sample_gallery(
     captions: Sequence[str] | None = None,
     num_images: int = 6,
     candidates: int | None = None,
-    seed: int = 0,
 ) -> None:
     """Sample captions (by default `fixed_captions`) and keep the images for `write_report`."""
     folder = run.previews / "gallery"
@@ -53,7 +52,7 @@ def sample_gallery(
     count = max(candidates or model.sampling.candidates, num_images)
     records: list[dict[str, Any]] = []
     for at, caption in enumerate(fixed_captions(run) if captions is None else captions):
-        results = model(caption, seed=seed, num_images=num_images, candidates=count)
+        results = model(caption, num_images=num_images, candidates=count)
         images = []
         for place, result in enumerate(results):
             file = f"{at:02d}-{place:02d}.png"
