@@ -2,7 +2,7 @@
 
 import ctypes
 
-from dalle_mini_impl.kernels.choice import fast_allowed
+from dalle_mini_impl.kernels.force_plain import force_plain
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt (malloc.h)."""
@@ -14,7 +14,7 @@ def keep_freed_memory() -> None:
     By default it returns large blocks to the system, which clears their pages before it hands them
     out again: up to 50,000 pages in a step of half a second. Other C libraries are left alone.
     """
-    if not fast_allowed():
+    if force_plain():
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt

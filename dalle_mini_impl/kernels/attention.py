@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dalle_mini_impl.kernels.choice import fast_allowed
+from dalle_mini_impl.kernels.force_plain import force_plain
 
 MAX_SCORES = 2**23
 """Scores of a layer up to which fp32 training writes them out: at most 32 MiB a layer are kept."""
@@ -43,7 +43,7 @@ def fused_backward_is_slow(
     Measured on CPUs (docs/performance.md): in bf16 always, in fp32 where the step is compiled, the
     attention causal, the heads wide and the scores few.
     """
-    if query.device.type != "cpu" or not query.requires_grad or not fast_allowed():
+    if not query.requires_grad or query.device.type != "cpu" or force_plain():
         return False
     if query.dtype == torch.bfloat16:
         return True

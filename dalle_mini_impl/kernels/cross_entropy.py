@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dalle_mini_impl.kernels.choice import fast_allowed
 from dalle_mini_impl.kernels.eager_only import eager_only
+from dalle_mini_impl.kernels.force_plain import force_plain
 
 MANY_LOGITS = 2**25
 """Logits above which they are computed in chunks: 128 MiB in fp32."""
@@ -51,7 +51,7 @@ def mean_cross_entropy(
 
 def logits_are_many(targets: Int[Tensor, "b n"], head: Float[Tensor, "k c"]) -> bool:
     """Whether the logits are worth computing in chunks."""
-    return targets.numel() * len(head) > MANY_LOGITS and fast_allowed()
+    return targets.numel() * len(head) > MANY_LOGITS and not force_plain()
 
 
 def plain(

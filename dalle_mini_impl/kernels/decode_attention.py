@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dalle_mini_impl.kernels.choice import fast_allowed
+from dalle_mini_impl.kernels.force_plain import force_plain
 
 MAX_EAGER_KEYS = 2**23
 """Numbers in the keys up to which eager bf16 attention is written out; beyond, torch's wins."""
@@ -46,16 +46,12 @@ def fused_kernel_is_slow(
     Measured on CPUs (docs/performance.md): in compiled steps, where the loops fuse with what stands
     around them, and in eager bf16 for several rows with few keys.
     """
-    if not fast_allowed():
-        return False
     if torch.compiler.is_compiling():
-        return True
-    several = query.device.type == "cpu" and query.shape[0] > 1
-    return (
-        several
-        and query.dtype == torch.bfloat16
-        and keys.shape[:2].numel() * view.mask.shape[1] * keys.shape[3] <= MAX_EAGER_KEYS
-    )
+        return not force_plain()
+    if query.dtype != torch.bfloat16 or query.shape[0] == 1 or query.device.type != "cpu":
+        return False
+    read = keys.shape[:2].numel() * view.mask.shape[1] * keys.shape[3]
+    return read <= MAX_EAGER_KEYS and not force_plain()
 
 
 def plain(

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dalle_mini_impl.kernels.choice import fast_allowed
+from dalle_mini_impl.kernels.force_plain import force_plain
 
 
 def linear(
@@ -21,8 +21,9 @@ def is_one_compiled_row(x: Float[Tensor, "*b c"]) -> bool:
     Such a product is bound by reading the weights, and generated code does the operations around it
     in the same loop. Measured in docs/performance.md.
     """
-    one_row = x.device.type == "cpu" and x.numel() == x.shape[-1]
-    return one_row and torch.compiler.is_compiling() and fast_allowed()
+    if not torch.compiler.is_compiling() or force_plain():
+        return False
+    return x.device.type == "cpu" and x.numel() == x.shape[-1]
 
 
 def plain(

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dalle_mini_impl.kernels.choice import fast_allowed
+from dalle_mini_impl.kernels.force_plain import force_plain
 
 
 def rms_norm(
@@ -23,8 +23,8 @@ def autograd_is_slow(x: Tensor) -> bool:
 
     Measured in docs/performance.md.
     """
-    eager = x.device.type == "cpu" and not torch.compiler.is_compiling()
-    return eager and torch.is_grad_enabled() and fast_allowed()
+    eager_training = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return eager_training and x.device.type == "cpu" and not force_plain()
 
 
 def plain(
