@@ -71,29 +71,37 @@ class CodeSampler:
             )
         precision = choose_precision(config.precision, captions.device)
         with torch.inference_mode(False), torch.no_grad():
-            model = self.model if precision == "fp32" else self._in_bf16()
             if config.compile == "off":
-                return sample_codes(model, captions, seeds, config, given)
-            steps = self._compiled_steps(model, precision)
+                return sample_codes(self._model_in(precision), captions, seeds, config, given)
+            steps = self._compiled_steps(precision)
             with steps.choose(config, len(seeds)) as chosen:
-                codes = sample_codes(model, captions, seeds, config, given, chosen)
-                return codes.cpu().to(captions.device)  # waits for the device, whose time counts
+                codes = sample_codes(steps.model, captions, seeds, config, given, chosen)
+                return codes.cpu().to(captions.device)  # waits for the GPU, so its time is counted
 
-    def _in_bf16(self) -> Dalle:
-        """A copy whose products are in bf16, with the weights as they are now."""
+    def _model_in(self, precision: Precision) -> Dalle:
+        """The model, or a copy whose products are in bf16, with the weights as they are now."""
+        if precision == "fp32":
+            return self.model
         if self.low_precision is None:
-            self.low_precision = copy.deepcopy(self.model).requires_grad_(False)
-            cast_linears_to_bf16(self.low_precision)
+            self.low_precision = in_bf16(self.model)
         torch._foreach_copy_(list(self.low_precision.parameters()), list(self.model.parameters()))
         return self.low_precision
 
-    def _compiled_steps(self, model: Dalle, precision: Precision) -> "CompiledSteps":
-        """Steps for the model's weights as they are now: compiled code holds its own copy."""
+    def _compiled_steps(self, precision: Precision) -> "CompiledSteps":
+        """Steps for the weights as they are now: compiled code holds a copy of them."""
         # Imported here because eager sampling needs none of it.
         from dalle_mini_impl.sampling.compiled.steps import CompiledSteps, weight_versions
 
         versions = weight_versions(self.model)
         steps = self.compiled.get(precision)
         if steps is None or steps.versions != versions:
+            model = self.model if precision == "fp32" else in_bf16(self.model)
             steps = self.compiled[precision] = CompiledSteps(model, versions)
         return steps
+
+
+def in_bf16(model: Dalle) -> Dalle:
+    """A copy whose products are in bf16."""
+    lowered = copy.deepcopy(model).requires_grad_(False)
+    cast_linears_to_bf16(lowered)
+    return lowered

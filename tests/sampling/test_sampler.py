@@ -8,7 +8,7 @@ import torch
 
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.sampling.draw import DrawParameters, SamplingConfig, draw, guide, uniform_noise
-from dalle_mini_impl.sampling.sampler import CodeSampler
+from dalle_mini_impl.sampling.sampler import CodeSampler, in_bf16
 
 GRID, CONTEXT, CODES, WORDS = 3, 4, 16, 20
 CAPTIONS = torch.tensor([[3, 4, 5, 0], [7, 0, 0, 0], [9, 8, 7, 6]])
@@ -134,7 +134,7 @@ def test_new_weights_are_read(precision, name, monkeypatch):
 def test_bf16_is_for_products_and_close_to_fp32(model, monkeypatch):
     monkeypatch.setattr("dalle_mini_impl.precision.native_bf16", lambda device: True)
     sampler, seeds = CodeSampler(model), range(60)
-    lowered = sampler._in_bf16()
+    lowered = in_bf16(model)
     types = {name: weight.dtype for name, weight in lowered.named_parameters()}
     assert types["blocks.0.attention.qkv.weight"] == torch.bfloat16
     assert {types["embedding.start"], types["embedding.row.weight"]} == {torch.float32}
