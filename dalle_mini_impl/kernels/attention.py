@@ -1,7 +1,6 @@
-"""Scaled dot-product attention over whole streams, as training and prefill need it."""
+"""Scaled dot-product attention over whole sequences, as training and prefill need it."""
 
 import math
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,9 +12,9 @@ from torch.autograd.function import once_differentiable
 from dalle_mini_impl.kernels.force_plain import force_plain
 
 MAX_SCORES = 2**23
-"""Scores of a layer up to which fp32 training writes them out: at most 32 MiB a layer are kept."""
+"""Most attention scores of a layer for which fp32 training is unfused: 32 MiB a layer are kept."""
 MIN_HEAD_WIDTH = 48
-"""Narrower heads use torch's kernel in fp32."""
+"""Narrower heads stay with torch's fused kernel in fp32."""
 
 
 def attention(
@@ -29,18 +28,16 @@ def attention(
 
     mask: True where a query may see a key; None with `causal` for the lower triangle.
     """
-    if fused_backward_is_slow(query, key, causal):
-        strips = 2 if causal and torch.compiler.is_compiling() else 1
-        return fast(query, key, value, mask, causal, strips)
-    return plain(query, key, value, mask, causal)
+    run = fast if fused_backward_is_slow(query, key, causal) else plain
+    return run(query, key, value, mask, causal)
 
 
 def fused_backward_is_slow(
     query: Float[Tensor, "b h q d"], key: Float[Tensor, "b h k d"], causal: bool
 ) -> bool:
-    """Whether torch's fused kernel trains slower than attention written out as products.
+    """Whether torch's fused kernel trains slower than separate matrix products.
 
-    Measured on CPUs (docs/performance.md): in bf16 always, in fp32 where the step is compiled, the
+    Measured on CPUs (docs/performance.md): in bf16 always; in fp32 where the step is compiled, the
     attention causal, the heads wide and the scores few.
     """
     if not query.requires_grad or query.device.type != "cpu" or force_plain():
@@ -60,7 +57,7 @@ def plain(
     mask: Bool[Tensor, "q k"] | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "b h q d"]:
-    """Torch's own kernel."""
+    """Torch's fused kernel."""
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
 
 
@@ -70,27 +67,16 @@ def fast(
     value: Float[Tensor, "b h k d"],
     mask: Bool[Tensor, "q k"] | None = None,
     causal: bool = False,
-    strips: int = 1,
 ) -> Float[Tensor, "b h q d"]:
-    """The same as products and a softmax.
-
-    strips: into which the queries of causal attention are cut, each leaving out all later keys.
-    """
-    length = query.shape[2]
-    edges = [length * i // strips for i in range(strips + 1)]
-    out = []
-    for start, stop in pairwise(edges):
-        visible = stop if causal else key.shape[2]
-        scores = Scores.apply(query[:, :, start:stop], key[:, :, :visible])
-        scores = scores * query.shape[-1] ** -0.5
-        if causal:
-            # Added, not filled in: the gradient of an addition costs nothing.
-            scores = scores + scores.new_full(scores.shape[-2:], -math.inf).triu(1 + start)
-        elif mask is not None:
-            hidden = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -math.inf)
-            scores = scores + hidden
-        out.append(scores.softmax(dim=-1).to(value.dtype) @ value[:, :, :visible])
-    return out[0] if len(out) == 1 else torch.cat(out, dim=2)
+    """Unfused: a matrix product, a softmax and a matrix product, whose backward pass is faster."""
+    scores = Scores.apply(query, key) * query.shape[-1] ** -0.5
+    if causal:
+        # Added, not filled in: the gradient of an addition costs nothing.
+        scores = scores + scores.new_full(scores.shape[-2:], -math.inf).triu(1)
+    elif mask is not None:
+        hidden = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -math.inf)
+        scores = scores + hidden
+    return scores.softmax(dim=-1).to(value.dtype) @ value
 
 
 class Scores(torch.autograd.Function):

@@ -10,9 +10,6 @@ from torch import Tensor
 
 from dalle_mini_impl.kernels.force_plain import force_plain
 
-MAX_EAGER_KEYS = 2**23
-"""Numbers in the keys up to which eager bf16 attention is written out; beyond, torch's wins."""
-
 
 class CacheView(NamedTuple):
     """What one query reads of the cache."""
@@ -34,24 +31,16 @@ def decode_attention(
     view: CacheView,
 ) -> Float[Tensor, "b h 1 d"]:
     """Attention of a single query to what `view` shows of the cached keys and values."""
-    run = fast if fused_kernel_is_slow(query, keys, view) else plain
+    run = fast if can_fuse_with_its_surroundings() else plain
     return run(query, keys, values, view)
 
 
-def fused_kernel_is_slow(
-    query: Float[Tensor, "b h 1 d"], keys: Float[Tensor, "b h total d"], view: CacheView
-) -> bool:
-    """Whether torch's kernel is slower for one query than generated loops or two products.
+def can_fuse_with_its_surroundings() -> bool:
+    """Whether the step is compiled: loops then fuse with the operations around them.
 
-    Measured on CPUs (docs/performance.md): in compiled steps, where the loops fuse with what stands
-    around them, and in eager bf16 for several rows with few keys.
+    Measured in docs/performance.md.
     """
-    if torch.compiler.is_compiling():
-        return not force_plain()
-    if query.dtype != torch.bfloat16 or query.shape[0] == 1 or query.device.type != "cpu":
-        return False
-    read = keys.shape[:2].numel() * view.mask.shape[1] * keys.shape[3]
-    return read <= MAX_EAGER_KEYS and not force_plain()
+    return torch.compiler.is_compiling() and not force_plain()
 
 
 def plain(
@@ -60,7 +49,7 @@ def plain(
     values: Float[Tensor, "b h total d"],
     view: CacheView,
 ) -> Float[Tensor, "b h 1 d"]:
-    """Torch's own kernel."""
+    """Torch's fused kernel."""
     key, value = keys[:, :, view.positions], values[:, :, view.positions]
     return F.scaled_dot_product_attention(query, key, value, attn_mask=view.mask)
 
@@ -71,9 +60,8 @@ def fast(
     values: Float[Tensor, "b h total d"],
     view: CacheView,
 ) -> Float[Tensor, "b h 1 d"]:
-    """The same written out."""
-    on_cpu, several = query.device.type == "cpu", query.shape[0] > 1
-    if torch.compiler.is_compiling() and on_cpu and several and view.prefix_rows is not None:
+    """Unfused, as products and sums; on a CPU several rows share the keys of one text."""
+    if query.device.type == "cpu" and query.shape[0] > 1 and view.prefix_rows is not None:
         return with_shared_prefix(query, keys, values, view)
     key, value = keys[:, :, view.positions], values[:, :, view.positions]
     scores = (query * key).sum(dim=-1, dtype=torch.float32) * query.shape[-1] ** -0.5

@@ -1,8 +1,7 @@
-"""Attention written out is torch's kernel, forward and backward, and runs where it is faster."""
+"""Unfused attention equals torch's kernel, forward and backward, and runs where it is faster."""
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from dalle_mini_impl.kernels import attention as module
 from dalle_mini_impl.kernels.attention import attention, fast, plain
@@ -13,30 +12,19 @@ ROUNDED = {"atol": 0.03, "rtol": 0.03}
 
 
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, {}), (torch.bfloat16, ROUNDED)])
-@pytest.mark.parametrize(
-    ("causal", "pattern", "strips"),
-    [(True, None, 1), (True, None, 2), (True, None, 4), (False, None, 1), (False, "row", 1)],
-)
-def test_fast_equals_plain(causal, pattern, strips, dtype, near):
+@pytest.mark.parametrize(("causal", "pattern"), [(True, None), (False, None), (False, "row")])
+def test_fast_equals_plain(causal, pattern, dtype, near):
     mask = pattern_mask(pattern, 3, LENGTH, 4) if pattern else None
     inputs = torch.randn(3, 2, 4, LENGTH, 8, requires_grad=True)
     upstream = torch.randn(2, 4, LENGTH, 8)
     expected = plain(*inputs, mask, causal)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        found = fast(*inputs.to(dtype), mask, causal, strips)
+        found = fast(*inputs.to(dtype), mask, causal)
     assert found.dtype == dtype
     torch.testing.assert_close(found.float(), expected, **near)
     (ours,) = torch.autograd.grad(found, inputs, upstream.to(dtype))
     (theirs,) = torch.autograd.grad(expected, inputs, upstream)
     torch.testing.assert_close(ours, theirs, **near)
-
-
-@pytest.mark.parametrize(("strips", "share"), [(1, 1), (2, 3 / 4), (4, 5 / 8)])
-def test_strips_leave_out_most_of_what_is_masked(strips, share):
-    inputs = torch.randn(3, 1, 2, 64, 4, requires_grad=True)
-    with FlopCounterMode(display=False) as flops:
-        fast(*inputs, None, True, strips).sum().backward()
-    assert flops.get_total_flops() == share * 6 * 2 * 2 * 64**2 * 4
 
 
 @pytest.fixture
@@ -51,7 +39,7 @@ def taken(monkeypatch, fast_kernels):
     return names
 
 
-def test_eager_training_writes_bf16_out_and_leaves_fp32_to_torch(taken):
+def test_eager_training_is_unfused_in_bf16_and_fused_in_fp32(taken):
     for dtype in (torch.bfloat16, torch.float32):
         inputs = torch.randn(3, 2, 4, LENGTH, 64, dtype=dtype, requires_grad=True)
         attention(*inputs, causal=True)

@@ -1,4 +1,4 @@
-"""Attention of one query written out is torch's kernel, also with a text that rows share."""
+"""Unfused attention of one query equals torch's kernel, also with a text that rows share."""
 
 import pytest
 import torch
@@ -47,21 +47,7 @@ def test_a_shared_text_is_read_from_the_rows_that_share_it(positions):
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize(
-    ("rows", "dtype", "forced", "taken"),
-    [
-        (2, torch.bfloat16, False, "fast"),
-        (1, torch.bfloat16, False, "plain"),
-        (2, torch.float32, False, "plain"),
-        (2, torch.bfloat16, True, "plain"),
-    ],
-)
-def test_eager_decoding_writes_several_bf16_rows_out(
-    rows, dtype, forced, taken, monkeypatch, fast_kernels
-):
-    if forced:
-        monkeypatch.setenv("DALLE_KERNELS", "plain")
-    other = "plain" if taken == "fast" else "fast"
-    monkeypatch.setattr(module, other, None)
-    query, keys, values = torch.randn(3, rows, 4, LENGTH, 8).to(dtype)
+def test_eager_decoding_takes_the_fused_kernel(monkeypatch):
+    monkeypatch.setattr(module, "fast", None)
+    query, keys, values = torch.randn(3, 2, 4, LENGTH, 8)
     decode_attention(query[:, :, :1], keys, values, view("window"))
