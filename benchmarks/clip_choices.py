@@ -103,7 +103,7 @@ def sample_candidates(model: TextToImage, run: RunFolder, each: int, count: int)
     for at, prompt in enumerate(prompts):
         ids = torch.from_numpy(model.captions.encode([prompt.caption]))
         seeds = [1024 * at + number for number in range(count)]
-        codes = model.sample_codes(ids, seeds, model.sampling)
+        codes = model.code_sampler(ids, seeds, model.sampling)
         pixels.append(model.image_tokenizer.decode(codes))
         truths = [prompt.judge(np.asarray(image)).correct for image in to_images(pixels[-1])]
         right.append([all(truth.values()) for truth in truths])

@@ -61,7 +61,7 @@ class TextToImage:
         self.captions = captions
         self.image_tokenizer = frozen(image_tokenizer, self.device)
         self.dalle = frozen(dalle, self.device)
-        self.sample_codes = CodeSampler(self.dalle)
+        self.code_sampler = CodeSampler(self.dalle)
         self.clip = clip and frozen(clip, self.device)
         self.sampling = sampling
 
@@ -154,7 +154,7 @@ class TextToImage:
         given: Int[Tensor, "n"] | None,
     ) -> dict[str, Tensor]:
         """Images of equally many seeds for each caption: the tensors of `Samples`, `c k ...`."""
-        codes = self.sample_codes(ids, seeds, config, given)
+        codes = self.code_sampler(ids, seeds, config, given)
         pixels = self.image_tokenizer.decode(codes)
         each = len(seeds) // len(ids)
         rows = ids.repeat_interleave(each, dim=0)

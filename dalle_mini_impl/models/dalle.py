@@ -1,9 +1,10 @@
 """DALL·E: one decoder-only transformer over a caption's tokens, then an image's codes.
 
-The stream is [start, t_1 … t_T, c_1 … c_N]. Position T, the last text position, predicts c_1; text
-positions never predict codes nor the reverse: two heads share the trunk and each computes only its
-own positions (Ramesh et al. 2021, arXiv 2102.12092). The model knows a code count, its factors and
-a grid, not an image tokenizer.
+The sequence is [start, t_1 … t_T, c_1 … c_N]; the last code is only predicted, so the input ends
+with c_{N-1}. Position T, the last text position, predicts c_1. Text positions never predict codes
+nor the reverse: two heads share the trunk and each computes only its own positions (Ramesh et al.
+2021, arXiv 2102.12092). The model knows a code count, its factors and a grid, not an image
+tokenizer.
 """
 
 import math
@@ -30,11 +31,11 @@ from dalle_mini_impl.models.stream import StreamEmbedding, stream_coordinates
 from dalle_mini_impl.models.transformer import (
     Block,
     BlockKind,
-    Decoding,
+    FullSequence,
     KVCache,
-    Masked,
     RMSNorm,
     Rotary,
+    SingleStep,
     build_block,
     rotary_tables,
 )
@@ -171,7 +172,7 @@ class Dalle(nn.Module):
         recompute = self.config.checkpoint_activations and torch.is_grad_enabled()
         for block, visibility in self.layers:
             run: Callable[..., Tensor] = partial(
-                block, positions=positions, visible=Masked(visibility.mask)
+                block, positions=positions, mode=FullSequence(visibility.mask)
             )
             if recompute:  # No block draws random numbers, so there are none to restore.
                 run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
@@ -205,7 +206,7 @@ class Dalle(nn.Module):
         heads = self.config.heads
         shape = (rows, heads, length or self.length, self.config.width // heads)
         first, _ = self.layers[0]
-        # Of the type that the blocks' products have.
+        # Of the same dtype as the blocks' linear layers.
         return KVCache.empty(self.config.depth, shape, first.attention.qkv.weight)
 
     def prefill(self, captions: Int[Tensor, "b t"], cache: KVCache) -> Float[Tensor, "b c"]:
@@ -241,7 +242,7 @@ class Dalle(nn.Module):
             for name, visibility in self.visibility.items()
         }
         for block, pattern, layer in zip(self.blocks, self.patterns, cache.layers, strict=True):
-            x = block(x, positions, Decoding(at, views[pattern]), layer)
+            x = block(x, positions, SingleStep(at, views[pattern]), layer)
         return self.norm(x[:, 0])
 
     def positions(self, where: slice | Tensor) -> Rotary | None:

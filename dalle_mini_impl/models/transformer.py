@@ -21,12 +21,12 @@ class LayerCache(NamedTuple):
     keys: Float[Tensor, "b h total d"]
     values: Float[Tensor, "b h total d"]
 
-    def fill(self, key: Float[Tensor, "b h s d"], value: Float[Tensor, "b h s d"]) -> None:
+    def write_prefix(self, key: Float[Tensor, "b h s d"], value: Float[Tensor, "b h s d"]) -> None:
         """Write the first s positions."""
         self.keys[:, :, : key.shape[2]] = key
         self.values[:, :, : value.shape[2]] = value
 
-    def put(
+    def write_at(
         self, at: Int[Tensor, "1"], key: Float[Tensor, "b h 1 d"], value: Float[Tensor, "b h 1 d"]
     ) -> None:
         """Write the position `at`."""
@@ -41,16 +41,16 @@ class KVCache(NamedTuple):
 
     @classmethod
     def empty(cls, layers: int, shape: tuple[int, int, int, int], like: Tensor) -> "KVCache":
-        """Zeros of `shape` (rows, heads, positions, width) in each layer, of the type of `like`."""
+        """Zeros of `shape` (rows, heads, positions, width) for each layer, typed as `like`."""
         # A tensor for each layer: compiled code may then write into one without copying the rest.
         return cls(
             tuple(LayerCache(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(layers))
         )
 
-    def take(self, prefix: "KVCache", rows: Int[Tensor, "b"]) -> None:
+    def copy_prefix(self, prefix: "KVCache", rows: Int[Tensor, "b"]) -> None:
         """Begin row i with row `rows[i]` of `prefix`: one text for all its candidates."""
         for own, other in zip(self.layers, prefix.layers, strict=True):
-            own.fill(other.keys[rows], other.values[rows])
+            own.write_prefix(other.keys[rows], other.values[rows])
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Linear(nn.Linear):
 
 
 def cast_linears_to_bf16(model: nn.Module) -> None:
-    """Turn the weights of all blocks' products to bf16, for sampling; norms and heads stay."""
+    """Cast the blocks' linear weights to bf16, for sampling; norms and heads keep their dtype."""
     for module in model.modules():
         if isinstance(module, Linear):
             module.to(torch.bfloat16)
@@ -104,21 +104,21 @@ class RMSNorm(nn.RMSNorm):
         return rms_norm(x, self.weight, self.eps)
 
 
-class Masked(NamedTuple):
-    """Every position of a stream at once: the mask of what it sees, None for all before it."""
+class FullSequence(NamedTuple):
+    """All positions at once. mask: what each sees; None is causal: itself and all before it."""
 
     mask: Bool[Tensor, "s s"] | None = None
 
 
-class Decoding(NamedTuple):
+class SingleStep(NamedTuple):
     """One new position `at`, and what it sees of the cache."""
 
     at: Int[Tensor, "1"]
     view: CacheView
 
 
-CAUSAL = Masked()
-Visible = Masked | Decoding
+CAUSAL = FullSequence()
+AttentionMode = FullSequence | SingleStep
 
 
 class Attention(nn.Module):
@@ -139,7 +139,7 @@ class Attention(nn.Module):
     def project(
         self, x: Float[Tensor, "b s c"], positions: Rotary | None
     ) -> tuple[Float[Tensor, "b h s d"], Float[Tensor, "b h s d"], Float[Tensor, "b h s d"]]:
-        """Queries, keys and values of `x`, turned to their positions."""
+        """Queries, keys and values of `x`, with rotary embeddings applied."""
         query, key, value = (
             rearrange(part, "b s (h d) -> b h s d", h=self.heads)
             for part in self.qkv(x).chunk(3, dim=-1)
@@ -153,7 +153,7 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "b s c"],
         positions: Rotary | None = None,
-        visible: Visible = CAUSAL,
+        mode: AttentionMode = CAUSAL,
         cache: LayerCache | None = None,
     ) -> Float[Tensor, "b s c"]:
         """Attention within `x` or, while decoding, of one new position to the cache.
@@ -161,14 +161,14 @@ class Attention(nn.Module):
         A cache is filled with the keys and values of `x` on the way.
         """
         query, key, value = self.project(x, positions)
-        if isinstance(visible, Decoding):
+        if isinstance(mode, SingleStep):
             assert cache is not None
-            cache.put(visible.at, key, value)
-            mixed = decode_attention(query, cache.keys, cache.values, visible.view)
+            cache.write_at(mode.at, key, value)
+            mixed = decode_attention(query, cache.keys, cache.values, mode.view)
         else:
             if cache is not None:
-                cache.fill(key, value)
-            mixed = attention(query, key, value, visible.mask, causal=visible.mask is None)
+                cache.write_prefix(key, value)
+            mixed = attention(query, key, value, mode.mask, causal=mode.mask is None)
         return self.out(rearrange(mixed, "b h s d -> b s (h d)"))
 
 
@@ -210,10 +210,10 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "b s c"],
         positions: Rotary | None = None,
-        visible: Visible = CAUSAL,
+        mode: AttentionMode = CAUSAL,
         cache: LayerCache | None = None,
     ) -> Float[Tensor, "b s c"]:
-        x = x + self.attention(self.norm_attention(x), positions, visible, cache)
+        x = x + self.attention(self.norm_attention(x), positions, mode, cache)
         return x + self.mlp(self.norm_mlp(x))
 
 

@@ -1,7 +1,7 @@
 """The parts of the sampling loop: its state, the prefill, and one step.
 
 All that the images' codes need lies in buffers of fixed size that a step reads and writes in place,
-at a position that is itself a tensor. So one compiled step serves every position, caption and seed,
+at an index that is itself a tensor. So one compiled step serves every position, caption and seed,
 and nothing goes to the host before the end.
 """
 
@@ -30,8 +30,8 @@ class DecodeState(NamedTuple):
     cache: KVCache
     codes: Int[Tensor, "b total"]
     """A grid row that stands for what is above the image, then the image's codes."""
-    position: Int[Tensor, "1"]
-    """The code that the next step feeds."""
+    code_index: Int[Tensor, "1"]
+    """Index in the image of the code that the next step feeds."""
     given: Int[Tensor, "b n"]
     """Codes to keep, -1 where free."""
     noise: Float[Tensor, "b n draws"]
@@ -40,7 +40,7 @@ class DecodeState(NamedTuple):
     parameters: DrawParameters
     guided: bool
     prefix_rows: Int[Tensor, "rows"]
-    """For each row of the cache the first with its text."""
+    """For each row of the cache the first row with the same text."""
 
     def per_row(self) -> list[Tensor]:
         """The buffers whose first size is the number of images, or of rows."""
@@ -70,9 +70,10 @@ def prefill(
         rows = torch.cat((rows, torch.full_like(rows, len(captions))))
     prefix = model.empty_cache(len(texts), model.text_length)
     features = model.prefill(texts, prefix)
-    # Longer than any window, which compiled code would take for a fixed size where they are equal.
+    # One longer than the longest window: if the two sizes were ever equal, a compiler would take
+    # the window's length for a constant.
     cache = model.empty_cache(len(rows), model.length + 1)
-    cache.take(prefix, rows)
+    cache.copy_prefix(prefix, rows)
 
     noise = uniform_noise(seeds, length, model.image_head.draws).to(device)
     free = torch.full((length,), -1, device=device) if given is None else given.to(device)
@@ -85,14 +86,14 @@ def prefill(
         guidance_scales(config, length).to(device),
         DrawParameters.of(config, device),
         guided,
-        torch.searchsorted(rows, rows),
+        torch.searchsorted(rows, rows),  # rows are sorted: the first of each text
     )
     return state, features[rows]
 
 
 def advance(model: Dalle, state: DecodeState, window: Int[Tensor, "r"]) -> None:
     """One step: feed each image's code at `position` and draw the next one."""
-    index = state.position
+    index = state.code_index
     code = state.codes.index_select(1, index + model.grid)[:, 0]
     above = state.codes.index_select(1, index + 1)[:, 0]
     if state.guided:

@@ -29,12 +29,13 @@ def sample_codes(
 ) -> Int[Tensor, "b n"]:
     """Codes of b / c images for each of c captions, grouped by caption.
 
-    seeds: one for each image. given: codes that every image keeps, -1 where free. compiled: steps
+    seeds: one for each image. given: known codes that every image keeps, -1
+    where they are to be sampled. compiled: steps
     that replace `advance`; their model must have the weights of `model`.
     """
     padding = 0 if compiled is None else compiled.padding(len(seeds))
     state, features = prefill(model, captions, seeds, config, given, padding)
-    draw_code(model, state, features, state.position)
+    draw_code(model, state, features, state.code_index)
     step = partial(advance, model, state) if compiled is None else compiled.bind(state)
     positions = torch.arange(model.length, device=captions.device)
     for cached in range(model.text_length + 1, model.length + 1):
@@ -76,10 +77,10 @@ class CodeSampler:
             steps = self._compiled_steps(precision)
             with steps.choose(config, len(seeds)) as chosen:
                 codes = sample_codes(steps.model, captions, seeds, config, given, chosen)
-                return codes.cpu().to(captions.device)  # waits for the GPU, so its time is counted
+                return codes.cpu().to(captions.device)  # waits for the GPU: `choose` times it
 
     def _model_in(self, precision: Precision) -> Dalle:
-        """The model, or a copy whose products are in bf16, with the weights as they are now."""
+        """The model, or a copy whose linear layers are in bf16, with its present weights."""
         if precision == "fp32":
             return self.model
         if self.low_precision is None:
@@ -88,7 +89,7 @@ class CodeSampler:
         return self.low_precision
 
     def _compiled_steps(self, precision: Precision) -> "CompiledSteps":
-        """Steps for the weights as they are now: compiled code holds a copy of them."""
+        """Steps for the present weights: compiled code holds a copy of them."""
         # Imported here because eager sampling needs none of it.
         from dalle_mini_impl.sampling.compiled.steps import CompiledSteps, weight_versions
 
@@ -101,7 +102,7 @@ class CodeSampler:
 
 
 def in_bf16(model: Dalle) -> Dalle:
-    """A copy whose products are in bf16."""
+    """A copy whose linear layers are in bf16."""
     lowered = copy.deepcopy(model).requires_grad_(False)
     cast_linears_to_bf16(lowered)
     return lowered

@@ -184,7 +184,7 @@ def test_layers_attend_by_column_row_and_at_last_by_convolution():
     given = []
     for block in model.blocks:
         block.register_forward_pre_hook(
-            lambda _, inputs, named: given.append(named["visible"].mask), with_kwargs=True
+            lambda _, inputs, named: given.append(named["mode"].mask), with_kwargs=True
         )
     batch = stream(1, GRID)
     model(batch.captions, batch.codes)
