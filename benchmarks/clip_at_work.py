@@ -152,7 +152,8 @@ def retrieve(arguments: Retrieve) -> list[ReportPart]:
     images = clip.encode_images(held_out.images)
     texts = clip.encode_texts(held_out.captions)
     parts = [measure_retrieval(images, texts, held_out.same)]
-    negative = hard_negatives(held_out.store.captions, held_out.store.attributes)
+    store, expressions = held_out.store, run.experiment.data.held_out_captions
+    negative = hard_negatives(store.captions, store.attributes, arguments.split, expressions)
     made = [
         wrong_captions(negative, held_out.numbers, held_out.rows, arguments.seed + shift)
         for shift in range(arguments.wrong)

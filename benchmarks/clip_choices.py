@@ -119,10 +119,11 @@ def train_clip(
     training = own.training.model_copy(update=fresh)
     config = own.model_copy(update={**variant.config, "training": training})
     tokenizer = frozen(load_image_tokenizer(context.run), context.device)
+    store, held_out = context.store, context.experiment.data.held_out_captions
     batches = context.image_batches(
         training,
         dropout=True,
-        negative=hard_negatives(context.store.captions, context.store.attributes),
+        negative=hard_negatives(store.captions, store.attributes, "train", held_out),
         negatives=config.hard_negatives,
     )
     torch.manual_seed(seed)
@@ -145,7 +146,8 @@ def hard_accuracy(context: StageContext, clip: RunClip, count: int) -> float:
     """Share of unseen images whose own caption beats one with an attribute exchanged."""
     store = context.split("validation")
     rows = np.arange(min(count, len(store)), dtype=np.int64)
-    negative = hard_negatives(store.captions, store.attributes)
+    held_out_captions = context.experiment.data.held_out_captions
+    negative = hard_negatives(store.captions, store.attributes, "validation", held_out_captions)
     found, wrong = wrong_captions(negative, [0] * len(rows), rows.tolist(), 0)
     images = clip.encode_images(load_images(store, rows[found], context.experiment.data, None))
     own = clip.encode_texts([store.captions[rows[at]][0] for at in found])

@@ -3,42 +3,64 @@
 Synthetic data records what each caption claims, so its negatives are certainly false. In other
 collections a word is replaced by one that occurs between the same two neighbors elsewhere: "red
 heart" becomes "green heart".
+
+Only a negative for an image of the held-out split may name a held-out composition: training must
+not see one, not even as a wrong caption.
 """
 
 import random
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dalle_mini_impl.data.splits import Split
 from dalle_mini_impl.data.synthetic.claims import Claims, phrase_claims
-from dalle_mini_impl.data.synthetic.panel_captions import Request, phrase_request, wrong_request
+from dalle_mini_impl.data.synthetic.panel_captions import (
+    Request,
+    phrase_request,
+    request_held_out,
+    wrong_request,
+)
 from dalle_mini_impl.data.synthetic.panels import Panels
+from dalle_mini_impl.data.synthetic.shapes import claims_held_out
 from dalle_mini_impl.data.synthetic.swaps import swap_attribute
 
 Negative = Callable[[int, int, random.Random], str | None]
 """A wrong caption for caption `j` of image `i`, or None where none can be made."""
 
-TRIES = 8
+TRIES = 32
 
 
-def synthetic_negatives(attributes: Sequence[dict[str, Any] | None]) -> Negative:
+def synthetic_negatives(attributes: Sequence[dict[str, Any] | None], split: Split) -> Negative:
     """Negatives from the claims or the request that synthetic data records for each caption."""
+
+    def wrong(known: dict[str, Any], caption: int, rng: random.Random) -> tuple[str, bool]:
+        """A wrong caption, and whether it names a held-out composition."""
+        if "claims" in known:
+            claims = swap_attribute(Claims.from_dict(known["claims"][caption]), rng)
+            return phrase_claims(claims, rng), claims_held_out(claims)
+        panels = Panels.from_dict(known["panels"])
+        request = wrong_request(Request.from_dict(known["requests"][caption]), panels, rng)
+        return phrase_request(request, rng), request_held_out(request, panels)
 
     def negative(image: int, caption: int, rng: random.Random) -> str | None:
         known = attributes[image]
-        if not known:
-            return None
-        if "claims" in known:
-            claims = Claims.from_dict(known["claims"][caption])
-            return phrase_claims(swap_attribute(claims, rng), rng)
-        request = Request.from_dict(known["requests"][caption])
-        return phrase_request(wrong_request(request, Panels.from_dict(known["panels"]), rng), rng)
+        for _ in range(TRIES if known else 0):
+            text, held_out = wrong(known or {}, caption, rng)
+            if split == "held_out" or not held_out:
+                return text
+        return None
 
     return negative
 
 
-def word_negatives(captions: Sequence[Sequence[str]]) -> Negative:
-    """Negatives that replace one word by another seen between the same two neighbors."""
+def word_negatives(captions: Sequence[Sequence[str]], held_out: Sequence[str] = ()) -> Negative:
+    """Negatives that replace one word by another seen between the same two neighbors.
+
+    held_out: regular expressions (any case) of captions that must not be made.
+    """
+    matchers = [re.compile(expression, re.I) for expression in held_out]
     fillers: dict[tuple[str, str], set[str]] = defaultdict(set)
     texts = {text for of_image in captions for text in of_image}
     for text in texts:
@@ -57,7 +79,8 @@ def word_negatives(captions: Sequence[Sequence[str]]) -> Negative:
             at = rng.choice(replaceable)
             word = rng.choice(choices[words[at - 1], words[at + 1]])
             changed = " ".join([*words[1:at], word, *words[at + 1 : -1]])
-            if word != words[at] and changed not in own:
+            allowed = changed not in own and not any(m.search(changed) for m in matchers)
+            if word != words[at] and allowed:
                 return changed
         return None
 
@@ -65,7 +88,15 @@ def word_negatives(captions: Sequence[Sequence[str]]) -> Negative:
 
 
 def hard_negatives(
-    captions: Sequence[Sequence[str]], attributes: Sequence[dict[str, Any] | None]
+    captions: Sequence[Sequence[str]],
+    attributes: Sequence[dict[str, Any] | None],
+    split: Split,
+    held_out_captions: Sequence[str],
 ) -> Negative:
-    """The most exact negatives that the collection allows."""
-    return synthetic_negatives(attributes) if any(attributes) else word_negatives(captions)
+    """The most exact negatives that the collection allows, for images of `split`.
+
+    held_out_captions: the setting of that name, for collections of files.
+    """
+    if any(attributes):
+        return synthetic_negatives(attributes, split)
+    return word_negatives(captions, () if split == "held_out" else held_out_captions)

@@ -71,7 +71,7 @@ class HeldOut:
                 f"{data.path}: {len(store)} {settings.split} images, too few to measure on; "
                 "train a run with a larger data.held_out, or name the other --split"
             )
-        self.store, self.seed = store, settings.seed
+        self.store, self.split, self.seed = store, settings.split, settings.seed
         self.rows = _random_rows(store, settings.max_examples, settings.seed)
         rng = random.Random(settings.seed)
         self.numbers = [rng.randrange(len(store.captions[row])) for row in self.rows]
@@ -210,7 +210,8 @@ def _clip_parts(
     texts = encode(held_out.captions)
     logits = clip.logit_scale.cpu() * images @ texts.T + clip.bias.cpu()
     parts = [measure_retrieval(images, texts, held_out.same)]
-    negative = hard_negatives(store.captions, store.attributes)
+    held_out_captions = run.experiment.data.held_out_captions
+    negative = hard_negatives(store.captions, store.attributes, held_out.split, held_out_captions)
     rows, wrong = wrong_captions(negative, held_out.numbers, held_out.rows, held_out.seed)
     if rows:
         parts.append(measure_hard_negatives(images[rows], texts[rows], encode(wrong)))

@@ -34,7 +34,8 @@ def train_clip(context: StageContext) -> None:
             "nothing to distinguish and stops after one step; its ranking is worth nothing"
         )
         training = training.model_copy(update={"steps": 1})
-    negative = hard_negatives(context.store.captions, context.store.attributes)
+    store, held_out = context.store, context.experiment.data.held_out_captions
+    negative = hard_negatives(store.captions, store.attributes, "train", held_out)
     batches = context.image_batches(
         training, dropout=True, negative=negative, negatives=config.hard_negatives
     )

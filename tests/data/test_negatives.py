@@ -17,6 +17,7 @@ from dalle_mini_impl.data.synthetic.claims import (
     verify_claims,
 )
 from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, SHAPES, Scene
+from dalle_mini_impl.data.synthetic.shapes import claims_held_out
 
 COLORED = [("red heart",), ("green heart",), ("blue heart", "azure heart"), ("red square",)]
 
@@ -68,6 +69,13 @@ def test_without_alternatives_there_is_no_negative():
     assert word_negatives([("a lonely caption",)])(0, 0, random.Random(0)) is None
 
 
+def test_a_held_out_caption_is_no_negative():
+    expressions = ("^GREEN heart$", "square")
+    made = {word_negatives(COLORED, expressions)(0, 0, random.Random(seed)) for seed in range(50)}
+    assert made - {None} == {"blue heart", "azure heart"}
+    assert word_negatives(COLORED, (".",))(0, 0, random.Random(0)) is None
+
+
 @pytest.fixture(scope="module")
 def examples():
     return list(open_source(DataConfig(limit=100), "train"))
@@ -81,7 +89,7 @@ def test_the_parser_reads_what_captions_claim(examples):
 
 def test_negatives_of_scenes_are_false_of_the_scene(examples):
     captions, attributes = zip(*((e.captions, e.attributes) for e in examples), strict=True)
-    negative = hard_negatives(captions, attributes)
+    negative = hard_negatives(captions, attributes, "train", ())
     for i, example in enumerate(examples):
         scene = Scene.from_dict(example.attributes["scene"])
         for j, caption in enumerate(example.captions):
@@ -89,3 +97,15 @@ def test_negatives_of_scenes_are_false_of_the_scene(examples):
             assert all(verify_claims(parse(caption), scene).values())
             assert not all(verify_claims(parse(text), scene).values()), (caption, text)
             assert text == negative(i, j, random.Random(i))
+
+
+def test_only_images_of_the_held_out_split_have_held_out_negatives(examples):
+    captions, attributes = zip(*((e.captions, e.attributes) for e in examples), strict=True)
+
+    def share(split):
+        negative = hard_negatives(captions, attributes, split, ())
+        made = [negative(i, 0, random.Random(i)) for i in range(len(examples))]
+        return sum(claims_held_out(parse(text)) for text in made if text) / len(made)
+
+    assert share("train") == share("validation") == 0
+    assert share("held_out") > 0.05

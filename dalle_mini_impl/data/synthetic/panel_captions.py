@@ -21,7 +21,13 @@ from dalle_mini_impl.data.synthetic.panels import (
     apply_change,
     panels_match,
 )
-from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, relation_between
+from dalle_mini_impl.data.synthetic.scenes import (
+    BACKGROUNDS,
+    COLORS,
+    INVERSE,
+    relation_between,
+)
+from dalle_mini_impl.data.synthetic.shapes import claims_held_out, is_held_out
 from dalle_mini_impl.data.synthetic.swaps import swap_attribute
 
 # Wordings are chosen uniformly; a repeated entry is more frequent.
@@ -124,6 +130,22 @@ def wrong_request(request: Request, panels: Panels, rng: random.Random) -> Reque
             wrong = replace(request, change=_other_change(request.change, rng))
         if not fulfills(panels, wrong):
             return wrong
+
+
+def request_held_out(request: Request, panels: Panels) -> bool:
+    """Whether it names a composition kept from training, or turns the upper half into one."""
+    change, upper = request.change, request.upper
+    if is_held_out(apply_change(change, panels.upper)):
+        return True
+    if upper is None:
+        return False
+    lower = upper
+    if change.kind == "color":
+        recolored = tuple(replace(item, color=change.color) for item in upper.objects)
+        lower = replace(upper, objects=recolored)
+    elif change.kind == "mirrored" and upper.relation in ("left of", "right of"):
+        lower = replace(upper, relation=INVERSE[upper.relation])
+    return claims_held_out(upper) or claims_held_out(lower)
 
 
 def _random_swap_kind(claims: Claims, rng: random.Random) -> str:

@@ -130,7 +130,7 @@ def test_the_collection_is_prepared_with_exact_negatives(tmp_path):
     panels, _ = random_panels(4, "train", config.panels)
     assert np.array_equal(store.images[4], np.asarray(render_panels(panels, 32)))
     assert Panels.from_dict(store.attributes[4]["panels"]) == panels
-    negative = hard_negatives(store.captions, store.attributes)
+    negative = hard_negatives(store.captions, store.attributes, "train", ())
     text = negative(4, 1, random.Random(0))
     assert text
     assert text not in store.captions[4]
