@@ -11,9 +11,9 @@ from dalle_mini_impl.evaluation.suites.reconstructions import ReconstructionCoun
 SUCCESSES = {"none": 1, "clip": 3, "likelihood": 0, "ratio": 1, "both": 2, "oracle": 4}
 
 
-def cells(group: str, score: str = "all claims", guidance: float = 2.0, bonus: int = 0):
+def cells(group: str, score="all claims", guidance=2.0, bonus=0, split="seen"):
     return [
-        Cell(guidance, group, "seen", score, count, ranking, SUCCESSES[ranking] + bonus, 5)
+        Cell(guidance, group, split, score, count, ranking, SUCCESSES[ranking] + bonus, 5)
         for count in (1, 4)
         for ranking in CHOICES
     ]
@@ -52,6 +52,17 @@ def test_guidance_scales_are_compared_and_the_best_is_named():
     table = shapes_tables(scores)[0]
     assert table.title == "All claims at once by guidance, best of 4 by clip"
     assert [cell.split(" (")[0] for cell in table.rows[0][1:]] == ["80.0 %", "60.0 %"]
+
+
+def test_the_guidance_scale_is_chosen_without_held_out_prompts():
+    group = "scene of one object"
+    seen = [*cells(group, guidance=2.0), *cells(group, guidance=1.0, bonus=1)]
+    held_out = cells(group, guidance=2.0, bonus=1, split="held_out")
+    scores = Scores([*seen, *held_out], "clip")
+    assert scores.best_guidance([group]) == Scores(seen, "clip").best_guidance([group]) == 1.0
+    table = shapes_tables(scores)[0]
+    assert [row[0] for row in table.rows] == [f"{group}, seen"]
+    assert "never by held-out" in table.note
 
 
 def test_reconstructions_are_shown_with_their_interval():
