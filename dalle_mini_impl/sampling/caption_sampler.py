@@ -10,12 +10,13 @@ not taken as encoded. Instead, all token sequences compete whose text begins wit
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from dalle_mini_impl.captions import BLANK, PAD, CaptionTokenizer
-from dalle_mini_impl.sampling.draw import filter_top_k
+from dalle_mini_impl.sampling.draw import DrawParameters, SamplingConfig, draw, seeded
 
 TextLogits = Callable[[Tensor], Tensor]
 """Caption ids `b t` to the logits of every token given those before it, `b t v`."""
@@ -51,13 +52,14 @@ def sample_captions(
     if temperature < 0 or top_k < 0:
         raise ValueError(f"temperature is {temperature} and top_k {top_k}: neither may be negative")
     openings = _openings(tokenizer, prompt)
-    generators = [torch.Generator().manual_seed(int(seed) % 2**63) for seed in seeds]
+    parameters = DrawParameters.of(SamplingConfig(temperature=temperature, top_k=top_k))
+    generators = [seeded(seed) for seed in seeds]
     spelled = tokenizer.spellings()
     scores = _opening_scores(tokenizer, text_logits, openings, device)
     ids = torch.full((len(seeds), tokenizer.context), PAD)
     places = []
     for row, generator in enumerate(generators):
-        opening = openings[_draw(scores, temperature, top_k, generator)]
+        opening = openings[_draw(scores, parameters, generator)]
         ids[row, : len(opening)] = torch.tensor(opening, dtype=torch.long)
         places.append(len(opening))
     open_rows = [row for row, place in enumerate(places) if place < tokenizer.context]
@@ -66,9 +68,13 @@ def sample_captions(
         logits = text_logits(ids[open_rows].to(device)).float().cpu()[torch.arange(len(at)), at]
         for row, own in zip(open_rows, logits, strict=True):
             token = _next_token(
-                tokenizer, spelled, ids[row, : places[row]].tolist(), own,
-                temperature, top_k, generators[row],
-            )  # fmt: skip
+                tokenizer,
+                spelled,
+                ids[row, : places[row]].tolist(),
+                own,
+                parameters,
+                generators[row],
+            )
             ids[row, places[row]] = token
             places[row] += 1
         open_rows = [
@@ -140,14 +146,13 @@ def _next_token(
     spelled: Sequence[str],
     previous: Sequence[int],
     logits: Float[Tensor, "v"],
-    temperature: float,
-    top_k: int,
-    generator: torch.Generator,
+    parameters: DrawParameters,
+    generator: np.random.Generator,
 ) -> int:
     """A token that encoding could give after the previous ones, by rejection."""
     logits = logits.clone()
     while True:
-        token = _draw(logits, temperature, top_k, generator)
+        token = _draw(logits, parameters, generator)
         if previous if token == PAD else _continues(tokenizer, spelled, previous, token):
             return token
         # Drawing again leaves the other tokens in proportion.
@@ -170,9 +175,6 @@ def _continues(
 
 
 def _draw(
-    logits: Float[Tensor, "v"], temperature: float, top_k: int, generator: torch.Generator
+    logits: Float[Tensor, "v"], parameters: DrawParameters, generator: np.random.Generator
 ) -> int:
-    if temperature == 0:
-        return int(logits.argmax())
-    filtered = filter_top_k((logits / temperature)[None], top_k)[0]
-    return int(torch.multinomial(filtered.softmax(dim=-1), 1, generator=generator))
+    return int(draw(logits[None], torch.tensor([generator.random(dtype=np.float32)]), parameters))

@@ -7,6 +7,7 @@ each image's own seed, so that an image does not depend on its neighbors in the 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
@@ -133,8 +134,13 @@ def draw(
 
 def uniform_noise(seeds: Sequence[int], length: int, draws: int = 1) -> Float[Tensor, "b n draws"]:
     """Numbers in [0, 1) for each of `length` codes of each image, from its own seed alone."""
-    rows = [
-        torch.rand(length, draws, generator=torch.Generator().manual_seed(int(seed) % 2**63))
-        for seed in seeds
-    ]
-    return torch.stack(rows)
+    rows = [seeded(seed).random((length, draws), np.float32) for seed in seeds]
+    return torch.from_numpy(np.stack(rows))
+
+
+def seeded(seed: int) -> np.random.Generator:
+    """The random numbers of an image or a caption; every bit of the seed changes all of them.
+
+    Not torch's generator: on a CPU it reads only the low 32 bits of a seed.
+    """
+    return np.random.default_rng(int(seed) % 2**128)

@@ -108,6 +108,8 @@ def test_a_caption_depends_on_its_seed_alone(tokenizer):
     together = sample_captions(tokenizer, model, "a", [5, 6, 7])
     assert sample_captions(tokenizer, model, "a", [6]) == [together[1]]
     assert len({caption.caption for caption in together}) == 3
+    far = sample_captions(tokenizer, model, "a", [6, 6 + 2**32, 6 + 2**64])
+    assert len({caption.caption for caption in far}) == 3
 
 
 def test_the_log_probability_is_of_the_tokens_and_the_end(tokenizer):

@@ -69,6 +69,15 @@ def test_noise_comes_from_the_images_own_seed():
     assert len(together.flatten(1).unique(dim=0)) == 3
 
 
+def test_every_bit_of_a_seed_changes_the_noise():
+    seeds = [0, *(1 << bit for bit in range(64)), -1, (5 << 32) + 1024]
+    noise = uniform_noise(seeds, 64).flatten(1)
+    assert (noise >= 0).all()
+    assert (noise < 1).all()
+    similarity = torch.corrcoef(noise) - torch.eye(len(seeds))
+    assert similarity.abs().max() < 0.6  # chance alone gives up to 0.5
+
+
 def test_draws_follow_the_distribution():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(20_000, -1)
     uniform = (torch.arange(20_000) + 0.5) / 20_000

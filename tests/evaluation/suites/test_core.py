@@ -54,3 +54,15 @@ def test_every_prompt_is_sampled_at_every_guidance_from_seeds_of_its_own(
     if given:  # All codes are given, so that all candidates are the same image.
         assert all(len(set(outcome.log_likelihoods)) == 1 for outcome in outcomes)
     assert lines[-1] == "guidance 2: 2 of 2 prompts"
+
+
+def test_another_seed_samples_the_same_prompt_from_other_noise(tmp_path):
+    model = TextToImage.from_pretrained(tiny_run(tmp_path / "run"), "cpu")
+
+    def likelihoods(seed: int) -> tuple[float, ...]:
+        settings = SuiteSettings((1.0,), candidates=(2,), seed=seed)
+        (outcome,) = run_suite(model, [RED], settings, lambda line: None)
+        return outcome.log_likelihoods
+
+    assert likelihoods(0) == likelihoods(0)
+    assert len({*likelihoods(0), *likelihoods(1), *likelihoods(2)}) == 6
