@@ -15,6 +15,9 @@ from jaxtyping import Float, Int, Integer
 
 from dalle_mini_impl.files import atomic_write, write_text
 
+MAX_CODES = 2**31
+"""Different codes at most: they are stored in 32 bits, and their use is counted code by code."""
+
 
 @dataclass(frozen=True)
 class CodeKey:
@@ -56,7 +59,8 @@ class CodeCache:
     ) -> "CodeCache":
         """Write the codes of all images of the first variant in order, then of the next.
 
-        Stored as uint16 where that is enough. ValueError if `chunks` are too few or too many.
+        Stored as uint16 where that is enough. ValueError if `chunks` are too few or too many, or
+        hold a code from MAX_CODES on.
         """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "codes.json").unlink(missing_ok=True)
@@ -72,6 +76,8 @@ class CodeCache:
                 start, end = end, end + len(chunk)
                 if end > total:
                     break
+                if chunk.max(initial=0) >= MAX_CODES:
+                    raise ValueError(f"code {chunk.max():,} is too large: {MAX_CODES:,} fit")
                 codes[start:end] = chunk
             if codes is None or end != total:
                 raise ValueError(f"{end} images were encoded, but {total} were expected")

@@ -3,21 +3,32 @@
 from collections.abc import Iterator
 
 from dalle_mini_impl.config import TrainingConfig
+from dalle_mini_impl.data.codes import MAX_CODES
 from dalle_mini_impl.models.clip import ClipConfig
 from dalle_mini_impl.models.dalle import TransformerConfig
 from dalle_mini_impl.models.tokenizers.autoencoder import AutoencoderConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizerConfig
 from dalle_mini_impl.sampling.draw import SamplingConfig
 
+CODE_SETTINGS = ("code_count", "levels", "colors", "pattern_levels", "color_levels")
+"""Settings of image tokenizers that the number of codes follows from."""
+
 
 def check_image_tokenizer(config: ImageTokenizerConfig, image_size: int) -> Iterator[str]:
-    """The image divides into codes, and channels into normalization groups."""
+    """The image divides into codes that can be stored, and channels into normalization groups."""
     cell = config.downsampling
     if image_size % cell:
         fitting = max(1, round(image_size / cell)) * cell
         yield (
             f"data.image_size = {image_size}: not divisible by image_tokenizer.downsampling = "
             f"{cell}; use {fitting}, or another downsampling"
+        )
+    if config.code_count > MAX_CODES:
+        names = [name for name in CODE_SETTINGS if name in type(config).model_fields]
+        values = ", ".join(f"image_tokenizer.{name} = {getattr(config, name)}" for name in names)
+        yield (
+            f"{values}: {config.code_count:,} different codes, but at most {MAX_CODES:,} can be "
+            f"stored; lower {' or '.join(names)}"
         )
     for width in config.widths() if isinstance(config, AutoencoderConfig) else []:
         groups = max(1, width // 32)

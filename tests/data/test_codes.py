@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dalle_mini_impl.data.codes import CodeCache, CodeKey, perplexity
+from dalle_mini_impl.data.codes import MAX_CODES, CodeCache, CodeKey, perplexity
 
 KEY = CodeKey(weights="w", data="d", variants=2, images=3)
 ROWS = np.arange(24).reshape(6, 4)
@@ -19,6 +19,13 @@ def test_round_trip_in_chunks_is_memory_mapped_and_narrow(tmp_path):
 
 def test_large_codes_are_kept_whole(tmp_path):
     assert CodeCache.write(tmp_path, KEY, [ROWS + 2**16]).codes.max() == 23 + 2**16
+
+
+def test_a_code_that_does_not_fit_is_refused_and_not_wrapped(tmp_path):
+    assert CodeCache.write(tmp_path, KEY, [ROWS + MAX_CODES - 24]).codes.max() == MAX_CODES - 1
+    with pytest.raises(ValueError, match="code 2,147,483,648 is too large"):
+        CodeCache.write(tmp_path, KEY, [ROWS + MAX_CODES - 23])
+    assert CodeCache.open(tmp_path, KEY) is None
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,15 @@ def test_settings_are_frozen_and_described():
         ("data: 3", "data = 3: should be a section of settings"),
         ("data: {image_size: 60}", "data.image_size = 60: not divisible by image_tokenizer.down"),
         ("data: {image_size: 60}", "use 64"),
+        ("image_tokenizer: {type: palette, colors: 4}", "image_tokenizer.colors = 4"),
+        (
+            "image_tokenizer: {type: palette, colors: 4}",
+            "4,294,967,296 different codes, but at most 2,147,483,648 can be stored; lower colors",
+        ),
+        (
+            "image_tokenizer: {type: fsq, levels: [64, 64, 64, 64, 64, 64]}",
+            "image_tokenizer.levels = (64, 64, 64, 64, 64, 64): 68,719,476,736 different codes",
+        ),
         ("transformer: {heads: 5}", "transformer.heads = 5: does not divide transformer.width ="),
         ("transformer: {width: 60, heads: 10}", "rotary positions need a multiple of 4"),
         ("clip: {text_heads: 5}", "clip.text_heads = 5: does not divide clip.text_width"),

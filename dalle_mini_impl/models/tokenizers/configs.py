@@ -1,5 +1,6 @@
 """The configurations of the image tokenizers that share one encoder and decoder."""
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -53,6 +54,11 @@ class FsqConfig(AutoencoderConfig):
         if min(self.levels) < 2:
             raise ValueError(f"levels is {self.levels}; every channel needs at least 2 levels")
         return self
+
+    @property
+    def code_count(self) -> int:
+        """The product of the levels."""
+        return math.prod(self.levels)
 
 
 class VqganConfig(AutoencoderConfig):

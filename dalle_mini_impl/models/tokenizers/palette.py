@@ -5,6 +5,7 @@ coded separately. A shape and a color that training never showed together still 
 and a transformer that predicts one factor after the other can combine them.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -50,6 +51,11 @@ class PaletteConfig(Config):
                     f"{name} is {getattr(self, name)}; every channel needs at least 2 levels"
                 )
         return self
+
+    @property
+    def code_count(self) -> int:
+        """Codes that a patch can have: one of the patterns with one of each color."""
+        return math.prod(self.pattern_levels) * math.prod(self.color_levels) ** self.colors
 
 
 class UnitNorm(nn.Module):
