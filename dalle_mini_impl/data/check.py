@@ -92,11 +92,8 @@ def check(
 ) -> Report:
     """Reads every image and caption of all splits.
 
-    Args:
-        sheet: path of a contact sheet of training images, prepared as for training.
-        count_tokens: the number of tokens of each caption, from a caption tokenizer.
-
-    Raises DataError where the collection cannot be read or holds no images.
+    sheet: path of a contact sheet of training images, prepared as for training. count_tokens: the
+    number of tokens of each caption. DataError where the collection cannot be read or is empty.
     """
     checked: dict[str, list[CheckedImage]] = {}
     description = ""

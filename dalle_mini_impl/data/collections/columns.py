@@ -91,10 +91,7 @@ def choose_columns(
 ) -> Columns:
     """Detects the columns that are not named; "" as caption means images without captions.
 
-    Args:
-        features: column name -> `datasets` feature.
-        where: names the table in error messages.
-
+    features: column name -> `datasets` feature. where: names the table in error messages.
     Raises DataError, listing all columns, where one is missing or ambiguous.
     """
     listed = ", ".join(f"{name} ({_kind(kind)})" for name, kind in features.items())

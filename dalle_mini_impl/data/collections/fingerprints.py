@@ -14,13 +14,10 @@ SAMPLED = 2_000
 
 
 def files_fingerprint(files: Sequence[tuple[str, str]]) -> str:
-    """Hash of names, sizes and contents.
+    """Hash of names, sizes and contents of (name, path) pairs; the paths are only opened.
 
     Tables are read whole, because a caption can change without changing the size; of images and
     shards only both ends are read. Missing files and URLs count by their names alone.
-
-    Args:
-        files: (name, path) of each file; the names are hashed, the paths only opened.
     """
     step = 1 if len(files) <= READ_ALL_UP_TO else -(-len(files) // SAMPLED)
     digest = hashlib.sha256()

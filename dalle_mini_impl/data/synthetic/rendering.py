@@ -94,7 +94,7 @@ def _render(scene: Scene, width: int, height: int) -> Image.Image:
 
 @lru_cache(maxsize=64)
 def outline_mask(shape: str, side: int) -> Image.Image:
-    """Coverage of a box of `side` pixels by the corners of a shape that fills it (mode "L").
+    """Coverage of a box of `side` pixels by the outline of a shape that fills it (mode "L").
 
     The image is cached and shared: do not draw on it.
     """

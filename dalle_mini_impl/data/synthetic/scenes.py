@@ -55,7 +55,7 @@ CLEAR = 8
 
 @dataclass(frozen=True)
 class Object:
-    """One shape; (`x`, `y`) is the upper left corner of its box. A judge may say "unknown"."""
+    """One shape; (`x`, `y`) is the upper left corner of its box. A detector may find "unknown"."""
 
     shape: str
     color: str

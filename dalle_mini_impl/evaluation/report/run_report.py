@@ -60,10 +60,7 @@ def parameters(run: RunFolder, weights: str) -> int | None:
 
 
 def minutes(records: Sequence[Record], batch_size: int) -> float | None:
-    """Training time: the last logged `minutes`, or the sum of steps over their logged rates."""
-    logged = [r["minutes"] for r in records if isinstance(r.get("minutes"), int | float)]
-    if logged:
-        return float(logged[-1])
+    """Training time: the sum of steps over their logged rates."""
     seconds, last = 0.0, 0
     for record in records:
         if record.get("examples_per_second"):
@@ -77,7 +74,7 @@ def final(records: Sequence[Record]) -> dict[str, float]:
     values: dict[str, float] = {}
     for record in records:
         values |= {name: float(value) for name, value in record.items() if _is_number(value)}
-    for name in ("step", "progress", "minutes"):
+    for name in ("step", "progress"):
         values.pop(name, None)
     return values
 

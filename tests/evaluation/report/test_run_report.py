@@ -64,8 +64,7 @@ def test_missing_parts_are_left_out(tmp_path):
     assert not (run.path / "previews").exists()
 
 
-def test_minutes_are_logged_ones_or_follow_from_rates():
+def test_minutes_follow_from_rates():
     rates = [{"step": s, "examples_per_second": 10.0} for s in (30, 60)]
     assert minutes(rates, batch_size=20) == pytest.approx(60 * 20 / 10 / 60)
-    assert minutes([*rates, {"step": 60, "minutes": 7.5}], batch_size=20) == 7.5
     assert minutes([{"step": 5}], batch_size=20) is None
