@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxtyping import Int
 from PIL import Image
+from pydantic_core import to_jsonable_python
 from torch import Tensor
 
 from dalle_mini_impl.cli.optimize_arguments import OptimizeArguments
@@ -75,7 +76,7 @@ def write(
         save_film(frames, out / f"film.{arguments.film.format}", arguments.film.per_second)
     values = {
         "run": str(run.path),
-        "arguments": plain_values(arguments),
+        "arguments": to_jsonable_python(vars(arguments)),
         "interrupted": result.interrupted,
         "images": records,
         "history": result.history,
@@ -93,9 +94,8 @@ def image_records(
     result: OptimizeResult, codes: Int[Tensor, "b n"], clip: JointEncoder, text: str | None
 ) -> list[dict[str, Any]]:
     """What result.json says of each image, best first."""
-    start, best = (
-        similarity(clip, text, pixels) for pixels in (result.start_images, result.images)
-    )
+    start = similarity(clip, text, result.start_images)
+    best = similarity(clip, text, result.images)
     return [
         {
             "file": "image.png" if place == 0 else f"image-{place:02d}.png",
@@ -117,17 +117,6 @@ def similarity(clip: JointEncoder, text: str | None, pixels: Tensor) -> list[flo
         return [None] * len(pixels)
     target = clip.encode_texts([text])[0]
     return (clip.encode_images(to_images(pixels)) @ target).tolist()
-
-
-def plain_values(arguments: OptimizeArguments) -> dict[str, Any]:
-    """The options as JSON values."""
-    values: dict[str, Any] = {}
-    for name, value in vars(arguments).items():
-        section = hasattr(value, "model_dump")
-        values[name] = value.model_dump() if section else value
-        if isinstance(value, Path):
-            values[name] = str(value)
-    return values
 
 
 def summary(record: dict[str, Any], interrupted: bool, file: Path) -> str:

@@ -62,18 +62,9 @@ def measure_distribution(
 
 def measure_scores(samples: Sequence[Samples]) -> ReportPart:
     """Mean CLIP score and likelihood ratio of all candidates."""
-    ratios = [ratio for own in samples for ratio in own.log_likelihood_ratios.tolist()]
-    clip = [
-        score
-        for own in samples
-        if own.clip_scores is not None
-        for score in own.clip_scores.tolist()
-    ]
-    figures = {
-        "clip_score": sum(clip) / len(clip) if clip else None,
-        "log_likelihood_ratio": sum(ratios) / len(ratios),
-    }
-    rows = [[number(len(ratios)), *map(number, figures.values())]]
+    candidates = [(own, at) for own in samples for at in range(len(own.seeds))]
+    figures = _mean_scores(candidates)
+    rows = [[number(len(candidates)), *map(number, figures.values())]]
     columns = ["unranked samples", "CLIP score", "log-likelihood ratio"]
     note = "CLIP score: cosine similarity with the caption by the run's CLIP. Ratio in nats."
     return ReportPart("Samples: scores", figures, [Table("", columns, rows, note)])
@@ -163,11 +154,15 @@ def _chosen(
     samples: Sequence[Samples], likeness: Float[Tensor, "c n"], chosen: Sequence[int]
 ) -> dict[str, float | None]:
     """Means over the captions for the chosen candidate of each."""
-    pairs = list(zip(samples, chosen, strict=True))
-    clip = [float(own.clip_scores[at]) for own, at in pairs if own.clip_scores is not None]
-    ratios = [float(own.log_likelihood_ratios[at]) for own, at in pairs]
+    alike = float(likeness[torch.arange(len(samples)), torch.tensor(chosen)].mean())
+    return {"likeness": alike, **_mean_scores(list(zip(samples, chosen, strict=True)))}
+
+
+def _mean_scores(candidates: Sequence[tuple[Samples, int]]) -> dict[str, float | None]:
+    """Means over candidates; no CLIP score where the run has no CLIP."""
+    clip = [float(own.clip_scores[at]) for own, at in candidates if own.clip_scores is not None]
+    ratios = [float(own.log_likelihood_ratios[at]) for own, at in candidates]
     return {
-        "likeness": float(likeness[torch.arange(len(samples)), torch.tensor(chosen)].mean()),
         "clip_score": sum(clip) / len(clip) if clip else None,
         "log_likelihood_ratio": sum(ratios) / len(ratios),
     }

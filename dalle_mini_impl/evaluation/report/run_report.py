@@ -30,6 +30,11 @@ from dalle_mini_impl.runs.stages import STAGES
 MACHINERY = ("learning_rate", "gradient_norm", "examples_per_second", "waiting")
 """Logged beside the losses: shown folded."""
 
+PREVIEW_TITLES = {
+    "image_tokenizer": "image_tokenizer: originals beside reconstructions",
+    "transformer": "transformer: samples for fixed captions",
+}
+
 SHARES = ("code_usage", "accuracy", "hard")
 
 Record = Mapping[str, Any]
@@ -139,7 +144,7 @@ def _previews(run: RunFolder) -> Iterator[str]:
         yield heading("Reconstructions and samples")
     for name in sorted(series, key=lambda n: next(i for i, s in enumerate(order) if s in n)):
         *earlier, last = series[name]
-        yield subheading(_title(name)) + image_tile(last.read_bytes(), last.stem)
+        yield subheading(PREVIEW_TITLES.get(name, name)) + image_tile(last.read_bytes(), last.stem)
         if earlier:
             shown = "".join(image_tile(file.read_bytes(), file.stem) for file in earlier)
             yield folded(f"{len(earlier)} earlier", shown)
@@ -157,12 +162,6 @@ def _galleries(run: RunFolder) -> Iterator[str]:
             scores += [f"llr {image.log_likelihood_ratio:.1f}", f"seed {image.seed}"]
             tiles.append(image_tile(image.file.read_bytes(), "\n".join(scores), side=112))
         yield subheading(f"{ranked.caption} (best of {ranked.candidates})") + row(tiles)
-
-
-def _title(name: str) -> str:
-    known = {"image_tokenizer": "image_tokenizer: originals beside reconstructions"}
-    known["transformer"] = "transformer: samples for fixed captions"
-    return known.get(name, name)
 
 
 def _by_number(file: Path) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from dalle_mini_impl.evaluation.report.suite_tables import (
     guidance_tables,
     kinds_of_claim_table,
     rankings_table,
+    shown,
 )
 from dalle_mini_impl.evaluation.suites.shapes import ALL_TASKS, SCENES, TASKS
 
@@ -51,11 +52,11 @@ def tasks_table(scores: Scores, guidance: float) -> Table:
     rows = []
     for name, row in scores.rows((*TASKS, ALL_TASKS)):
         cells = [
-            scores.text(guidance, row, "task", count, "none" if count == 1 else scores.ranking)
+            scores.cell(guidance, row, "task", count, "none" if count == 1 else scores.ranking)
             for count in scores.counts
         ]
-        cells.append(scores.text(guidance, row, "task", ranking="oracle"))
-        cells.append(scores.text(guidance, row))
-        rows.append([name, *cells])
+        cells.append(scores.cell(guidance, row, "task", ranking="oracle"))
+        cells.append(scores.cell(guidance, row))
+        rows.append([name, *map(shown, cells)])
     note = "A task scores its own kinds of claim; all claims adds size, count and the rest."
     return Table(f"Guidance {guidance:g}: tasks", columns, rows, f"{note} {WILSON}")

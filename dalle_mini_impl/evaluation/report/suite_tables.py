@@ -42,18 +42,6 @@ class Scores:
         by = ranking or self.ranking
         return self.cells.get((guidance, *row, score, count or self.most, by))
 
-    def text(
-        self,
-        guidance: float,
-        row: tuple[str, Split],
-        score: str = ALL_CLAIMS,
-        count: int | None = None,
-        ranking: str | None = None,
-    ) -> str:
-        """The share with its interval, or a dash."""
-        cell = self.cell(guidance, row, score, count, ranking)
-        return share(cell.share, cell.bounds) if cell else "–"
-
     def rows(
         self, groups: Sequence[str], splits: Sequence[Split] = SPLITS
     ) -> Iterator[tuple[str, tuple[str, Split]]]:
@@ -76,6 +64,11 @@ class Scores:
         return max(self.guidances, key=total)
 
 
+def shown(cell: Cell | None) -> str:
+    """The share with its interval, or a dash."""
+    return share(cell.share, cell.bounds) if cell else "–"
+
+
 def guidance_tables(scores: Scores, groups: Sequence[str], first: str, what: str) -> list[Table]:
     """All claims of seen prompts at each guidance scale; no table for a single scale.
 
@@ -84,7 +77,7 @@ def guidance_tables(scores: Scores, groups: Sequence[str], first: str, what: str
     if len(scores.guidances) == 1:
         return []
     rows = [
-        [name, *(scores.text(guidance, row) for guidance in scores.guidances)]
+        [name, *(shown(scores.cell(guidance, row)) for guidance in scores.guidances)]
         for name, row in scores.rows(groups, CHOSEN_ON)
     ]
     columns = [first, *(f"guidance {guidance:g}" for guidance in scores.guidances)]
@@ -105,7 +98,7 @@ def best_of_table(
         cells = [name]
         for count in scores.counts:
             for ranking in ("none",) if count == 1 else (scores.ranking, "oracle"):
-                cells.append(scores.text(guidance, row, count=count, ranking=ranking))
+                cells.append(shown(scores.cell(guidance, row, count=count, ranking=ranking)))
         rows.append(cells)
     title = f"Guidance {guidance:g}: {what}, ranked by {scores.ranking}"
     return Table(title, columns, rows, WILSON)
@@ -116,7 +109,7 @@ def kinds_of_claim_table(
 ) -> Table:
     """Each kind of claim by itself, for the image that the run's ranking chose."""
     rows = [
-        [name, *(scores.text(guidance, row, kind) for kind in kinds)]
+        [name, *(shown(scores.cell(guidance, row, kind)) for kind in kinds)]
         for name, row in scores.rows(groups)
     ]
     title = f"Guidance {guidance:g}: each kind of claim, best of {scores.most} by {scores.ranking}"
@@ -131,7 +124,7 @@ def rankings_table(
     for name, row in scores.rows(groups):
         cells = {ranking: scores.cell(guidance, row, ranking=ranking) for ranking in CHOICES}
         shares = {ranking: cell.share if cell else 0.0 for ranking, cell in cells.items()}
-        texts = [share(cell.share, cell.bounds) if cell else "–" for cell in cells.values()]
+        texts = map(shown, cells.values())
         distance = shares["oracle"] - shares["none"]
         gain = shares[scores.ranking] - shares["none"]
         rows.append([name, *texts, share(gain / distance) if distance > 0 else "–"])
