@@ -25,8 +25,13 @@ from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.data.batches import BatchOrder, ImageBatches
 from dalle_mini_impl.data.caption_table import CaptionTable
 from dalle_mini_impl.data.store import Store, prepare
-from dalle_mini_impl.evaluation.report.shapes_tables import kinds_table, scenes_table
-from dalle_mini_impl.evaluation.report.suite_tables import Scores, reconstruction_table
+from dalle_mini_impl.evaluation.report.shapes_tables import LAYOUT
+from dalle_mini_impl.evaluation.report.suite_tables import (
+    Scores,
+    best_of_table,
+    kinds_of_claim_table,
+    reconstruction_table,
+)
 from dalle_mini_impl.evaluation.suites.core import SPLITS, Outcome, judge_samples
 from dalle_mini_impl.evaluation.suites.counting import count_cells
 from dalle_mini_impl.evaluation.suites.reconstructions import judge_reconstructions
@@ -248,8 +253,8 @@ def main(arguments: Arguments) -> None:
         originals, lambda pixels: tokenizer.decode(tokenizer.encode(pixels))
     )
     for table in (
-        scenes_table(scores, GUIDANCE),
-        kinds_table(scores, GUIDANCE),
+        best_of_table(scores, GUIDANCE, LAYOUT),
+        kinds_of_claim_table(scores, GUIDANCE, LAYOUT),
         reconstruction_table(reconstructions),
     ):
         print(f"\n{table}")

@@ -4,43 +4,19 @@ from dalle_mini_impl.data.synthetic.claims import CLAIM_KINDS
 from dalle_mini_impl.evaluation.report.page import Table
 from dalle_mini_impl.evaluation.report.suite_tables import (
     WILSON,
+    Layout,
     Scores,
-    best_of_table,
-    guidance_tables,
-    kinds_of_claim_table,
-    rankings_table,
     shown,
+    suite_tables,
 )
 from dalle_mini_impl.evaluation.suites.shapes import ALL_TASKS, SCENES, TASKS
 
-COMPARED = (*SCENES, ALL_TASKS)
-"""The groups that guidance scales and rankings are compared on."""
-
-FIRST = "captions"
-WHAT = "all claims at once"
+LAYOUT = Layout(SCENES, (*SCENES, ALL_TASKS), CLAIM_KINDS, "captions", "all claims at once")
 
 
 def shapes_tables(scores: Scores) -> list[Table]:
-    """The comparison of guidance scales, then the tables of each scale."""
-    tables = guidance_tables(scores, COMPARED, FIRST, WHAT)
-    for guidance in scores.guidances:
-        tables += [
-            scenes_table(scores, guidance),
-            kinds_table(scores, guidance),
-            tasks_table(scores, guidance),
-            rankings_table(scores, guidance, COMPARED, FIRST, WHAT),
-        ]
-    return tables
-
-
-def scenes_table(scores: Scores, guidance: float) -> Table:
-    """All claims at once for captions of scenes."""
-    return best_of_table(scores, guidance, SCENES, FIRST, WHAT)
-
-
-def kinds_table(scores: Scores, guidance: float) -> Table:
-    """Each kind of claim in captions of scenes."""
-    return kinds_of_claim_table(scores, guidance, SCENES, FIRST, CLAIM_KINDS)
+    """The tables that every suite has, and one of the tasks at each guidance scale."""
+    return suite_tables(scores, LAYOUT, tasks_table)
 
 
 def tasks_table(scores: Scores, guidance: float) -> Table:

@@ -1,6 +1,7 @@
 """The tables of a prompt suite, built from its counts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
 from dalle_mini_impl.evaluation.report.page import Table, share
@@ -11,6 +12,22 @@ from dalle_mini_impl.evaluation.suites.reconstructions import ReconstructionCoun
 WILSON = "Percent of prompts, with Wilson's 95 % interval in parentheses."
 CHOSEN_ON: tuple[Split, ...] = ("seen",)
 """Prompts that the guidance scale is chosen by."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The rows of a suite's tables, and what they are called."""
+
+    groups: Sequence[str]
+    """Rows of the tables of all claims and of each kind."""
+    compared: Sequence[str]
+    """Rows of the tables that compare guidance scales and rankings."""
+    kinds: Sequence[str]
+    """Kinds of claim."""
+    first: str
+    """Heading of the column of groups."""
+    what: str
+    """The name of all claims in titles."""
 
 
 class Scores:
@@ -69,67 +86,73 @@ def shown(cell: Cell | None) -> str:
     return share(cell.share, cell.bounds) if cell else "–"
 
 
-def guidance_tables(scores: Scores, groups: Sequence[str], first: str, what: str) -> list[Table]:
-    """All claims of seen prompts at each guidance scale; no table for a single scale.
+def suite_tables(
+    scores: Scores, layout: Layout, *more: Callable[[Scores, float], Table]
+) -> list[Table]:
+    """The comparison of guidance scales, then the tables of each scale, `more` among them."""
+    tables = guidance_tables(scores, layout)
+    for guidance in scores.guidances:
+        tables += [
+            best_of_table(scores, guidance, layout),
+            kinds_of_claim_table(scores, guidance, layout),
+            *(table(scores, guidance) for table in more),
+            rankings_table(scores, guidance, layout),
+        ]
+    return tables
 
-    first: the heading of the column of groups. what: the name of all claims in the title.
-    """
+
+def guidance_tables(scores: Scores, layout: Layout) -> list[Table]:
+    """All claims of seen prompts at each guidance scale; no table for a single scale."""
     if len(scores.guidances) == 1:
         return []
     rows = [
         [name, *(shown(scores.cell(guidance, row)) for guidance in scores.guidances)]
-        for name, row in scores.rows(groups, CHOSEN_ON)
+        for name, row in scores.rows(layout.compared, CHOSEN_ON)
     ]
-    columns = [first, *(f"guidance {guidance:g}" for guidance in scores.guidances)]
-    title = f"{what} by guidance, best of {scores.most} by {scores.ranking}"
+    columns = [layout.first, *(f"guidance {guidance:g}" for guidance in scores.guidances)]
+    title = f"{layout.what} by guidance, best of {scores.most} by {scores.ranking}"
     note = f"{WILSON} The scale is chosen by these seen prompts, never by held-out ones."
     return [Table(title[0].upper() + title[1:], columns, rows, note)]
 
 
-def best_of_table(
-    scores: Scores, guidance: float, groups: Sequence[str], first: str, what: str
-) -> Table:
+def best_of_table(scores: Scores, guidance: float, layout: Layout) -> Table:
     """All claims for the first image, the best of each number, and the oracle's choice."""
-    columns = [first]
+    columns = [layout.first]
     for count in scores.counts:
         columns += ["first"] if count == 1 else [f"best of {count}", f"oracle of {count}"]
     rows = []
-    for name, row in scores.rows(groups):
+    for name, row in scores.rows(layout.groups):
         cells = [name]
         for count in scores.counts:
             for ranking in ("none",) if count == 1 else (scores.ranking, "oracle"):
                 cells.append(shown(scores.cell(guidance, row, count=count, ranking=ranking)))
         rows.append(cells)
-    title = f"Guidance {guidance:g}: {what}, ranked by {scores.ranking}"
+    title = f"Guidance {guidance:g}: {layout.what}, ranked by {scores.ranking}"
     return Table(title, columns, rows, WILSON)
 
 
-def kinds_of_claim_table(
-    scores: Scores, guidance: float, groups: Sequence[str], first: str, kinds: Sequence[str]
-) -> Table:
+def kinds_of_claim_table(scores: Scores, guidance: float, layout: Layout) -> Table:
     """Each kind of claim by itself, for the image that the run's ranking chose."""
     rows = [
-        [name, *(shown(scores.cell(guidance, row, kind)) for kind in kinds)]
-        for name, row in scores.rows(groups)
+        [name, *(shown(scores.cell(guidance, row, kind)) for kind in layout.kinds)]
+        for name, row in scores.rows(layout.groups)
     ]
     title = f"Guidance {guidance:g}: each kind of claim, best of {scores.most} by {scores.ranking}"
-    return Table(title, [first, *kinds], rows, WILSON)
+    return Table(title, [layout.first, *layout.kinds], rows, WILSON)
 
 
-def rankings_table(
-    scores: Scores, guidance: float, groups: Sequence[str], first: str, what: str
-) -> Table:
+def rankings_table(scores: Scores, guidance: float, layout: Layout) -> Table:
     """All claims by each ranking, and how near the run's ranking comes to the oracle."""
     rows = []
-    for name, row in scores.rows(groups):
+    for name, row in scores.rows(layout.compared):
         cells = {ranking: scores.cell(guidance, row, ranking=ranking) for ranking in CHOICES}
         shares = {ranking: cell.share if cell else 0.0 for ranking, cell in cells.items()}
         texts = map(shown, cells.values())
         distance = shares["oracle"] - shares["none"]
         gain = shares[scores.ranking] - shares["none"]
         rows.append([name, *texts, share(gain / distance) if distance > 0 else "–"])
-    title = f"Guidance {guidance:g}: {what} by ranking, best of {scores.most}"
-    columns = [first, *CHOICES, f"closed by {scores.ranking}"]
+    title = f"Guidance {guidance:g}: {layout.what} by ranking, best of {scores.most}"
+    columns = [layout.first, *CHOICES, f"closed by {scores.ranking}"]
     note = f"Closed: the share of the distance from none to oracle. {WILSON}"
     return Table(title, columns, rows, note)
 
