@@ -1,11 +1,14 @@
 """What a training step frees stays with the process."""
 
+import ctypes
 import os
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from dalle_mini_impl.kernels.allocator import keep_freed_memory
 
 FAULTS = """
 import resource
@@ -37,5 +40,10 @@ def page_faults(mode):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_a_step_does_not_ask_the_system_for_what_the_last_one_freed():
+def test_a_step_does_not_ask_the_system_for_what_the_last_one_freed(fast_kernels):
     assert page_faults("keep") < page_faults("give back") / 10
+
+
+def test_the_environment_leaves_the_allocator_alone(plain_kernels, monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", None)
+    keep_freed_memory()
