@@ -53,10 +53,11 @@ def test_folders_named_for_splits(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["my_images", "my.images", "hub:", "hub:a/b/c"])
-def test_a_mistyped_local_path_is_refused_without_asking_the_hub(path, monkeypatch):
+def test_a_mistyped_local_path_is_refused_without_asking_the_hub(path, tmp_path, monkeypatch):
     def load_dataset(*arguments, **options):
         raise AssertionError("asked the Hub")
 
+    monkeypatch.chdir(tmp_path)  # a reader of the README may have a folder of that name
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(DataError, match=rf"'{path}' .*Accepted: shapes; panels;.*hub:name"):
         examples(path)
