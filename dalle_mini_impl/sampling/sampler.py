@@ -29,9 +29,8 @@ def sample_codes(
 ) -> Int[Tensor, "b n"]:
     """Codes of b / c images for each of c captions, grouped by caption.
 
-    seeds: one for each image. given: known codes that every image keeps, -1
-    where they are to be sampled. compiled: steps
-    that replace `advance`; their model must have the weights of `model`.
+    seeds: one for each image. given: known codes that every image keeps, -1 where they are to be
+    sampled. compiled: steps that replace `advance`; their model must have the weights of `model`.
     """
     padding = 0 if compiled is None else compiled.padding(len(seeds))
     state, features = prefill(model, captions, seeds, config, given, padding)

@@ -24,10 +24,11 @@ class GraphedSteps:
         self.longest = state.cache.layers[0].keys.shape[2] - 1
         self.side = torch.cuda.Stream(state.codes.device)
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.recorded = 0
+        # A graph reads it at every replay, so it must live as long.
+        self.window = torch.empty(0, dtype=torch.long)
 
     def __call__(self, window: Int[Tensor, "r"]) -> None:
-        if self.graph is not None and len(window) <= self.recorded:
+        if self.graph is not None and len(window) <= len(self.window):
             self.graph.replay()
             return
         # Streams and graphs belong to the current GPU.
@@ -39,18 +40,18 @@ class GraphedSteps:
 
     def _record(self, window: Int[Tensor, "r"]) -> None:
         """Run the window's first step as it is, which also warms up, then record one."""
-        self.recorded = min(-(-len(window) // WINDOW_STEP) * WINDOW_STEP, self.longest)
+        reach = min(-(-len(window) // WINDOW_STEP) * WINDOW_STEP, self.longest)
         # The step masks what lies beyond the filled part of the cache.
-        wide = torch.arange(self.recorded, device=window.device)
-        torch._dynamo.mark_dynamic(wide, 0)
+        self.window = torch.arange(reach, device=window.device)
+        torch._dynamo.mark_dynamic(self.window, 0)
         main = torch.cuda.current_stream()
         self.side.wait_stream(main)
         with torch.cuda.stream(self.side):
-            self.step(self.state, wide)
+            self.step(self.state, self.window)
         main.wait_stream(self.side)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.step(self.state, wide)
+            self.step(self.state, self.window)
 
 
 def compile_for_graphs(
