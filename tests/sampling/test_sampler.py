@@ -119,11 +119,12 @@ def test_given_codes_stay_and_are_read():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("compiled", ["off", "auto"])
 @pytest.mark.parametrize("name", ["image_head.weight", "blocks.1.attention.out.weight"])
-def test_new_weights_are_read(precision, name, monkeypatch):
+def test_new_weights_are_read(precision, compiled, name, monkeypatch):
     monkeypatch.setattr("dalle_mini_impl.precision.native_bf16", lambda device: True)
     model = build()
-    sampler, config = CodeSampler(model), exact(precision=precision)
+    sampler, config = CodeSampler(model), exact(precision=precision, compile=compiled)
     before = sampler(CAPTIONS[:1], range(8), config)
     model.get_parameter(name).neg_()
     changed = sampler(CAPTIONS[:1], range(8), config)
