@@ -62,7 +62,8 @@ def test_a_trained_model_tells_the_true_caption_from_one_with_an_attribute_excha
     for pair in PAIRS[attribute]:
         for caption in pair:
             _, size, color, shape, *_, background, _ = caption.split()
-            scene = Scene((Object(shape, color, size, x=16, y=16),), background)
+            side = {"small": 16, "large": 24}[size]
+            scene = Scene((Object(shape, color, side, x=16, y=16),), background)
             ranked = trained.rank_captions(render_scene(scene), list(pair))
             assert ranked[0].caption == caption
             assert ranked[0].log_likelihood > ranked[1].log_likelihood + 2

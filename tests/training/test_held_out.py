@@ -14,7 +14,6 @@ from dalle_mini_impl.data.synthetic.scenes import (
     COLORS,
     INVERSE,
     SHAPES,
-    SIZES,
     Object,
     Scene,
 )
@@ -115,10 +114,10 @@ class Folder(Shapes):
     def settings(self, folder):
         kinds = [(shape, color) for shape in SHAPES[:4] for color in ("red", "blue", "green")]
         for at, (shape, color) in enumerate(kinds * 4):
-            size, ground = list(SIZES)[at % 2], list(BACKGROUNDS)[at % 4]
-            scene = Scene((Object(shape, color, size, 8, 8),), ground)
+            item, ground = Object(shape, color, (16, 24)[at % 2], 8, 8), list(BACKGROUNDS)[at % 4]
+            scene = Scene((item,), ground)
             render_scene(scene, 64).save(folder / f"{at}.png")
-            caption = f"a {shape} that is {color}\na {size} {shape} that is {color}"
+            caption = f"a {shape} that is {color}\na {item.size} {shape} that is {color}"
             (folder / f"{at}.txt").write_text(caption, encoding="utf-8")
         return {"path": str(folder), "held_out": 0.1, "held_out_captions": UNSEEN}
 

@@ -1,8 +1,8 @@
 """Images of two panels: a scene on the upper half, and below it the same scene changed.
 
 After the image-to-image prompts of Ramesh et al. 2021 (arXiv 2102.12092), "the exact same cat on
-the top as a sketch at the bottom". Each half shows `large` objects, on the lattice of the shapes
-collection; what that collection holds out of training is held out of both halves.
+the top as a sketch at the bottom". Each half shows large objects; what the shapes collection
+holds out of training is held out of both halves.
 """
 
 import random
@@ -17,7 +17,6 @@ from dalle_mini_impl.data.synthetic.scenes import (
     CANVAS,
     COLORS,
     SHAPES,
-    SIZES,
     Object,
     Scene,
 )
@@ -26,8 +25,8 @@ from dalle_mini_impl.data.synthetic.shapes import GAP, SyntheticConfig, is_held_
 HEIGHT = CANVAS // 2
 """Height of a panel in pixels of the canvas; `y` counts from the top of each panel."""
 
-SIZE = "large"
-"""Size of all objects: the outline of a small one would have no visible hollow."""
+SIDE = 24
+"""Side of all objects' boxes: the outline of a small one would have no visible hollow."""
 
 Style = Literal["filled", "outline"]
 ChangeKind = Literal["same", "color", "mirrored", "outline", "background"]
@@ -93,7 +92,7 @@ class PanelsConfig(SyntheticConfig):
     """Share of the images with two objects in each half; the others have one."""
     new_background: float = Field(0.25, ge=0, le=1)
     """Share of the other changes that also change the background."""
-    lattice: int = Field(8, ge=1, le=16)
+    lattice: int = Field(1, ge=1, le=16)
     """Boxes start at multiples of this many pixels (of 64); 1 = anywhere."""
     captions_per_image: int = Field(4, ge=1)
     """Captions of each image."""
@@ -144,20 +143,19 @@ def compose_panels(
 
 def _random_upper(rng: random.Random, number: int, lattice: int) -> Panel | None:
     """Filled objects side by side; None where they are too close to each other."""
-    side = SIZES[SIZE]
     objects = tuple(
         PanelObject(
             rng.choice(SHAPES),
             rng.choice(tuple(COLORS)),
-            SIZE,
-            rng.randrange((CANVAS - side) // lattice + 1) * lattice,
-            rng.randrange((HEIGHT - side) // lattice + 1) * lattice,
+            SIDE,
+            rng.randrange((CANVAS - SIDE) // lattice + 1) * lattice,
+            rng.randrange((HEIGHT - SIDE) // lattice + 1) * lattice,
         )
         for _ in range(number)
     )
     if number == 2:
         first, second = objects
-        near = abs(first.x - second.x) < side + GAP
+        near = abs(first.x - second.x) < SIDE + GAP
         if near or (first.shape, first.color) == (second.shape, second.color):
             return None
     return Panel(objects, rng.choice(tuple(BACKGROUNDS)))

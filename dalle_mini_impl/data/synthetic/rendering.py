@@ -6,8 +6,8 @@ from functools import lru_cache
 
 from PIL import Image, ImageChops, ImageDraw
 
-from dalle_mini_impl.data.synthetic.panels import SIZE, PanelObject, Panels
-from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, CANVAS, COLORS, SHAPES, SIZES, Scene
+from dalle_mini_impl.data.synthetic.panels import SIDE, PanelObject, Panels
+from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, CANVAS, COLORS, SHAPES, Scene
 
 SUPERSAMPLING = 8
 """Masks are drawn this many times larger and scaled down, for smooth edges."""
@@ -99,7 +99,7 @@ def outline_mask(shape: str, side: int) -> Image.Image:
     The image is cached and shared: do not draw on it.
     """
     large = side * SUPERSAMPLING
-    width = STROKE * large / SIZES[SIZE]
+    width = STROKE * large / SIDE
     line = Image.new("L", (large, large), 0)
     pen = ImageDraw.Draw(line)
     for edge in _edges(shape, large - 1):

@@ -3,6 +3,7 @@
 Positions and sides are in pixels of a 64×64 canvas; `render_scene` scales them to any image size.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,8 +40,8 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "beige": (235, 210, 160),
 }
 
-SIZES: dict[str, int] = {"small": 16, "large": 24}
-"""Side of an object's box: two or three patches of eight pixels."""
+SIZES: dict[str, range] = {"small": range(13, 19), "large": range(22, 28)}
+"""Sides of an object's box that each size has in the collections."""
 
 INVERSE: dict[str, str] = {
     "left of": "right of",
@@ -59,13 +60,14 @@ class Object:
 
     shape: str
     color: str
-    size: str
+    side: int
     x: int
     y: int
 
     @property
-    def side(self) -> int:
-        return SIZES[self.size]
+    def size(self) -> str:
+        """The size whose sides are nearest."""
+        return min(SIZES, key=lambda name: abs(SIZES[name][0] + SIZES[name][-1] - 2 * self.side))
 
     @property
     def center(self) -> tuple[float, float]:
@@ -85,6 +87,11 @@ class Scene:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Scene":
         return cls(tuple(Object(**item) for item in values["objects"]), values["background"])
+
+
+def sides_on(lattice: int, size: str) -> Sequence[int]:
+    """The sides of a size: those that are multiples of `lattice`, or all of them if none is."""
+    return [side for side in SIZES[size] if side % lattice == 0] or SIZES[size]
 
 
 def relation_between(first: Object, second: Object) -> str | None:

@@ -21,6 +21,7 @@ from dalle_mini_impl.data.synthetic.scenes import (
     Object,
     Scene,
     relation_between,
+    sides_on,
 )
 
 GAP = 4
@@ -49,8 +50,10 @@ class ShapesConfig(SyntheticConfig):
     """Shares of scenes with one, two and three objects; those above max_objects are ignored."""
     identical_shares: tuple[float, float] = (0.2, 0.6)
     """Shares of the scenes with two and with three objects whose objects are identical."""
-    lattice: int = Field(8, ge=1, le=16)
-    """Boxes start at multiples of this many pixels (of 64); 1 = anywhere."""
+    lattice: int = Field(1, ge=1, le=16)
+    """Boxes start at multiples of this many pixels (of 64); 1 = anywhere, with sides of 13 to 18
+    (small) or 22 to 27 pixels (large). Of these sides only multiples of the lattice occur, if
+    there are any: with 8 every side is 16 or 24."""
     captions_per_scene: int = Field(4, ge=1)
     """Captions of each scene."""
 
@@ -123,7 +126,7 @@ def describe_scene(
 
 
 def compose_scene(
-    rng: random.Random, number: int, split: Split, lattice: int = 8, identical: bool = False
+    rng: random.Random, number: int, split: Split, lattice: int = 1, identical: bool = False
 ) -> Scene:
     """A random scene of the split, with `number` objects, all identical or all distinct."""
     while True:
@@ -156,12 +159,14 @@ def _place(
     rng: random.Random, kinds: list[tuple[str, str, str]], lattice: int, clear: bool
 ) -> tuple[Object, ...] | None:
     """Objects at random free positions of the lattice; None when 40 attempts find none."""
+    # Drawn once, not in each attempt: attempts with smaller objects succeed more often.
+    sides = [rng.choice(sides_on(lattice, size)) for _, _, size in kinds]
     for _ in range(40):
         placed: list[Object] = []
-        for shape, color, size in kinds:
-            steps = (CANVAS - SIZES[size]) // lattice + 1
+        for (shape, color, _), side in zip(kinds, sides, strict=True):
+            steps = (CANVAS - side) // lattice + 1
             x, y = rng.randrange(steps) * lattice, rng.randrange(steps) * lattice
-            item = Object(shape, color, size, x, y)
+            item = Object(shape, color, side, x, y)
             if any(_near(item, other) for other in placed):
                 break
             placed.append(item)

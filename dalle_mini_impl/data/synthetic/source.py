@@ -16,7 +16,7 @@ from dalle_mini_impl.data.synthetic.shapes import (
     random_scene,
 )
 
-VERSION = 1
+VERSION = 2
 """Raise it when a change of images or captions may not show in the first few examples."""
 HASHED = 16
 """Examples that the fingerprint covers."""

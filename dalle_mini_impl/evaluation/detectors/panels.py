@@ -16,13 +16,13 @@ from scipy import ndimage
 
 from dalle_mini_impl.data.synthetic.panels import (
     HEIGHT,
-    SIZE,
+    SIDE,
     Panel,
     PanelObject,
     Style,
 )
 from dalle_mini_impl.data.synthetic.rendering import outline_mask, shape_mask
-from dalle_mini_impl.data.synthetic.scenes import COLORS, SHAPES, SIZES
+from dalle_mini_impl.data.synthetic.scenes import COLORS, SHAPES
 from dalle_mini_impl.evaluation.detectors.scenes import (
     BLURS,
     CONTRAST,
@@ -44,7 +44,6 @@ FOREIGN: dict[Style, float] = {"filled": 0.2, "outline": 0.4}
 SEAM = 3
 """Rows beside the other half that its colors reach in a blurred image."""
 
-SIDE = SIZES[SIZE]
 MARGIN = 2
 """Pixels around an object's box in which its blurred edge is compared as well."""
 
@@ -122,7 +121,7 @@ def _read_object(
     overlap, shape, style, left, top = best
     if overlap < RESEMBLANCE[style] or foreign > FOREIGN[style]:
         shape = UNKNOWN
-    return PanelObject(shape, color, SIZE, left, top, style)
+    return PanelObject(shape, color, SIDE, left, top, style)
 
 
 def _color(

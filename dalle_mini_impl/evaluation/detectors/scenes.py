@@ -18,7 +18,6 @@ from dalle_mini_impl.data.synthetic.scenes import (
     CANVAS,
     COLORS,
     SHAPES,
-    SIZES,
     Object,
     Scene,
 )
@@ -154,9 +153,7 @@ def _object(
     )
     if overlap < RESEMBLANCE:
         shape = UNKNOWN
-    size = min(SIZES, key=lambda name: abs(SIZES[name] - side))
-    shift = (side - SIZES[size]) / 2 - MARGIN
-    return Object(shape, color, size, round(x + left + shift), round(y + top + shift))
+    return Object(shape, color, side, x + left - MARGIN, y + top - MARGIN)
 
 
 def _compare(

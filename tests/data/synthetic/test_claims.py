@@ -19,7 +19,7 @@ from dalle_mini_impl.data.synthetic.shapes import (
 from tests.data.synthetic.generated import SPLITS, random_scenes
 
 STAR_ABOVE_RING = Scene(
-    (Object("star", "red", "small", 24, 0), Object("ring", "blue", "large", 16, 32)), "white"
+    (Object("star", "red", 16, 24, 0), Object("ring", "blue", 24, 16, 32)), "white"
 )
 
 
@@ -96,9 +96,7 @@ def test_claims_are_judged_kind_by_kind(claims, expected):
 
 
 def test_the_best_assignment_decides_between_alike_objects():
-    scene = Scene(
-        (Object("star", "red", "small", 0, 0), Object("star", "blue", "small", 40, 0)), "white"
-    )
+    scene = Scene((Object("star", "red", 16, 0, 0), Object("star", "blue", 16, 40, 0)), "white")
     claims = Claims((ObjectClaim("star", "blue"), ObjectClaim("star")), "right of")
     assert all(verify_claims(claims, scene).values())
     assert not any(verify_claims(claims, Scene((), "white")).values())

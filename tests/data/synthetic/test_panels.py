@@ -32,7 +32,7 @@ from dalle_mini_impl.data.synthetic.shapes import pair_held_out
 from tests.data.synthetic.generated import SPLITS, panels_of
 
 UPPER = Panel(
-    (PanelObject("star", "red", "large", 0, 8), PanelObject("ring", "blue", "large", 32, 0)),
+    (PanelObject("star", "red", 24, 0, 8), PanelObject("ring", "blue", 24, 32, 0)),
     "white",
 )
 

@@ -16,7 +16,7 @@ from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, SHAPES, O
 
 @pytest.mark.parametrize("size", [64, 32, 128])
 def test_images_show_the_named_colors_with_soft_edges(size):
-    scene = Scene((Object("circle", "green", "large", 8, 32),), "beige")
+    scene = Scene((Object("circle", "green", 24, 8, 32),), "beige")
     image = render_scene(scene, size)
     assert image.size == (size, size)
     assert image.mode == "RGB"
@@ -28,7 +28,7 @@ def test_images_show_the_named_colors_with_soft_edges(size):
 
 @pytest.mark.parametrize("size", [64, 32, 128])
 def test_halves_do_not_overlap_and_outlines_are_hollow(size):
-    upper = Panel((PanelObject("square", "green", "large", 8, 8),), "white")
+    upper = Panel((PanelObject("square", "green", 24, 8, 8),), "white")
     image = render_panels(
         Panels(upper, apply_change(Change("outline", None, "black"), upper)), size
     )
@@ -46,7 +46,7 @@ def test_halves_do_not_overlap_and_outlines_are_hollow(size):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_an_outline_lies_within_the_shape_and_covers_less(shape):
-    filled = Panel((PanelObject(shape, "blue", "large", 16, 4),), "white")
+    filled = Panel((PanelObject(shape, "blue", 24, 16, 4),), "white")
     image = render_panels(Panels(filled, apply_change(Change("outline"), filled)))
     cover = (255 - np.asarray(image).astype(int)[..., 0]) / (255 - COLORS["blue"][0])
     whole, line = cover[:32], cover[32:]

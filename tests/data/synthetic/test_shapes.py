@@ -16,6 +16,7 @@ from dalle_mini_impl.data.synthetic.scenes import (
     INVERSE,
     SHAPES,
     SIZES,
+    Object,
     Scene,
 )
 from dalle_mini_impl.data.synthetic.shapes import (
@@ -78,13 +79,40 @@ def test_splits_keep_compositions_apart():
     assert all(map(is_held_out, random_scenes("held_out")))
 
 
-@pytest.mark.parametrize("lattice", [8, 1])
+def test_sides_vary_within_their_size_and_sizes_follow_sides():
+    scenes = random_scenes(count=500)
+    items = [item for scene in scenes for item in scene.objects]
+    for size, sides in SIZES.items():
+        found = Counter(item.side for item in items if item.size == size)
+        assert set(found) == set(sides)
+        assert min(found.values()) > len(items) / 24
+    assert list(SIZES["small"]) == list(range(13, 19))
+    assert list(SIZES["large"]) == list(range(22, 28))
+    triples = random_scenes(object_shares=(0, 0, 1), identical_shares=(0, 1), count=50)
+    assert any(len({item.side for item in scene.objects}) > 1 for scene in triples)
+    assert [Object("star", "red", side, 0, 0).size for side in (4, 19, 21, 64)] == [
+        "small", "small", "large", "large",
+    ]  # fmt: skip
+
+
+def test_objects_are_anywhere_unless_a_lattice_is_set():
+    places = {item.x for scene in random_scenes(count=500) for item in scene.objects}
+    assert places == set(range(64 - 13 + 1))
+
+
+@pytest.mark.parametrize(("lattice", "sides"), [(8, {16, 24}), (2, {14, 16, 18, 22, 24, 26})])
+def test_boxes_are_aligned_to_a_lattice(lattice, sides):
+    scenes = random_scenes(lattice=lattice)
+    assert {item.side for scene in scenes for item in scene.objects} == sides
+
+
+@pytest.mark.parametrize("lattice", [16, 8, 1])
 def test_objects_lie_on_the_lattice_inside_and_apart(lattice):
     for scene in random_scenes(lattice=lattice):
         for item in scene.objects:
             assert item.x % lattice == item.y % lattice == 0
             assert min(item.x, item.y) >= 0
-            assert max(item.x, item.y) + SIZES[item.size] <= 64
+            assert max(item.x, item.y) + item.side <= 64
         for a, b in itertools.combinations(scene.objects, 2):
             apart_x = a.x + a.side < b.x or b.x + b.side < a.x
             assert apart_x or a.y + a.side < b.y or b.y + b.side < a.y

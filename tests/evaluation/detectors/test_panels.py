@@ -26,7 +26,7 @@ from tests.evaluation.detectors.degradations import DEGRADATIONS
 
 SAME = Change("same")
 UPPER = Panel(
-    (PanelObject("star", "red", "large", 0, 8), PanelObject("ring", "blue", "large", 32, 0)),
+    (PanelObject("star", "red", 24, 0, 8), PanelObject("ring", "blue", 24, 32, 0)),
     "white",
 )
 
@@ -39,7 +39,7 @@ def same(expected: Panel, judged: Panel) -> bool:
     return all(judge_change(SAME, expected, judged).values())
 
 
-def share_right(degrade, count: int, lattice: int = 8) -> float:
+def share_right(degrade, count: int, lattice: int = 1) -> float:
     """The share of images of which both halves and the change between them are recognized."""
     config = PanelsConfig(seed=11, lattice=lattice)
     right = 0
@@ -74,7 +74,7 @@ def test_unrecognizable_images_are_not_read():
 def test_every_shape_is_known_filled_and_outlined_on_every_ground(shape):
     for at, color in enumerate(COLORS):
         background = tuple(BACKGROUNDS)[at % len(BACKGROUNDS)]
-        upper = Panel((PanelObject(shape, color, "large", 13, 5),), background)
+        upper = Panel((PanelObject(shape, color, 24, 13, 5),), background)
         lower = apply_change(Change("outline"), upper)
         judged = found(render_panels(Panels(upper, lower)))
         assert same(upper, judged[0])

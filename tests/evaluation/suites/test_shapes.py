@@ -73,7 +73,8 @@ def test_images_pass_the_prompts_that_they_show(prompts):
     """An image rendered to its claims passes; in another color it fails the color task only."""
     for prompt in [p for p in prompts if p.task in ("color", "size", "background")][::6]:
         claim = prompt.claims.objects[0]
-        item = Object(claim.shape, claim.color, claim.size or "small", 24, 16)
+        side = 24 if claim.size == "large" else 16
+        item = Object(claim.shape, claim.color, side, 24, 16)
         scene = Scene((item,), prompt.claims.background or "white")
         right = prompt.judge(np.asarray(render_scene(scene)))
         assert all(right.correct.values())
