@@ -15,9 +15,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from benchmarks import data, decode, gpu, peers, tables, tokenizer, train
+from benchmarks import data, decode, detector, gpu, peers, tables, tokenizer, train
 from benchmarks.data import DataOptions
 from benchmarks.decode import DecodeOptions
+from benchmarks.detector import DetectorOptions
 from benchmarks.gpu import GpuOptions
 from benchmarks.options import Common, Session, Table
 from benchmarks.record import environment
@@ -80,6 +81,14 @@ class Gpu:
     gpu: GpuOptions = field(default_factory=GpuOptions)
 
 
+@tyro.conf.configure(tyro.conf.OmitArgPrefixes)
+@dataclass(frozen=True)
+class Detector:
+    """Check how reliably the judge of scenes reads them."""
+
+    detector: DetectorOptions = field(default_factory=DetectorOptions)
+
+
 @dataclass(frozen=True)
 class Tables:
     """Turn a measurement's JSON into Markdown tables."""
@@ -95,6 +104,7 @@ Command = (
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[All, tyro.conf.subcommand("all")]
     | Annotated[Gpu, tyro.conf.subcommand("gpu")]
+    | Annotated[Detector, tyro.conf.subcommand("detector")]
     | Annotated[Tables, tyro.conf.subcommand("tables")]
 )
 
@@ -105,6 +115,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = tyro.cli(Command, args=arguments, prog="python -m benchmarks")
     if isinstance(command, Tables):
         print(tables.markdown(json.loads(command.file.read_text(encoding="utf-8"))))
+        return
+    if isinstance(command, Detector):
+        detector.run(command.detector)
         return
     if isinstance(command, Gpu):
         gpu.run(command.gpu)

@@ -32,7 +32,7 @@ from dalle_mini_impl.evaluation.report.suite_tables import (
     kinds_of_claim_table,
     reconstruction_table,
 )
-from dalle_mini_impl.evaluation.suites.core import SPLITS, Outcome, judge_samples
+from dalle_mini_impl.evaluation.suites.core import SPLITS, STRICT, Outcome, judge_samples
 from dalle_mini_impl.evaluation.suites.counting import count_cells
 from dalle_mini_impl.evaluation.suites.reconstructions import judge_reconstructions
 from dalle_mini_impl.evaluation.suites.shapes import ShapesPrompt, scene_prompts, shapes_originals
@@ -254,6 +254,7 @@ def main(arguments: Arguments) -> None:
     )
     for table in (
         best_of_table(scores, GUIDANCE, LAYOUT),
+        best_of_table(scores, GUIDANCE, LAYOUT, STRICT),
         kinds_of_claim_table(scores, GUIDANCE, LAYOUT),
         reconstruction_table(reconstructions),
     ):
@@ -270,6 +271,7 @@ def main(arguments: Arguments) -> None:
                 "split": prompt.split,
                 "objects": prompt.objects,
                 "wrong": [[k for k, held in t.items() if not held] for t in outcome.correct],
+                "clean": outcome.clean,
                 "clip_score": outcome.clip_scores,
             }
             for outcome, prompt in zip(outcomes, prompts, strict=True)

@@ -6,6 +6,7 @@ background fit its pixels best (thin outlines rarely reach their full color), an
 style that overlap with it most.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -23,15 +24,32 @@ from dalle_mini_impl.data.synthetic.panels import (
 )
 from dalle_mini_impl.data.synthetic.rendering import outline_mask, shape_mask
 from dalle_mini_impl.data.synthetic.scenes import COLORS, SHAPES
+from dalle_mini_impl.evaluation.detectors.fitting import BLURS, EIGHT
 from dalle_mini_impl.evaluation.detectors.scenes import (
-    BLURS,
+    CLEAN,
     CONTRAST,
-    EIGHT,
     SPECK,
     UNKNOWN,
     find_background,
     on_canvas,
 )
+
+
+@dataclass(frozen=True)
+class FoundPanelObject(PanelObject):
+    """An object of a half, and its overlap with the canonical shape that fits it best."""
+
+    overlap: float = 1.0
+
+
+@dataclass(frozen=True)
+class FoundPanel(Panel):
+    """What one half of an image shows."""
+
+    objects: tuple[FoundPanelObject, ...]
+    specks: int
+    """Visible pieces too small for an object."""
+
 
 STYLES: tuple[Style, ...] = ("filled", "outline")
 
@@ -51,7 +69,7 @@ SLACK = 1
 """Pixels around the estimated position in which the best fit is searched."""
 
 
-def find_panels(image: UInt8[np.ndarray, "h w 3"]) -> tuple[Panel, Panel]:
+def find_panels(image: UInt8[np.ndarray, "h w 3"]) -> tuple[FoundPanel, FoundPanel]:
     """The upper and the lower half of a square image of any size, each as a panel.
 
     Positions are those of the 64-pixel canvas, counted from the top of each half. Raises
@@ -60,34 +78,46 @@ def find_panels(image: UInt8[np.ndarray, "h w 3"]) -> tuple[Panel, Panel]:
     pixels = on_canvas(image)
     above, below = pixels[:HEIGHT], pixels[HEIGHT:]
     (upper, upper_name), (lower, lower_name) = find_background(above), find_background(below)
-    upper_objects = _find_objects(above - upper, upper, lower - upper, slice(-SEAM, None))
-    lower_objects = _find_objects(below - lower, lower, upper - lower, slice(0, SEAM))
-    return Panel(upper_objects, upper_name), Panel(lower_objects, lower_name)
+    return (
+        _read_half(above - upper, upper, lower - upper, slice(-SEAM, None), upper_name),
+        _read_half(below - lower, lower, upper - lower, slice(0, SEAM), lower_name),
+    )
 
 
-def _find_objects(
+def _read_half(
     offsets: Float[np.ndarray, "h w 3"],
     ground: Float[np.ndarray, "3"],
     other: Float[np.ndarray, "3"],
     seam: slice,
-) -> tuple[PanelObject, ...]:
+    name: str,
+) -> FoundPanel:
     """The objects of one half.
 
     offsets: its pixels minus its background, `ground`. other: the other half's background minus
     `ground`. seam: the rows beside the other half, where a blurred image mixes the two.
+    name: that of its background.
     """
     share = np.clip(offsets @ (other / max(float(other @ other), 1.0)), 0, 1)
     mixed = ((offsets - share[..., None] * other) ** 2).sum(-1) < 40.0**2
     foreground = (offsets**2).sum(-1) > CONTRAST**2
     foreground[seam] &= ~mixed[seam]
     piece_of, _ = ndimage.label(_filled(foreground), EIGHT)
-    objects: list[PanelObject] = []
+    objects: list[FoundPanelObject] = []
+    specks = 0
     for at, (rows, columns) in enumerate(ndimage.find_objects(piece_of), start=1):
         piece = piece_of == at
         # A flatter piece is an error at the seam, or the edge of an object in the other half.
-        if piece[rows, columns].sum() >= SPECK and rows.stop - rows.start > SEAM:
+        flat = rows.stop - rows.start <= SEAM
+        if piece[rows, columns].sum() >= SPECK and not flat:
             objects.append(_read_object(offsets, piece, ground))
-    return tuple(objects)
+        elif not (flat and piece[seam].any()):
+            specks += 1
+    return FoundPanel(tuple(objects), name, specks)
+
+
+def is_clean(panel: FoundPanel) -> bool:
+    """The strict grade of a half: canonical shapes only, and nothing else."""
+    return not panel.specks and all(item.overlap >= CLEAN for item in panel.objects)
 
 
 def _filled(foreground: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -103,7 +133,7 @@ def _read_object(
     offsets: Float[np.ndarray, "h w 3"],
     piece: Bool[np.ndarray, "h w"],
     ground: Float[np.ndarray, "3"],
-) -> PanelObject:
+) -> FoundPanelObject:
     """The object that a piece of the half shows; its shape may be UNKNOWN."""
     near = ndimage.binary_dilation(piece, EIGHT, iterations=2)
     values = offsets * near[..., None]
@@ -121,7 +151,7 @@ def _read_object(
     overlap, shape, style, left, top = best
     if overlap < RESEMBLANCE[style] or foreign > FOREIGN[style]:
         shape = UNKNOWN
-    return PanelObject(shape, color, SIDE, left, top, style)
+    return FoundPanelObject(shape, color, SIDE, left, top, style, overlap)
 
 
 def _color(

@@ -5,21 +5,27 @@ The background is the most frequent one, objects are connected pieces of one col
 the canonical shape of its area that it overlaps with most.
 """
 
-from functools import lru_cache
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageFilter
+from PIL import Image
 from scipy import ndimage
 
-from dalle_mini_impl.data.synthetic.rendering import shape_mask
 from dalle_mini_impl.data.synthetic.scenes import (
     BACKGROUNDS,
     CANVAS,
     COLORS,
-    SHAPES,
     Object,
     Scene,
+)
+from dalle_mini_impl.evaluation.detectors.fitting import (
+    EIGHT,
+    MARGIN,
+    best_fit,
+    ragged_parts,
+    refine,
+    soften,
 )
 
 UNKNOWN = "unknown"
@@ -31,20 +37,38 @@ CONTRAST = 60.0
 SPECK = 26.0
 """Pixels below which a piece is noise; the smallest objects cover about 90."""
 
+FOREIGN = 60.0
+"""RGB distance from the mixtures of object and background from which a pixel is of neither."""
+
 RESEMBLANCE = 0.75
 """Least overlap (intersection over union of soft masks) with a canonical shape."""
 
-BLURS = (0.0, 0.8, 1.5)
-"""Radii in pixels that canonical shapes are blurred by before the comparison."""
-
-MARGIN = 3
-"""Pixels around an object's box in which its blurred edge is compared as well."""
-
-EIGHT = np.ones((3, 3), dtype=bool)
-"""Pixels that touch at a corner are connected as well."""
+CLEAN = 0.9
+"""Least overlap with a canonical shape by the strict grade."""
 
 
-def find_scene(image: UInt8[np.ndarray, "h w 3"]) -> Scene:
+@dataclass(frozen=True)
+class FoundObject(Object):
+    """An object of an image, and its overlap with the canonical shape that fits it best."""
+
+    overlap: float
+
+
+@dataclass(frozen=True)
+class FoundScene(Scene):
+    """The scene that an image shows."""
+
+    objects: tuple[FoundObject, ...]
+    specks: int
+    """Visible pieces that are no object and no part of a canonical shape."""
+
+
+def is_clean(scene: FoundScene) -> bool:
+    """The strict grade, besides true claims: canonical shapes only, and nothing else."""
+    return not scene.specks and all(item.overlap >= CLEAN for item in scene.objects)
+
+
+def find_scene(image: UInt8[np.ndarray, "h w 3"]) -> FoundScene:
     """The scene in a square image of any size; positions are those of the 64-pixel canvas.
 
     Raises ValueError for an image that is not square.
@@ -52,8 +76,10 @@ def find_scene(image: UInt8[np.ndarray, "h w 3"]) -> Scene:
     pixels = on_canvas(image)
     ground, name = find_background(pixels)
     offsets = np.pad(pixels - ground, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)))
-    regions, _ = ndimage.label((offsets**2).sum(-1) > CONTRAST**2)
-    objects: list[Object] = []
+    foreground = (offsets**2).sum(-1) > CONTRAST**2
+    regions, _ = ndimage.label(foreground)
+    objects: list[FoundObject] = []
+    specks = count_specks(foreground)
     for at, box in enumerate(ndimage.find_objects(regions), start=1):
         region = regions[box] == at
         if region.sum() < SPECK:
@@ -68,8 +94,16 @@ def find_scene(image: UInt8[np.ndarray, "h w 3"]) -> Scene:
                 piece = pieces[inner] == number
                 if piece.sum() >= SPECK:
                     corner = (x + inner[1].start, y + inner[0].start)
-                    objects.append(_object(own, value, piece, color, corner))
-    return Scene(tuple(objects), name)
+                    item, wrong = _object(own, value, piece, color, corner)
+                    objects.append(item)
+                    specks += wrong
+    return FoundScene(tuple(objects), name, specks)
+
+
+def count_specks(foreground: Bool[np.ndarray, "h w"]) -> int:
+    """Pieces of the foreground that are too small for an object."""
+    pieces, _ = ndimage.label(foreground, EIGHT)
+    return int((np.bincount(pieces[foreground]) < SPECK)[1:].sum())
 
 
 def on_canvas(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "64 64 3"]:
@@ -107,7 +141,8 @@ def _colors(
     sample = inside if inside.sum() >= 8 else region
     names = tuple(COLORS)
     palette = np.array([COLORS[name] for name in names], dtype=np.float32) - ground
-    nearest = ((palette**2).sum(-1) - 2 * offsets @ palette.T).argmin(-1)
+    covers = np.clip(offsets @ (palette.T / (palette**2).sum(-1)), 0, 1)
+    nearest = ((offsets[:, :, None] - covers[..., None] * palette) ** 2).sum(-1).argmin(-1)
     found: list[tuple[str, Float[np.ndarray, "3"]]] = []
     left = sample
     while left.sum() >= (SPECK if found else 1):
@@ -134,69 +169,24 @@ def _object(
     piece: Bool[np.ndarray, "a b"],
     color: str,
     corner: tuple[int, int],
-) -> Object:
-    """The object of this color whose surely covered pixels are `piece`, found at `corner`."""
+) -> tuple[FoundObject, int]:
+    """The object of this color whose surely covered pixels are `piece`, and its ragged parts.
+
+    corner: x and y of the piece in `offsets`.
+    """
     x, y = corner[0] - 2, corner[1] - 2
     near = ndimage.binary_dilation(np.pad(piece, 2), EIGHT, iterations=2)
     near = near[max(0, -y) :, max(0, -x) :]
     x, y = max(0, x), max(0, y)
     window = offsets[y : y + near.shape[0], x : x + near.shape[1]]
     near = near[: window.shape[0], : window.shape[1]]
-    # Noise on the background must not add to the area, nor noise inside the object reduce it.
-    cover = near * np.clip((window @ (value / (value @ value)) - 0.15) / 0.7, 0, 1)
-    area = float(cover.sum())
-    middle_x = float(cover.sum(0) @ (np.arange(cover.shape[1]) + 0.5)) / area
-    middle_y = float(cover.sum(1) @ (np.arange(cover.shape[0]) + 0.5)) / area
-    shape, side, left, top, overlap = max(
-        (_compare(cover, area, middle_x, middle_y, shape) for shape in SHAPES),
-        key=lambda found: found[-1],
-    )
-    if overlap < RESEMBLANCE:
-        shape = UNKNOWN
-    return Object(shape, color, side, x + left - MARGIN, y + top - MARGIN)
-
-
-def _compare(
-    cover: Float[np.ndarray, "h w"], area: float, x: float, y: float, shape: str
-) -> tuple[str, int, int, int, float]:
-    """The shape, fitted to the cover's area and centroid: name, side, left, top and overlap.
-
-    Unlike a bounding box, area and centroid hardly change where blur removes thin tips.
-    """
-    fill, center_x, center_y = _moments(shape)
-    side = max(4, round((area / fill) ** 0.5))
-    left, top = round(x - center_x * side), round(y - center_y * side)
-    templates, sums = _templates(shape, side)
-    # Coordinates of the template's margin box within the cover; everything outside is empty.
-    x0, y0, reach = left - MARGIN, top - MARGIN, side + 2 * MARGIN
-    seen = cover[max(0, y0) : max(0, y0 + reach), max(0, x0) : max(0, x0 + reach)]
-    row, column = max(0, -y0), max(0, -x0)
-    inner = templates[:, row : row + seen.shape[0], column : column + seen.shape[1]]
-    common = np.minimum(inner, seen).sum((1, 2))
-    overlap = common / (area + sums - common)
-    return shape, side, left, top, float(overlap.max())
-
-
-@lru_cache(maxsize=16)
-def _moments(shape: str) -> tuple[float, float, float]:
-    """Covered share of a unit box and the centroid's x and y in it."""
-    cover = np.asarray(shape_mask(shape, 96, 96), dtype=np.float64) / 255
-    at = (np.arange(96) + 0.5) / 96
-    return (
-        cover.mean(),
-        cover.mean(0) @ at / cover.sum() * 96,
-        cover.mean(1) @ at / cover.sum() * 96,
-    )
-
-
-@lru_cache(maxsize=1024)
-def _templates(
-    shape: str, side: int
-) -> tuple[Float[np.ndarray, "blurs h w"], Float[np.ndarray, "blurs"]]:
-    """Soft masks of a shape by blur, in a box of `side` with MARGIN around it; their areas."""
-    plain = Image.new("L", (side + 2 * MARGIN, side + 2 * MARGIN), 0)
-    plain.paste(shape_mask(shape, side, side), (MARGIN, MARGIN))
-    blurred = [plain.filter(ImageFilter.GaussianBlur(radius)) for radius in BLURS]
-    covers = np.stack([np.asarray(image, dtype=np.float32) / 255 for image in blurred])
-    covers = np.clip((covers - 0.15) / 0.7, 0, 1)
-    return covers, covers.sum((1, 2))
+    share = np.clip(window @ (value / (value @ value)), 0, 1)
+    cover = near * soften(share)
+    fit = best_fit(cover)
+    shape = fit.shape if fit.overlap >= RESEMBLANCE else UNKNOWN
+    # To the strict grade, pixels of another color are holes.
+    away = ((window - share[..., None] * value) ** 2).sum(-1) > FOREIGN**2
+    pure = np.where(away, 0, cover)
+    fit = refine(pure, fit, halves=True)
+    left, top = x + fit.left - MARGIN, y + fit.top - MARGIN
+    return FoundObject(shape, color, fit.side, left, top, fit.overlap), ragged_parts(pure, fit)

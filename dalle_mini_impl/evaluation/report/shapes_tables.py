@@ -9,6 +9,7 @@ from dalle_mini_impl.evaluation.report.suite_tables import (
     shown,
     suite_tables,
 )
+from dalle_mini_impl.evaluation.suites.core import STRICT
 from dalle_mini_impl.evaluation.suites.shapes import ALL_TASKS, SCENES, TASKS
 
 LAYOUT = Layout(SCENES, (*SCENES, ALL_TASKS), CLAIM_KINDS, "captions", "all claims at once")
@@ -24,7 +25,7 @@ def tasks_table(scores: Scores, guidance: float) -> Table:
     most = scores.most
     columns = ["task"]
     columns += ["first" if count == 1 else f"best of {count}" for count in scores.counts]
-    columns += [f"oracle of {most}", f"all claims, best of {most}"]
+    columns += [f"oracle of {most}", f"all claims, best of {most}", f"strict, best of {most}"]
     rows = []
     for name, row in scores.rows((*TASKS, ALL_TASKS)):
         cells = [
@@ -32,7 +33,10 @@ def tasks_table(scores: Scores, guidance: float) -> Table:
             for count in scores.counts
         ]
         cells.append(scores.cell(guidance, row, "task", ranking="oracle"))
-        cells.append(scores.cell(guidance, row))
+        cells += [scores.cell(guidance, row), scores.cell(guidance, row, STRICT)]
         rows.append([name, *map(shown, cells)])
-    note = "A task scores its own kinds of claim; all claims adds size, count and the rest."
+    note = (
+        "A task scores its own kinds of claim; all claims adds size, count and the rest; strict "
+        "asks for clean shapes without specks as well."
+    )
     return Table(f"Guidance {guidance:g}: tasks", columns, rows, f"{note} {WILSON}")

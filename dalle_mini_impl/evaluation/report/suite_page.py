@@ -32,7 +32,7 @@ def suite_page(
 
 
 def failures(outcomes: Sequence[Outcome], guidance: float, failure_note: str) -> Iterator[str]:
-    """Chosen images that break a claim, in their groups."""
+    """Chosen images that break a claim or are not clean, in their groups."""
     yield heading(f"Failures at guidance {guidance:g}")
     yield note(failure_note)
     groups: dict[tuple[str, str], list[Outcome]] = {}
@@ -49,6 +49,8 @@ def _tile(outcome: Outcome) -> str:
     failure = outcome.failure
     assert failure is not None
     wrong = [kind for kind, held in outcome.correct[failure.candidate].items() if not held]
+    if not outcome.clean[failure.candidate]:
+        wrong.append("not clean")
     lines = [
         outcome.prompt.caption,
         f"wrong: {', '.join(wrong)}",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
 from dalle_mini_impl.evaluation.report.page import Table, share
-from dalle_mini_impl.evaluation.suites.core import ALL_CLAIMS, SPLITS, Split
+from dalle_mini_impl.evaluation.suites.core import ALL_CLAIMS, SPLITS, STRICT, Split
 from dalle_mini_impl.evaluation.suites.counting import CHOICES, Cell
 from dalle_mini_impl.evaluation.suites.reconstructions import ReconstructionCount
 
@@ -94,6 +94,7 @@ def suite_tables(
     for guidance in scores.guidances:
         tables += [
             best_of_table(scores, guidance, layout),
+            best_of_table(scores, guidance, layout, STRICT),
             kinds_of_claim_table(scores, guidance, layout),
             *(table(scores, guidance) for table in more),
             rankings_table(scores, guidance, layout),
@@ -115,7 +116,9 @@ def guidance_tables(scores: Scores, layout: Layout) -> list[Table]:
     return [Table(title[0].upper() + title[1:], columns, rows, note)]
 
 
-def best_of_table(scores: Scores, guidance: float, layout: Layout) -> Table:
+def best_of_table(
+    scores: Scores, guidance: float, layout: Layout, score: str = ALL_CLAIMS
+) -> Table:
     """All claims for the first image, the best of each number, and the oracle's choice."""
     columns = [layout.first]
     for count in scores.counts:
@@ -125,10 +128,13 @@ def best_of_table(scores: Scores, guidance: float, layout: Layout) -> Table:
         cells = [name]
         for count in scores.counts:
             for ranking in ("none",) if count == 1 else (scores.ranking, "oracle"):
-                cells.append(shown(scores.cell(guidance, row, count=count, ranking=ranking)))
+                cells.append(shown(scores.cell(guidance, row, score, count, ranking)))
         rows.append(cells)
-    title = f"Guidance {guidance:g}: {layout.what}, ranked by {scores.ranking}"
-    return Table(title, columns, rows, WILSON)
+    what, note = layout.what, WILSON
+    if score == STRICT:
+        what, note = f"{what}, strictly", f"Shapes must be clean, without specks. {WILSON}"
+    title = f"Guidance {guidance:g}: {what}, ranked by {scores.ranking}"
+    return Table(title, columns, rows, note)
 
 
 def kinds_of_claim_table(scores: Scores, guidance: float, layout: Layout) -> Table:

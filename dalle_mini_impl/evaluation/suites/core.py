@@ -33,6 +33,9 @@ DATA_SPLITS: dict[Split, Literal["validation", "held_out"]] = {
 ALL_CLAIMS = "all claims"
 """The score that asks for everything at once."""
 
+STRICT = "all claims, strict"
+"""The score that asks for clean shapes and no specks as well."""
+
 
 @dataclass(frozen=True)
 class SuiteSettings:
@@ -53,6 +56,8 @@ class Judgment:
 
     correct: dict[str, bool]
     """For each kind of claim that the prompt makes, whether it holds."""
+    clean: bool
+    """Whether all objects have their canonical shapes and nothing else is in the image."""
     seen: str
     """What the judge found in the image, in words."""
 
@@ -77,9 +82,10 @@ class SuitePrompt(ABC):
     def details(self) -> dict[str, Any]:
         """What the prompt asks for, as JSON values."""
 
-    def scores(self, correct: dict[str, bool]) -> dict[str, bool]:
+    def scores(self, correct: dict[str, bool], clean: bool) -> dict[str, bool]:
         """Which scores an image with this judgment passes."""
-        return {ALL_CLAIMS: all(correct.values()), **correct}
+        right = all(correct.values())
+        return {ALL_CLAIMS: right, STRICT: right and clean, **correct}
 
     def given_codes(self, model: TextToImage) -> Int[Tensor, "n"] | None:
         """Codes that are given to the model, -1 where it samples; None where it samples all."""
@@ -88,7 +94,7 @@ class SuitePrompt(ABC):
 
 @dataclass(frozen=True)
 class Failure:
-    """The chosen image of a prompt, where not all claims hold."""
+    """The chosen image of a prompt, where not all claims hold or its shapes are not clean."""
 
     candidate: int
     image: UInt8[np.ndarray, "h w 3"]
@@ -105,6 +111,8 @@ class Outcome:
     """Of the first candidate; candidate i has seed + i."""
     correct: tuple[dict[str, bool], ...]
     """For each candidate which claims hold."""
+    clean: tuple[bool, ...]
+    """For each candidate whether its shapes are clean."""
     chosen: dict[tuple[int, str], int]
     """The candidate that each ranking takes among the first N, by N and ranking."""
     clip_scores: tuple[float, ...] | None
@@ -124,6 +132,7 @@ class Outcome:
             **self.prompt.details(),
             "seed": self.seed,
             "wrong": [[kind for kind, held in own.items() if not held] for own in self.correct],
+            "clean": list(self.clean),
             "clip_score": clip_scores,
             "log_likelihood": [round(value, 2) for value in self.log_likelihoods],
             "log_likelihood_ratio": [round(value, 2) for value in self.log_likelihood_ratios],
@@ -190,13 +199,14 @@ def judge_samples(
     }
     final = chosen[max(candidates), ranking]
     failure = None
-    if not all(judgments[final].correct.values()):
+    if not (judgments[final].clean and all(judgments[final].correct.values())):
         failure = Failure(final, images[final], judgments[final].seen)
     return Outcome(
         prompt,
         guidance,
         samples.seeds[0],
         tuple(judgment.correct for judgment in judgments),
+        tuple(judgment.clean for judgment in judgments),
         chosen,
         None if samples.clip_scores is None else tuple(samples.clip_scores.tolist()),
         tuple(samples.log_likelihoods.tolist()),

@@ -20,7 +20,7 @@ class Cell:
     group: str
     split: Split
     score: str
-    """ALL_CLAIMS, one kind of claim, or another score of the prompts (see SuitePrompt.scores)."""
+    """ALL_CLAIMS, STRICT, a kind of claim, or another of the prompts (see SuitePrompt.scores)."""
     candidates: int
     ranking: str
     """One of CHOICES."""
@@ -58,7 +58,10 @@ def _passes(
     outcomes: Sequence[Outcome], candidates: Sequence[int]
 ) -> Iterator[tuple[str, int, str, list[bool]]]:
     """Score, number of candidates, choice, and which prompts that have the score pass it."""
-    scored = [[outcome.prompt.scores(own) for own in outcome.correct] for outcome in outcomes]
+    scored = [
+        [outcome.prompt.scores(*own) for own in zip(outcome.correct, outcome.clean, strict=True)]
+        for outcome in outcomes
+    ]
     for score in dict.fromkeys(name for own in scored for name in own[0]):
         members = [
             (outcome, [passed[score] for passed in own])

@@ -27,7 +27,7 @@ from dalle_mini_impl.data.synthetic.panels import (
     compose_panels,
 )
 from dalle_mini_impl.data.synthetic.rendering import render_panels
-from dalle_mini_impl.evaluation.detectors.panels import find_panels
+from dalle_mini_impl.evaluation.detectors.panels import find_panels, is_clean
 from dalle_mini_impl.evaluation.detectors.scenes import UNKNOWN
 from dalle_mini_impl.evaluation.suites.core import DATA_SPLITS, SPLITS, Judgment, SuitePrompt
 from dalle_mini_impl.evaluation.suites.reconstructions import Original
@@ -71,9 +71,10 @@ class PanelsPrompt(SuitePrompt):
     def judge(self, image: UInt8[np.ndarray, "h w 3"]) -> Judgment:
         """Judge the lower half by the upper half that was given, not by the one in the image."""
         lower = find_panels(image)[1]
+        correct = judge_change(self.request.change, self.panels.upper, lower)
         objects = [f"{item.style} {item.color} {item.shape}" for item in lower.objects]
         seen = f"{', '.join(objects) or 'nothing'} on {lower.background}"
-        return Judgment(judge_change(self.request.change, self.panels.upper, lower), seen)
+        return Judgment(correct, is_clean(lower), seen)
 
     def details(self) -> dict[str, Any]:
         return {"request": self.request.to_dict(), "upper": self.panels.upper.to_dict()}
@@ -107,10 +108,12 @@ def panels_originals(prompts: Sequence[PanelsPrompt], image_size: int) -> Iterat
 def _judge_halves(prompt: PanelsPrompt, image: UInt8[np.ndarray, "h w 3"]) -> dict[str, bool]:
     upper, lower = find_panels(image)
     own = prompt.panels.upper
-    return {
+    right = {
         "upper": all(judge_change(SAME, own, upper).values()),
         "lower": all(judge_change(prompt.request.change, own, lower).values()),
     }
+    clean = {"upper": is_clean(upper), "lower": is_clean(lower)}
+    return {**right, **{f"{half}, strict": right[half] and clean[half] for half in right}}
 
 
 def judge_change(change: Change, upper: Panel, lower: Panel) -> dict[str, bool]:

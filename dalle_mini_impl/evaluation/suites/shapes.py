@@ -28,7 +28,7 @@ from dalle_mini_impl.data.synthetic.shapes import (
     describe_scene,
     random_scene,
 )
-from dalle_mini_impl.evaluation.detectors.scenes import find_scene
+from dalle_mini_impl.evaluation.detectors.scenes import find_scene, is_clean
 from dalle_mini_impl.evaluation.suites.core import (
     DATA_SPLITS,
     SPLITS,
@@ -76,11 +76,11 @@ class ShapesPrompt(SuitePrompt):
         scene = find_scene(image)
         objects = [f"{item.size} {item.color} {item.shape}" for item in scene.objects]
         seen = f"{', '.join(objects) or 'nothing'} on {scene.background}"
-        return Judgment(verify_claims(self.claims, scene), seen)
+        return Judgment(verify_claims(self.claims, scene), is_clean(scene), seen)
 
-    def scores(self, correct: dict[str, bool]) -> dict[str, bool]:
+    def scores(self, correct: dict[str, bool], clean: bool) -> dict[str, bool]:
         """The prompt's task, if it has one, besides all claims and each kind."""
-        scores = super().scores(correct)
+        scores = super().scores(correct, clean)
         if self.task is None:
             return scores
         return {"task": all(correct[kind] for kind in TASKS[self.task]), **scores}
@@ -196,7 +196,7 @@ def shapes_originals(config: ShapesConfig, per_split: int, image_size: int) -> I
     """`per_split` unseen scenes of each split, to be reconstructed.
 
     Scores: "claims", all claims of all captions hold; "scene", the shape, color and size of each
-    object and the background are as rendered.
+    object and the background are as rendered; "scene, strict", they are and the shapes are clean.
     """
     for split in SPLITS:
         for index in range(per_split):
@@ -210,11 +210,14 @@ def _judge_scene(
     scene: Scene, claims: Sequence[Claims], image: UInt8[np.ndarray, "h w 3"]
 ) -> dict[str, bool]:
     seen = find_scene(image)
+    same = scene_content(seen) == scene_content(scene)
     return {
         "claims": all(all(verify_claims(own, seen).values()) for own in claims),
-        "scene": _content(seen) == _content(scene),
+        "scene": same,
+        "scene, strict": same and is_clean(seen),
     }
 
 
-def _content(scene: Scene) -> tuple[list[tuple[str, str, str]], str]:
+def scene_content(scene: Scene) -> tuple[list[tuple[str, str, str]], str]:
+    """The shape, color and size of each object, and the background."""
     return sorted((o.shape, o.color, o.size) for o in scene.objects), scene.background

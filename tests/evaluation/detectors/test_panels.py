@@ -19,10 +19,10 @@ from dalle_mini_impl.data.synthetic.panels import (
 )
 from dalle_mini_impl.data.synthetic.rendering import render_panels
 from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, SHAPES
-from dalle_mini_impl.evaluation.detectors.panels import find_panels
+from dalle_mini_impl.evaluation.detectors.panels import FoundPanel, find_panels, is_clean
 from dalle_mini_impl.evaluation.detectors.scenes import UNKNOWN
 from dalle_mini_impl.evaluation.suites.panels import ASPECTS, judge_change
-from tests.evaluation.detectors.degradations import DEGRADATIONS
+from tests.evaluation.detectors.degradations import DEGRADATIONS, noisy
 
 SAME = Change("same")
 UPPER = Panel(
@@ -141,11 +141,30 @@ def test_blobs_and_patchwork_are_no_known_shape():
     assert not judge_change(SAME, found(image)[1], found(image)[1])["shape"]
 
 
+@pytest.mark.parametrize("change", [lambda image: image, noisy])
+def test_true_halves_are_clean(change):
+    for index in range(20):
+        panels, _ = random_panels(index, "validation", PanelsConfig(seed=5))
+        assert all(map(is_clean, found(change(render_panels(panels)))))
+
+
+def test_ragged_shapes_and_specks_of_a_half_are_not_clean():
+    image = render_panels(Panels(UPPER, UPPER))
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((32, 32, 44, 36), fill=BACKGROUNDS["white"])
+    pen.rectangle((28, 2, 30, 4), fill=COLORS["green"])
+    upper, lower = found(image)
+    assert same(UPPER, upper)
+    assert same(UPPER, lower)
+    assert (upper.specks, is_clean(upper)) == (1, False)
+    assert (lower.specks, is_clean(lower)) == (0, False)
+
+
 def test_images_of_any_size_are_read_and_noise_does_no_harm():
     assert same(UPPER, found(render_panels(Panels(UPPER, UPPER), 128))[1])
     values = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     find_panels(values)
     empty = found(Image.new("RGB", (64, 64), BACKGROUNDS["gray"]))
-    assert empty == (Panel((), "gray"), Panel((), "gray"))
+    assert empty == (FoundPanel((), "gray", 0),) * 2
     with pytest.raises(ValueError, match="square"):
         find_panels(values[:32])

@@ -12,7 +12,7 @@ from tests.evaluation.scored import scored_samples
 
 @dataclass(frozen=True)
 class ColorPrompt(SuitePrompt):
-    """Red is right; every image has the right size."""
+    """Red is right, a red that is not pure is not clean; every image has the right size."""
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -20,7 +20,8 @@ class ColorPrompt(SuitePrompt):
 
     def judge(self, image: np.ndarray) -> Judgment:
         red = bool(image[0, 0, 0] > 127)
-        return Judgment({"color": red, "size": True}, "red" if red else "black")
+        clean = int(image[0, 0, 1]) == 0
+        return Judgment({"color": red, "size": True}, clean, "red" if red else "black")
 
     def details(self) -> dict[str, str]:
         return {"color": "red"}

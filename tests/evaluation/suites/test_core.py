@@ -31,6 +31,7 @@ def test_a_failure_is_what_the_runs_ranking_chose():
 def test_an_outcome_is_written_down_to_each_candidate():
     values = judge_samples(RED, 2.0, color_samples(), (1, 2, 4), "clip").to_dict()
     assert values["wrong"] == [["color"], ["color"], [], ["color"]]
+    assert values["clean"] == [True] * 4
     assert values["clip_score"] == [0.0, 0.1, 0.9, 0.3]
     assert values["log_likelihood"] == [0.0, -1.0, -2.0, -3.0]
     assert (values["group"], values["split"], values["seed"]) == ("red", "seen", 50)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from dalle_mini_impl.evaluation.suites.core import judge_samples
+from dalle_mini_impl.evaluation.suites.core import ALL_CLAIMS, STRICT, judge_samples
 from dalle_mini_impl.evaluation.suites.counting import count_cells
 from tests.evaluation.suites.color_prompt import RED, ColorPrompt, color_samples
 
@@ -11,8 +11,8 @@ from tests.evaluation.suites.color_prompt import RED, ColorPrompt, color_samples
 class SizePrompt(ColorPrompt):
     """Has a score that other prompts of its group do not have."""
 
-    def scores(self, correct):
-        return {"task": correct["size"], **super().scores(correct)}
+    def scores(self, correct, clean):
+        return {"task": correct["size"], **super().scores(correct, clean)}
 
 
 def test_cells_count_what_passes():
@@ -32,3 +32,15 @@ def test_cells_count_what_passes():
     assert cells["red", "seen", "size", 4, "likelihood"] == (3, 3)
     assert cells["red", "seen", "task", 1, "none"] == (1, 1)
     assert ("red", "held_out", "task", 1, "none") not in cells
+
+
+def test_the_strict_score_asks_for_clean_shapes_too():
+    clean = judge_samples(RED, 2.0, color_samples(), (1, 4), "clip")
+    ragged = replace(clean, clean=(True, True, False, True))
+    (first, second) = (
+        {(c.score, c.ranking): c.successes for c in count_cells([outcome], (4,))}
+        for outcome in (clean, ragged)
+    )
+    for choice in ("clip", "oracle"):
+        assert (first[ALL_CLAIMS, choice], first[STRICT, choice]) == (1, 1)
+        assert (second[ALL_CLAIMS, choice], second[STRICT, choice]) == (1, 0)

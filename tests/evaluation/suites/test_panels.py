@@ -65,6 +65,10 @@ def test_originals_are_scored_by_half():
     prompts = panels_prompts(PanelsConfig(), 1)
     for prompt, original in zip(prompts, panels_originals(prompts, 64), strict=True):
         assert original.split == prompt.split
-        assert original.judge(np.asarray(original.image)) == {"upper": True, "lower": True}
+        assert original.judge(np.asarray(original.image)) == {
+            "upper": True, "lower": True, "upper, strict": True, "lower, strict": True,
+        }  # fmt: skip
         without_lower = render_panels(Panels(prompt.panels.upper, Panel((), "white")))
-        assert original.judge(np.asarray(without_lower)) == {"upper": True, "lower": False}
+        assert original.judge(np.asarray(without_lower)) == {
+            "upper": True, "lower": False, "upper, strict": True, "lower, strict": False,
+        }  # fmt: skip
