@@ -28,6 +28,22 @@ EIGHT = np.ones((3, 3), dtype=bool)
 """Pixels that touch at a corner are connected as well."""
 
 
+class Cover:
+    """How much of each pixel an object covers, with its area and centroid."""
+
+    def __init__(self, cover: Float[np.ndarray, "h w"]) -> None:
+        self.area = max(float(cover.sum()), 1e-6)
+        self.x = float(cover.sum(0) @ (np.arange(cover.shape[1]) + 0.5)) / self.area
+        self.y = float(cover.sum(1) @ (np.arange(cover.shape[0]) + 0.5)) / self.area
+        self.padded = np.pad(cover, CANVAS + 2 * MARGIN)
+
+    def windows(self, side: int, left: int, top: int, count: int) -> Float[np.ndarray, "n n a a"]:
+        """Parts as large as a box with its margin, from a place and the next ones on."""
+        x, y, reach = left + CANVAS + MARGIN, top + CANVAS + MARGIN, side + 2 * MARGIN
+        part = self.padded[y : y + reach + count - 1, x : x + reach + count - 1]
+        return sliding_window_view(part, (reach, reach))
+
+
 @dataclass(frozen=True)
 class Fit:
     """A shape in a box, by the soft mask that overlaps most with a cover."""
@@ -47,28 +63,26 @@ def soften(cover: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     return np.clip((cover - 0.15) / 0.7, 0, 1)
 
 
-def best_fit(cover: Float[np.ndarray, "h w"]) -> Fit:
+def best_fit(cover: Cover) -> Fit:
     """The shape that overlaps most, at whole pixels."""
-    fits = [fit_by_moments(cover, shape) for shape in SHAPES]
+    fits = [_fit_by_moments(cover, shape) for shape in SHAPES]
     least = max(fit.overlap for fit in fits) - CLOSE
     near = (refine(cover, fit) for fit in fits if fit.overlap >= least)
     return max(near, key=lambda fit: fit.overlap)
 
 
-def fit_by_moments(cover: Float[np.ndarray, "h w"], shape: str) -> Fit:
+def _fit_by_moments(cover: Cover, shape: str) -> Fit:
     """The shape fitted to the cover's area and centroid.
 
     Unlike a bounding box, these hardly change where blur removes thin tips.
     """
-    area = float(cover.sum())
-    x = float(cover.sum(0) @ (np.arange(cover.shape[1]) + 0.5)) / area
-    y = float(cover.sum(1) @ (np.arange(cover.shape[0]) + 0.5)) / area
     fill, center_x, center_y = _moments(shape)
-    side = min(CANVAS, max(4, round((area / fill) ** 0.5)))
-    return _slide(cover, shape, side, round(x - center_x * side), round(y - center_y * side), 1)
+    side = min(CANVAS, max(4, round((cover.area / fill) ** 0.5)))
+    left, top = round(cover.x - center_x * side), round(cover.y - center_y * side)
+    return _slide(cover, shape, side, left, top, 1)
 
 
-def refine(cover: Float[np.ndarray, "h w"], fit: Fit, halves: bool = False) -> Fit:
+def refine(cover: Cover, fit: Fit, halves: bool = False) -> Fit:
     """The best fit at most a pixel away, also in its side.
 
     halves: also at half pixels, where the edges of a true shape may lie as well.
@@ -80,39 +94,23 @@ def refine(cover: Float[np.ndarray, "h w"], fit: Fit, halves: bool = False) -> F
     return max(near, key=lambda found: found.overlap)
 
 
-def ragged_parts(cover: Float[np.ndarray, "h w"], fit: Fit) -> int:
+def ragged_parts(cover: Cover, fit: Fit) -> int:
     """Places where the object and its shape visibly differ."""
-    window = _windows(cover, fit.side, fit.left, fit.top, 1)[0, 0]
+    window = cover.windows(fit.side, fit.left, fit.top, 1)[0, 0]
     wrong = 9 * ndimage.uniform_filter(np.abs(window - fit.mask), 3, mode="constant")
     return int(ndimage.label(wrong > RAGGED, EIGHT)[1])
 
 
 def _slide(
-    cover: Float[np.ndarray, "h w"],
-    shape: str,
-    side: int,
-    left: int,
-    top: int,
-    count: int,
-    halves: bool = False,
+    cover: Cover, shape: str, side: int, left: int, top: int, count: int, halves: bool = False
 ) -> Fit:
     """The best fit with this side at `count` × `count` places, from (left, top) on."""
     masks, areas = _soft_masks(shape, side, halves)
-    windows = _windows(cover, side, left, top, count)
+    windows = cover.windows(side, left, top, count)
     common = np.minimum(masks[:, None, None], windows).sum((-2, -1))
-    overlaps = common / (float(cover.sum()) + areas[:, None, None] - common)
+    overlaps = common / (cover.area + areas[:, None, None] - common)
     at, dy, dx = map(int, np.unravel_index(int(overlaps.argmax()), overlaps.shape))
     return Fit(shape, side, left + dx, top + dy, masks[at], float(overlaps[at, dy, dx]))
-
-
-def _windows(
-    cover: Float[np.ndarray, "h w"], side: int, left: int, top: int, count: int
-) -> Float[np.ndarray, "n n a a"]:
-    """Parts of the cover as large as a box with its margin, from a place and the next ones."""
-    room = np.pad(cover, CANVAS + 2 * MARGIN)
-    x, y, reach = left + CANVAS + MARGIN, top + CANVAS + MARGIN, side + 2 * MARGIN
-    part = room[y : y + reach + count - 1, x : x + reach + count - 1]
-    return sliding_window_view(part, (reach, reach))
 
 
 @lru_cache(maxsize=16)

@@ -22,6 +22,7 @@ from dalle_mini_impl.data.synthetic.scenes import (
 from dalle_mini_impl.evaluation.detectors.fitting import (
     EIGHT,
     MARGIN,
+    Cover,
     best_fit,
     ragged_parts,
     refine,
@@ -182,11 +183,11 @@ def _object(
     near = near[: window.shape[0], : window.shape[1]]
     share = np.clip(window @ (value / (value @ value)), 0, 1)
     cover = near * soften(share)
-    fit = best_fit(cover)
+    fit = best_fit(Cover(cover))
     shape = fit.shape if fit.overlap >= RESEMBLANCE else UNKNOWN
     # To the strict grade, pixels of another color are holes.
     away = ((window - share[..., None] * value) ** 2).sum(-1) > FOREIGN**2
-    pure = np.where(away, 0, cover)
+    pure = Cover(np.where(away, 0, cover))
     fit = refine(pure, fit, halves=True)
     left, top = x + fit.left - MARGIN, y + fit.top - MARGIN
     return FoundObject(shape, color, fit.side, left, top, fit.overlap), ragged_parts(pure, fit)
