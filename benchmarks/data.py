@@ -24,10 +24,10 @@ from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.prefetch import prefetch
 from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
-from dalle_mini_impl.models.tokenizers.configs import FsqConfig
+from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
 from dalle_mini_impl.training.objectives.dalle import DalleObjective
-from dalle_mini_impl.training.objectives.fsq import FsqObjective
+from dalle_mini_impl.training.objectives.image_tokenizer import ImageTokenizerObjective
 
 NOTES = [
     "Preparing makes or decodes every image, resizes it and writes the store; several processes "
@@ -122,15 +122,15 @@ def waiting(
     """Of the loop that trains an image tokenizer and of the one that trains a transformer."""
     shape, device = session.common.shape, session.device
     training = TrainingConfig(compile="off", batch_size=options.batch)
-    fsq = FsqConfig()
+    config = ImageTokenizerConfig()
     dalle = TransformerConfig(
         depth=shape.depth, width=shape.width, heads=shape.heads, ffn_width=shape.ffn_width
     )
     model = Dalle(dalle, tokenizer.vocabulary_size, tokenizer.context, shape.codes, shape.grid)
     loops: list[tuple[str, Any, Any]] = [
         (
-            "image tokenizer (fsq)",
-            FsqObjective(build_image_tokenizer(fsq, options.image_size), fsq),
+            "image tokenizer",
+            ImageTokenizerObjective(build_image_tokenizer(config, options.image_size), config),
             images,
         ),
         ("transformer", DalleObjective(model, dalle), codes),

@@ -44,7 +44,6 @@ def precision_on(device: torch.device) -> Precision:
 
 def experiment_of(shape: Shape, batch: int, precision: Precision, compiled: bool) -> Experiment:
     """An experiment whose transformer has the shape."""
-    digits = {16: [4, 4], 4096: [8, 8, 8, 8]}
     training = {
         "batch_size": batch,
         "precision": precision,
@@ -62,7 +61,7 @@ def experiment_of(shape: Shape, batch: int, precision: Precision, compiled: bool
         {
             "data": {"path": "shapes", "image_size": 8 * shape.grid},
             "captions": {"vocabulary_size": shape.text_vocabulary, "context": shape.text},
-            "image_tokenizer": {"type": "fsq", "levels": digits[shape.codes], "downsampling": 8},
+            "image_tokenizer": {"quantizer": {"codes": shape.codes}, "downsampling": 8},
             "transformer": transformer,
         }
     )

@@ -6,13 +6,10 @@ from typing import Any
 import torch
 
 from benchmarks import peers
-from dalle_mini_impl.models.tokenizers.configs import DvaeConfig, FsqConfig, VqganConfig
-from dalle_mini_impl.models.tokenizers.image_tokenizer import (
-    ImageTokenizerConfig,
-    build_image_tokenizer,
-)
+from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
+from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
 from dalle_mini_impl.precision import Precision
-from dalle_mini_impl.training.objectives.image_tokenizer import image_tokenizer_objective
+from dalle_mini_impl.training.objectives.image_tokenizer import ImageTokenizerObjective
 from dalle_mini_impl.training.objectives.objective import Objective
 
 
@@ -41,18 +38,34 @@ class TokenizerOptions:
 def configurations(options: TokenizerOptions) -> dict[str, ImageTokenizerConfig]:
     """This project's tokenizers by name, 512 codes each."""
     f = options.downsampling
+    paper = {
+        "quantizer": {"logits": "free", "width": 64, "kl_weight": 6.6, "entropy_weight": 0},
+        "likelihood": "logit_laplace",
+    }
+    settings: dict[str, dict[str, Any]] = {
+        "dvae": {},
+        "dvae, two factors": {"quantizer": {"codes": (512, 512)}},
+        "dvae, as in the paper": paper,
+        "fsq": {"preset": "fsq"},
+        "fsq, patches": {"preset": "fsq", "autoencoder": {"type": "patches"}},
+        "vq": {"quantizer": {"type": "vector"}},
+    }
     return {
-        "fsq": FsqConfig(downsampling=f, patch=min(4, f)),
-        "fsq, patches": FsqConfig(downsampling=f, patch=min(4, f), encoder="patches"),
-        "dvae": DvaeConfig(downsampling=f, patch=min(4, f)),
-        "vqgan": VqganConfig(downsampling=f, patch=min(4, f), adversarial=0, perceptual=0),
+        name: ImageTokenizerConfig.model_validate(
+            {
+                **own,
+                "downsampling": f,
+                "autoencoder": {"patch": min(4, f), **own.get("autoencoder", {})},
+            }
+        )
+        for name, own in settings.items()
     }
 
 
 def build(config: ImageTokenizerConfig, image_size: int) -> Objective:
     """A fresh tokenizer with its objective."""
     torch.manual_seed(0)
-    return image_tokenizer_objective(build_image_tokenizer(config, image_size), config)
+    return ImageTokenizerObjective(build_image_tokenizer(config, image_size), config)
 
 
 PEER_SETTINGS: dict[str, dict[str, int]] = {

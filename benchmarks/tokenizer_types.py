@@ -1,10 +1,10 @@
-"""Image tokenizers beside each other: equal images, grid, codes, width, minutes and seeds.
+"""Image tokenizers beside each other: equal images, grid, width, time or steps, and seeds.
 
     python -m benchmarks.tokenizer_types --config configs/emoji.yaml --minutes 4 --seeds 0 1 2 \
         --held-out 0.15 --features benchmarks.cifar_classifier:embed --out tokenizers_emoji
 
-The configuration gives the data and what all types share (grid, width, blocks, batch size); the
-rest is each type's default. Prints means over the seeds with their spread; writes figures.json and
+The configuration gives the data and what all variants share (grid, width, blocks, batch size);
+`VARIANTS` says what differs. Prints means over the seeds with their spread; writes figures.json and
 sheet.png, where each held-out image stands beside its reconstructions of the first seed.
 """
 
@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,34 +29,65 @@ from dalle_mini_impl.evaluation.measures.reconstruction import measure_reconstru
 from dalle_mini_impl.evaluation.report.page import Table
 from dalle_mini_impl.experiment import Experiment, load_experiment
 from dalle_mini_impl.images import contact_sheet, save_png, to_images
+from dalle_mini_impl.models.code_head import split_code
+from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, build_image_tokenizer
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.loop import train
-from dalle_mini_impl.training.objectives.image_tokenizer import image_tokenizer_objective
+from dalle_mini_impl.training.objectives.image_tokenizer import ImageTokenizerObjective
 from dalle_mini_impl.training.perceptual_features import perceptual_features
 from dalle_mini_impl.training.previews import reconstruction_previews
 from dalle_mini_impl.training.stage_files import StageFiles
 
-Type = Literal["dvae", "fsq", "vqgan"]
-LEVELS = {512: (8, 8, 8), 1024: (8, 8, 4, 4), 4096: (8, 8, 8, 8)}
+PAPER = {"logits": "free", "width": 64, "kl_weight": 6.6, "entropy_weight": 0.0}
+"""The quantizer of DALL·E's dVAE (arXiv 2102.12092)."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    "dvae": {},
+    "fsq": {"preset": "fsq"},
+    "vqgan": {"preset": "vqgan"},
+    "vq": {"quantizer": {"type": "vector"}},
+    "logits free": {"quantizer": {"logits": "free", "width": 64}},
+    "logit_laplace": {"likelihood": "logit_laplace"},
+    "the paper's": {"quantizer": PAPER, "likelihood": "logit_laplace"},
+    "the paper's with l2": {"quantizer": PAPER},
+    "relaxation soft": {"quantizer": {"relaxation": "soft"}},
+    "relaxation hard": {"quantizer": {"relaxation": "hard"}},
+    "relaxation none": {"quantizer": {"relaxation": "none"}},
+    "no entropy": {"quantizer": {"entropy_weight": 0.0}},
+    "entropy x10": {"quantizer": {"entropy_weight": 0.01}},
+    "kl 0.1": {"quantizer": {"kl_weight": 0.1}},
+    "kl 1": {"quantizer": {"kl_weight": 1.0}},
+    "kl 1 from the start": {"quantizer": {"kl_weight": 1.0, "kl_warmup": 1e-6}},
+    "width 3": {"quantizer": {"width": 3}},
+    "width 4": {"quantizer": {"width": 4}},
+    "width 8": {"quantizer": {"width": 8}},
+    "width 16": {"quantizer": {"width": 16}},
+    "two factors": {"quantizer": {"codes": [512, 512]}},
+    "three factors": {"quantizer": {"codes": [512, 512, 512]}},
+    "fsq, two factors": {"preset": "fsq", "quantizer": {"levels": ["8x8x8"] * 2}},
+    "fsq, three factors": {"preset": "fsq", "quantizer": {"levels": ["8x8x8"] * 3}},
+}
+"""What differs between the tokenizers, of 512 codes a factor."""
 COLUMNS = {"psnr": 2, "ssim": 4, "frechet_distance": 3, "usage": 3, "perplexity": 0, "steps": 0}
 """What the table shows, with the decimals of each."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train every type from every seed and measure them on held-out images."""
+    """Train every variant from every seed and measure them on held-out images."""
 
     config: Path = Path("configs/emoji.yaml")
-    """Data, image size and what the types share."""
+    """Data, image size and what the variants share."""
     data: str | None = None
     """Where the images are, if not where the configuration says."""
-    types: tuple[Type, ...] = ("dvae", "fsq", "vqgan")
-    codes: int = 512
-    minutes: float = 4.0
-    """Training time of each."""
+    variants: tuple[str, ...] = ("dvae", "fsq", "vqgan")
+    """Names in VARIANTS."""
+    minutes: float | None = 4.0
+    """Training time of each; None for `steps` alone."""
+    steps: int = 10**6
+    """Training steps of each at most."""
     seeds: tuple[int, ...] = (0, 1, 2)
     held_out: float | None = None
     """Share of the images kept from training, if not the configuration's."""
@@ -69,20 +100,29 @@ class Arguments:
     out: Path = Path("tokenizers")
 
 
-def settings(arguments: Arguments, type_: Type, seed: int) -> Experiment:
-    """The configuration with its image tokenizer replaced by one of the type."""
+def settings(arguments: Arguments, variant: str, seed: int) -> Experiment:
+    """The configuration with the quantizer and the objective of a variant."""
+    if variant not in VARIANTS:
+        raise SystemExit(f"variants: no {variant!r}; choose from {', '.join(VARIANTS)}")
     data = {} if arguments.data is None else {"data.path": arguments.data}
     if arguments.held_out is not None:
         data["data.held_out"] = arguments.held_out
-    experiment = load_experiment(arguments.config, data | {"image_tokenizer.type": type_})
+    experiment = load_experiment(arguments.config, data)
     own = experiment.image_tokenizer
-    # Not all types can be compiled, so none is.
-    limits = {"minutes": arguments.minutes, "steps": 10**6, "seed": seed, "compile": "off"}
-    training = own.training.model_copy(update=limits)
-    count: dict[str, Any] = {"code_count": arguments.codes}
-    if type_ == "fsq":
-        count = {"levels": LEVELS[arguments.codes]}
-    config = own.model_copy(update={**count, "training": training})
+    # Not all variants can be compiled, so none is.
+    limits = {
+        "minutes": arguments.minutes,
+        "steps": arguments.steps,
+        "seed": seed,
+        "compile": "off",
+    }
+    shared = {
+        "downsampling": own.downsampling,
+        "autoencoder": own.autoencoder.model_dump(),
+        "objective": {"foreground": own.objective.foreground},
+        "training": {**own.training.model_dump(), **limits},
+    }
+    config = ImageTokenizerConfig.model_validate({**shared, **VARIANTS[variant]})
     return experiment.model_copy(update={"image_tokenizer": config})
 
 
@@ -101,7 +141,7 @@ def trained(
     config = experiment.image_tokenizer
     torch.manual_seed(config.training.seed)
     model = build_image_tokenizer(config, experiment.data.image_size)
-    objective = image_tokenizer_objective(model, config, perceptual_features(context, config))
+    objective = ImageTokenizerObjective(model, config, perceptual_features(context, config))
     batches = context.image_batches(config.training, dropout=False)
     # VQGAN's discriminator backs off at previews, of images that do not train.
     shown = reconstruction_previews(objective, run, unseen, experiment.data, context.device)
@@ -112,25 +152,35 @@ def trained(
 
 
 def use_of_codes(model: ImageTokenizer, images: Tensor) -> tuple[float, float]:
-    """Share of codes that occur in the images, and the perplexity of all codes."""
+    """Share of codes that occur in the images and their perplexity, means over the factors."""
     _, codes = reconstruct(model, images, torch.device("cpu"))
-    counts = np.bincount(codes.flatten().numpy(), minlength=model.code_count)
-    return float((counts > 0).mean()), float(perplexity(counts))
+    digits = split_code(codes.flatten(), model.factors)
+    counts = [
+        np.bincount(own.numpy(), minlength=count)
+        for own, count in zip(digits, model.factors, strict=True)
+    ]
+    used = [float((own > 0).mean()) for own in counts]
+    return float(np.mean(used)), float(np.mean([perplexity(own) for own in counts]))
+
+
+def slug(variant: str) -> str:
+    """The variant's name as a folder's."""
+    return "".join(letter if letter.isalnum() else "-" for letter in variant)
 
 
 def table_of(results: Sequence[dict[str, Any]], floor: float, note: str) -> Table:
-    """A row for each type: means over seeds ± their standard deviation."""
+    """A row for each variant: means over seeds ± their standard deviation."""
     rows = []
-    for type_ in dict.fromkeys(result["type"] for result in results):
-        own = [result for result in results if result["type"] == type_]
-        cells = [type_]
+    for variant in dict.fromkeys(result["variant"] for result in results):
+        own = [result for result in results if result["variant"] == variant]
+        cells = [variant]
         for name, digits in COLUMNS.items():
             values = np.array([result[name] for result in own], dtype=float)
             spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{values.mean():.{digits}f}{spread}")
         rows.append(cells)
     rows.append(["real images", "", "", f"{floor:.{COLUMNS['frechet_distance']}f}", "", "", ""])
-    return Table("", ["type", *COLUMNS], rows, note)
+    return Table("", ["variant", *COLUMNS], rows, note)
 
 
 def main(arguments: Arguments) -> None:
@@ -140,7 +190,7 @@ def main(arguments: Arguments) -> None:
     features: Features = pixel_features(8)
     if arguments.features is not None:
         features = local_features(arguments.features)
-    data = settings(arguments, arguments.types[0], 0).data
+    data = settings(arguments, arguments.variants[0], 0).data
     store, held_out = (
         prepare(data, split, arguments.out / "images") for split in ("train", "validation")
     )
@@ -154,9 +204,9 @@ def main(arguments: Arguments) -> None:
     floor = frechet_distance(features(images), features(known[: len(images)]))
     results, shown = [], {"original": images[:8]}
     for seed in arguments.seeds:
-        for type_ in arguments.types:
-            experiment = settings(arguments, type_, seed)
-            folder = arguments.out / f"{type_}-{seed}"
+        for variant in arguments.variants:
+            experiment = settings(arguments, variant, seed)
+            folder = arguments.out / f"{slug(variant)}-{seed}"
             model, steps = trained(experiment, store, held_out, folder)
             decoded, codes = reconstruct(model, images, torch.device("cpu"))
             part = measure_reconstructions(images, decoded, codes, model.factors, features)
@@ -167,14 +217,17 @@ def main(arguments: Arguments) -> None:
                 "usage_held_out": part.figures["code_usage"],
             }
             weights = sum(p.numel() for p in model.parameters())
-            own = {"type": type_, "seed": seed, "steps": steps, "weights": weights}
+            own = {"variant": variant, "seed": seed, "steps": steps, "weights": weights}
             results.append(part.figures | used | own)
-            shown.setdefault(type_, decoded[:8])
+            shown.setdefault(variant, decoded[:8])
             print(json.dumps(results[-1]), flush=True)
+    limit = f"{arguments.steps} steps"
+    if arguments.minutes is not None:
+        limit = f"{arguments.minutes:g} min"
     note = (
-        f"{len(images):,} held-out images, {arguments.codes} codes, {arguments.minutes:g} min "
-        f"each, seeds {' '.join(map(str, arguments.seeds))}; ± one standard deviation. Usage and "
-        f"perplexity over {len(known):,} training images. Fréchet distance over "
+        f"{len(images):,} held-out images, 512 codes a factor, {limit} each, seeds "
+        f"{' '.join(map(str, arguments.seeds))}; ± one standard deviation. Usage and perplexity "
+        f"over {len(known):,} training images. Fréchet distance over "
         f"{features.name}; real images: of as many training images."
     )
     table = table_of(results, floor, note)

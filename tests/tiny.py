@@ -19,7 +19,8 @@ SETTINGS = {
     },
     "captions": {"vocabulary": "shapes", "context": 24},
     "image_tokenizer": {
-        "type": "fsq", "levels": [4, 4], "width": 32, "blocks": 1,
+        "preset": "fsq", "quantizer": {"levels": ["4x4"]},
+        "autoencoder": {"width": 32, "blocks": 1},
         "training": {"steps": 20, "batch_size": 8},
     },
     "transformer": {"depth": 2, "width": 32, "heads": 2, "ffn_width": 48},
@@ -36,13 +37,13 @@ TWO_STEPS = {"steps": 2, "batch_size": 4, "compile": "off", "previews": 1, "log_
 def tiny_experiment(training: dict | None = None, **sections: dict) -> Experiment:
     """SETTINGS, updated by `sections`, with `training` in every stage if given.
 
-    An `image_tokenizer` with a type replaces the whole section.
+    An `image_tokenizer` with a preset replaces the whole section.
     """
     settings = {}
     for name, section in SETTINGS.items():
         changes = sections.get(name, {})
         trained = {"training": training} if training and name in MODEL_STAGES else {}
-        settings[name] = {**({} if "type" in changes else section), **trained, **changes}
+        settings[name] = {**({} if "preset" in changes else section), **trained, **changes}
     return Experiment.model_validate(settings)
 
 

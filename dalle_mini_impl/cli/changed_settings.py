@@ -11,7 +11,7 @@ from dalle_mini_impl.runs.stages import STAGES
 
 # Fields that do not change what a stage learns.
 HARMLESS = {"workers", "max_unreadable", "checkpoint_minutes", "previews", "log_every", "compile"}
-# At each preview of a VQGAN, the weight of its discriminator may be lowered.
+# At each preview the weight of a discriminator may be lowered.
 BACK_OFF = "image_tokenizer.training.previews"
 # Fields that may change while a stage is being trained.
 EXTENDABLE = {"steps", "minutes"}
@@ -28,7 +28,7 @@ def create_or_continue(path: Path, experiment: Experiment, restart: str | None =
         return RunFolder.create(path, experiment)
     run = RunFolder.open(path)
     changed = sorted(_changes(run.experiment.model_dump(), experiment.model_dump()))
-    vqgan = experiment.image_tokenizer.type == "vqgan"
+    adversarial = experiment.image_tokenizer.objective.adversarial.weight > 0
     outdated = []
     for stage, facts in STAGES.items():
         state = _state(run, stage)
@@ -37,7 +37,7 @@ def create_or_continue(path: Path, experiment: Experiment, restart: str | None =
             change
             for name, change in changed
             if name.split(".")[0] in facts.inputs
-            and (name.split(".")[-1] not in accepted or (vqgan and name == BACK_OFF))
+            and (name.split(".")[-1] not in accepted or (adversarial and name == BACK_OFF))
         ]
         if state and binding and restart in (stage, "all"):
             outdated.append(stage)

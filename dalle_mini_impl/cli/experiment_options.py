@@ -34,15 +34,16 @@ def parse(
 
 
 def _default_experiment(argv: Sequence[str], config: str) -> Experiment:
-    """The YAML, with the type of image tokenizer that the options ask for.
+    """The YAML, with the types of sections that the options ask for.
 
-    tyro offers only the fields of its default's type. It also builds the sections one by one and
+    tyro offers only the fields of its default's types. It also builds the sections one by one and
     cannot name a wrong value's place in the whole, so the options are checked here first.
     """
     experiment = load_experiment(config)
-    tokenizer = _overrides(argv, experiment).get("image_tokenizer.type")
-    if tokenizer is not None:
-        experiment = load_experiment(config, {"image_tokenizer.type": tokenizer})
+    given = _overrides(argv, experiment)
+    types = {n: v for n, v in given.items() if n.endswith((".type", ".preset"))}
+    if types:
+        experiment = load_experiment(config, types)
     if overrides := _overrides(argv, experiment):
         load_experiment(config, overrides)
     return experiment

@@ -6,12 +6,10 @@ from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.codes import MAX_CODES
 from dalle_mini_impl.models.clip import ClipConfig
 from dalle_mini_impl.models.dalle import TransformerConfig
-from dalle_mini_impl.models.tokenizers.autoencoder import AutoencoderConfig
-from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizerConfig
+from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
+from dalle_mini_impl.models.tokenizers.convolutions import ConvolutionsConfig
+from dalle_mini_impl.models.tokenizers.finite_scalar import FiniteScalarConfig
 from dalle_mini_impl.sampling.draw import SamplingConfig
-
-CODE_SETTINGS = ("code_count", "levels", "colors", "pattern_levels", "color_levels")
-"""Settings of image tokenizers that the number of codes follows from."""
 
 
 def check_image_tokenizer(config: ImageTokenizerConfig, image_size: int) -> Iterator[str]:
@@ -24,18 +22,19 @@ def check_image_tokenizer(config: ImageTokenizerConfig, image_size: int) -> Iter
             f"{cell}; use {fitting}, or another downsampling"
         )
     if config.code_count > MAX_CODES:
-        names = [name for name in CODE_SETTINGS if name in type(config).model_fields]
-        values = ", ".join(f"image_tokenizer.{name} = {getattr(config, name)}" for name in names)
+        name = "levels" if isinstance(config.quantizer, FiniteScalarConfig) else "codes"
         yield (
-            f"{values}: {config.code_count:,} different codes, but at most {MAX_CODES:,} can be "
-            f"stored; lower {' or '.join(names)}"
+            f"image_tokenizer.quantizer.{name} = {getattr(config.quantizer, name)}: "
+            f"{config.code_count:,} different codes, but at most {MAX_CODES:,} can be stored; "
+            f"lower {name}"
         )
-    for width in config.widths() if isinstance(config, AutoencoderConfig) else []:
+    own = config.autoencoder
+    for width in own.widths(cell) if isinstance(own, ConvolutionsConfig) else []:
         groups = max(1, width // 32)
         if width % groups:
             yield (
-                f"image_tokenizer.width = {config.width}: one of its levels has {width} channels, "
-                f"which do not divide into {groups} groups; use a multiple of 64"
+                f"image_tokenizer.autoencoder.width = {own.width}: one of its levels has {width} "
+                f"channels, which do not divide into {groups} groups; use a multiple of 64"
             )
             break
 

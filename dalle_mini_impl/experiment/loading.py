@@ -2,27 +2,28 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
-from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.config import Config, ConfigError
 from dalle_mini_impl.experiment.errors import explain
-from dalle_mini_impl.experiment.sections import Experiment
+from dalle_mini_impl.experiment.sections import Experiment, sections_of
 from dalle_mini_impl.experiment.yaml_text import parse_yaml
-from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizerConfig
+from dalle_mini_impl.models.tokenizers.configs import PRESETS
 from dalle_mini_impl.version import package_version
 
 SHIPPED = Path(__file__).resolve().parents[2] / "configs"
-FORMAT = 1
+FORMAT = 2
 """Format of a run's config.yaml; raised whenever settings are renamed or change their meaning."""
 
 
 def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
     """Read an experiment's YAML or a run's config.yaml; ConfigError if anything in it is wrong.
 
-    overrides: values by dotted name, as in `{"transformer.depth": 8}`. If they change
-    `image_tokenizer.type`, the file's settings that the new type does not have are dropped.
+    overrides: values by dotted name, as in `{"transformer.depth": 8}`. If they change the type of
+    a section, the file's settings that the new type does not have are dropped; if they change
+    `image_tokenizer.preset`, what presets set.
     """
     settings = read_settings(path)
     if "run" in settings:
@@ -32,9 +33,12 @@ def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None
     experiment = _validated(settings, str(path))
     if not overrides:
         return experiment
-    new_type = overrides.get("image_tokenizer.type", experiment.image_tokenizer.type)
-    settings["image_tokenizer"] = _with_type(new_type, settings.get("image_tokenizer", {}))
+    preset = overrides.get("image_tokenizer.preset", experiment.image_tokenizer.preset)
+    if preset != experiment.image_tokenizer.preset:
+        _forget_preset(settings.get("image_tokenizer", {}))
     for name, value in overrides.items():
+        if name.endswith(".type"):
+            _forget_other_types(settings, name.split(".")[:-1], value)
         _override(settings, name, value)
     return _validated(settings, f"{path} with the overrides given")
 
@@ -68,12 +72,24 @@ def _validated(settings: dict[str, Any], origin: str) -> Experiment:
         raise explain(error, origin) from error
 
 
-def _with_type(type_name: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """An image tokenizer's settings without those that the named type does not have."""
-    for config in get_args(ImageTokenizerConfig):
-        if config.model_fields["type"].default == type_name:
-            settings = {k: value for k, value in settings.items() if k in config.model_fields}
-    return {**settings, "type": type_name}
+def _forget_preset(tokenizer: dict[str, Any]) -> None:
+    """Remove what a preset sets, so that another one takes its place."""
+    for name in {name for values in PRESETS.values() for name in values} - {"objective"}:
+        tokenizer.pop(name, None)
+    for name in ("perceptual", "adversarial"):
+        tokenizer.get("objective", {}).pop(name, None)
+
+
+def _forget_other_types(settings: dict[str, Any], path: list[str], type_name: Any) -> None:
+    """Remove the settings of the section at `path` that the named type does not have."""
+    kinds: list[type[Config]] = [Experiment]
+    for part in path:
+        kinds = sections_of(kinds[0].model_fields[part].annotation)
+        settings = settings.get(part, {})
+    for kind in kinds:
+        if kind.model_fields["type"].default == type_name:
+            for name in settings.keys() - kind.model_fields.keys():
+                del settings[name]
 
 
 def _override(settings: dict[str, Any], name: str, value: Any) -> None:

@@ -1,9 +1,9 @@
 """One experiment: the settings of every section, checked together."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from dalle_mini_impl.captions import CaptionsConfig
 from dalle_mini_impl.config import Config
@@ -18,8 +18,7 @@ from dalle_mini_impl.experiment.checks import (
 from dalle_mini_impl.experiment.yaml_text import dump_yaml
 from dalle_mini_impl.models.clip import ClipConfig
 from dalle_mini_impl.models.dalle import TransformerConfig
-from dalle_mini_impl.models.tokenizers.configs import DvaeConfig
-from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizerConfig
+from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
 from dalle_mini_impl.sampling.draw import SamplingConfig
 
 
@@ -30,7 +29,7 @@ class Experiment(Config):
     """The captioned images."""
     captions: CaptionsConfig = CaptionsConfig()
     """How captions become ids."""
-    image_tokenizer: Annotated[ImageTokenizerConfig, Field(discriminator="type")] = DvaeConfig()
+    image_tokenizer: ImageTokenizerConfig = ImageTokenizerConfig()
     """How images become codes."""
     transformer: TransformerConfig = TransformerConfig()
     """The model of captions and codes."""

@@ -12,14 +12,13 @@ from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.batches import CodeBatch, ImageBatch
 from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.experiment.models import new_clip, new_dalle, new_image_tokenizer
-from dalle_mini_impl.models.tokenizers.configs import VqganConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.models.tokenizers.perceptual import PerceptualNetwork
 from dalle_mini_impl.runs.loading import frozen
 from dalle_mini_impl.runs.stages import StageName
 from dalle_mini_impl.training.objectives.clip import ClipObjective
 from dalle_mini_impl.training.objectives.dalle import DalleObjective
-from dalle_mini_impl.training.objectives.image_tokenizer import image_tokenizer_objective
+from dalle_mini_impl.training.objectives.image_tokenizer import ImageTokenizerObjective
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,13 @@ def dry_run(experiment: Experiment, stage: StageName, words: int) -> DryRun:
 def _image_tokenizer(experiment: Experiment, tokenizer: ImageTokenizer) -> DryRun:
     config = experiment.image_tokenizer
     network, start = None, 1.0
-    if isinstance(config, VqganConfig):
-        if config.adversarial > 0:
-            start = config.adversarial_start
-        if config.perceptual > 0:
-            # Another network than the one that is trained first is not known here.
-            network = frozen(PerceptualNetwork(config.feature_network))
-    objective = image_tokenizer_objective(tokenizer, config, network)
+    perceptual, adversarial = config.objective.perceptual, config.objective.adversarial
+    if adversarial.weight > 0:
+        start = adversarial.start
+    if perceptual.weight > 0:
+        # Another network than the one that is trained first is not known here.
+        network = frozen(PerceptualNetwork(perceptual.network))
+    objective = ImageTokenizerObjective(tokenizer, config, network)
     networks = () if network is None else (network,)
     return DryRun(objective, config.training, _image_batches(experiment), networks, start)
 

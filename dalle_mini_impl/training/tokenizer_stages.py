@@ -6,7 +6,7 @@ from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.experiment.models import new_image_tokenizer
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.loop import train
-from dalle_mini_impl.training.objectives.image_tokenizer import image_tokenizer_objective
+from dalle_mini_impl.training.objectives.image_tokenizer import ImageTokenizerObjective
 from dalle_mini_impl.training.perceptual_features import perceptual_features
 from dalle_mini_impl.training.previews import reconstruction_previews
 from dalle_mini_impl.training.stage_files import StageFiles
@@ -32,7 +32,7 @@ def train_image_tokenizer(context: StageContext) -> None:
     before = run.weights_hash("image_tokenizer") if run.has_weights("image_tokenizer") else None
     torch.manual_seed(config.training.seed)
     model = new_image_tokenizer(context.experiment)
-    objective = image_tokenizer_objective(model, config, perceptual_features(context, config))
+    objective = ImageTokenizerObjective(model, config, perceptual_features(context, config))
     validation = context.split("validation")
     train(
         objective,

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
-from dalle_mini_impl.models.tokenizers.quantizers import ProductQuantizer
+from dalle_mini_impl.models.tokenizers.product import Quantizer
 from dalle_mini_impl.vqgan_clip.cutouts import warp
 from dalle_mini_impl.vqgan_clip.optimize import Limits
 
@@ -40,13 +40,11 @@ class CodeSpace:
         self.tokenizer = tokenizer
         parameter = next(tokenizer.parameters())
         self.device = parameter.device
-        quantizer = tokenizer.quantizer
-        parts = quantizer.parts if isinstance(quantizer, ProductQuantizer) else [quantizer]
-        self.vectors = [self._codebook(part) for part in parts]
-        """The latents of all codes, `k d`; where codes have several factors, of each factor."""
+        self.vectors = [self._codebook(part) for part in tokenizer.quantizer.each()]
+        """The latents of all codes of each factor, `k d`."""
 
     @torch.no_grad()
-    def _codebook(self, quantizer: Any) -> Float[Tensor, "k d"]:
+    def _codebook(self, quantizer: Quantizer) -> Float[Tensor, "k d"]:
         every = torch.arange(quantizer.code_count, device=self.device)
         return quantizer.embed(every[None, None])[0, :, 0].T.float()
 
@@ -61,9 +59,8 @@ class CodeSpace:
     def decode(self, latents: Float[Tensor, "b d g g"]) -> Float[Tensor, "b 3 h w"]:
         """Images of the nearest codes, in [0, 1]."""
         tokenizer = self.tokenizer
-        pixels = tokenizer.pixels
-        unclamped = getattr(pixels, "unclamped", pixels.images)
-        return ReturningClamp.apply(unclamped(tokenizer.decoder(tokenizer.quantize(latents)[0])))
+        maps = tokenizer.decoder(tokenizer.quantize(latents)[0])
+        return ReturningClamp.apply(tokenizer.pixels.unclamped(maps))
 
     def codes(self, latents: Float[Tensor, "b d g g"]) -> Int[Tensor, "b n"]:
         """The nearest codes."""

@@ -51,12 +51,13 @@ def test_the_yaml_may_follow_an_option(stage_calls, options, field, value):
 
 def test_another_image_tokenizer_may_be_asked_for(stage_calls):
     Path("other.yaml").write_text(
-        "image_tokenizer: {type: fsq, levels: [5, 5], training: {batch_size: 5}}\n"
+        "image_tokenizer: {preset: fsq, quantizer: {levels: 5x5}, training: {batch_size: 5}}\n"
     )
-    options = ["--image-tokenizer.type", "vqgan", "--image-tokenizer.code-count", "64"]
+    options = ["--image-tokenizer.preset", "vqgan", "--image-tokenizer.quantizer.codes", "64", "32"]
     assert main(["train", "other.yaml", *options, "--image-tokenizer.training.steps", "7"]) == 0
     tokenizer = stage_calls[0][0].experiment.image_tokenizer
-    assert (tokenizer.type, tokenizer.code_count) == ("vqgan", 64)
+    assert (tokenizer.preset, tokenizer.factors) == ("vqgan", (64, 32))
+    assert tokenizer.objective.adversarial.weight > 0
     assert (tokenizer.training.batch_size, tokenizer.training.steps) == (5, 7)
     assert RunFolder.open("runs/other").experiment.image_tokenizer == tokenizer
 
@@ -102,12 +103,12 @@ def test_settings_of_a_finished_stage_are_kept(stage_calls, capsys):
     main(["train", "tiny.yaml"])
     run = stage_calls[0][0]
     run.save_weights("image_tokenizer", nn.Linear(1, 1).state_dict())
-    width = run.experiment.image_tokenizer.width
+    width = run.experiment.image_tokenizer.autoencoder.width
 
-    assert main(["train", "tiny.yaml", "--image-tokenizer.width", "192"]) == 2
+    assert main(["train", "tiny.yaml", "--image-tokenizer.autoencoder.width", "192"]) == 2
     message = capsys.readouterr().err
     assert "image_tokenizer stage is finished" in message
-    assert f"image_tokenizer.width was {width}, now 192" in message
+    assert f"image_tokenizer.autoencoder.width was {width}, now 192" in message
     assert "another --run" in message
     assert main(["train", "tiny.yaml", "--data.held-out", "0.1"]) == 2
     assert "data.held_out was 0.05, now 0.1" in capsys.readouterr().err
@@ -118,9 +119,15 @@ def test_settings_of_a_finished_stage_are_kept(stage_calls, capsys):
     accepted = ["--transformer.depth", "4", "--sampling.top-k", "9", "--data.workers", "1"]
     assert main(["train", "tiny.yaml", *accepted]) == 0
     assert RunFolder.open(run.path).experiment.transformer.depth == 4
-    restart = ["--stage", "image_tokenizer", "--no-resume", "--image-tokenizer.width", "192"]
+    restart = [
+        "--stage",
+        "image_tokenizer",
+        "--no-resume",
+        "--image-tokenizer.autoencoder.width",
+        "192",
+    ]
     assert main(["train", "--run", str(run.path), *restart]) == 0
-    assert RunFolder.open(run.path).experiment.image_tokenizer.width == 192
+    assert RunFolder.open(run.path).experiment.image_tokenizer.autoencoder.width == 192
 
 
 def test_no_resume_allows_every_change_and_removes_outdated_results(stage_calls):
@@ -146,7 +153,7 @@ def test_no_resume_allows_every_change_and_removes_outdated_results(stage_calls)
 def test_previews_may_change_where_training_does_not_depend_on_them(
     stage_calls, capsys, kind, status
 ):
-    options = ["tiny.yaml", "--image-tokenizer.type", kind]
+    options = ["tiny.yaml", "--image-tokenizer.preset", kind]
     main(["train", *options])
     (stage_calls[0][0].checkpoints("image_tokenizer") / "state").touch()
     (stage_calls[0][0].checkpoints("transformer") / "state").touch()

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from dalle_mini_impl.config import ConfigError, TrainingConfig
+from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment, field_paths, load_experiment
-from dalle_mini_impl.models.tokenizers.configs import DvaeConfig, FsqConfig
+from dalle_mini_impl.experiment.sections import sections_of
+from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -30,9 +31,16 @@ def test_shipped_experiments_are_read(name):
     assert not synthetic or name.startswith(experiment.data.path)
 
 
-@pytest.mark.parametrize("image_tokenizer", [DvaeConfig(width=192), FsqConfig(levels=(8, 5, 5))])
+@pytest.mark.parametrize(
+    "image_tokenizer",
+    [
+        {"autoencoder": {"width": 192}},
+        {"preset": "vqgan"},
+        {"preset": "fsq", "quantizer": {"levels": ["8x5", "5"]}},
+    ],
+)
 def test_yaml_comes_back_equal(save, image_tokenizer):
-    experiment = Experiment(image_tokenizer=image_tokenizer)
+    experiment = Experiment.model_validate({"image_tokenizer": image_tokenizer})
     assert load_experiment(save(experiment.to_yaml())) == experiment
 
 
@@ -54,30 +62,53 @@ def test_overrides_replace_fields_by_dotted_name(save):
     assert experiment.clip.training.steps == 7
 
 
-def test_another_image_tokenizer_keeps_the_settings_that_it_shares(save):
-    text = "image_tokenizer: {type: palette, downsampling: 4, colors: 3, training: {steps: 9}}"
-    overrides = {"image_tokenizer.type": "fsq", "image_tokenizer.levels": ["5", "5"]}
+def test_another_preset_replaces_what_presets_set_and_keeps_the_rest(save):
+    text = (
+        "image_tokenizer: {preset: vqgan, downsampling: 4, quantizer: {codebook: gradient}, "
+        "objective: {foreground: 0, adversarial: {weight: 2}}, training: {steps: 9}}"
+    )
+    overrides = {"image_tokenizer.preset": "fsq", "image_tokenizer.quantizer.levels": ["5x5"]}
     changed = load_experiment(save(text), overrides).image_tokenizer
-    assert changed == FsqConfig(downsampling=4, levels=(5, 5), training=TrainingConfig(steps=9))
-    with pytest.raises(ConfigError, match="write one of"):
-        load_experiment(save(text), {"image_tokenizer.type": "vq"})
+    assert changed == ImageTokenizerConfig.model_validate(
+        {
+            "preset": "fsq",
+            "downsampling": 4,
+            "quantizer": {"levels": "5x5"},
+            "objective": {"foreground": 0},
+            "training": {"steps": 9},
+        }
+    )
+    # The same preset again changes nothing.
+    again = load_experiment(save(text), {"image_tokenizer.preset": "vqgan"}).image_tokenizer
+    assert again == load_experiment(save(text)).image_tokenizer
+
+
+def test_another_type_keeps_the_settings_that_it_shares(save):
+    text = "image_tokenizer: {autoencoder: {width: 128, attention: 1, blocks: 3}}"
+    overrides = {"image_tokenizer.autoencoder.type": "palette"} | {
+        "image_tokenizer.quantizer.codes": ["9", "4", "4"]
+    }
+    own = load_experiment(save(text), overrides).image_tokenizer.autoencoder
+    assert (own.type, own.width, own.blocks) == ("palette", 128, 3)
 
 
 def test_settings_are_frozen_and_described():
-    experiment = Experiment()
     with pytest.raises(ValidationError):
-        experiment.transformer.depth = 3
-    vqgan = Experiment.model_validate({"image_tokenizer": {"type": "vqgan"}})
+        Experiment().transformer.depth = 3
     undescribed = []
     for path in field_paths(Experiment):
         *sections, name = path.split(".")
-        # Sections that only one type of image tokenizer has.
-        section = vqgan if "feature_network" in sections else experiment
+        kinds = [Experiment]
         for part in sections:
-            section = getattr(section, part)
-        field = type(section).model_fields.get(name)
-        if field is not None and not field.description:
-            undescribed.append(path)
+            kinds = [
+                found
+                for kind in kinds
+                if part in kind.model_fields
+                for found in sections_of(kind.model_fields[part].annotation)
+            ]
+        fields = [kind.model_fields[name] for kind in kinds if name in kind.model_fields]
+        assert fields
+        undescribed += [path for field in fields if not field.description]
     assert undescribed == []
 
 
@@ -89,32 +120,35 @@ def test_settings_are_frozen_and_described():
         ("heads: 4", "heads = 4: no such setting; did you mean transformer.heads?"),
         ("trnsformer: {}", "did you mean transformer?"),
         ("xyz: 1", "the settings here are data, captions,"),
-        ("image_tokenizer: {type: fsq, wdth: 3}", "image_tokenizer.wdth = 3"),
+        ("image_tokenizer: {wdth: 3}", "image_tokenizer.wdth = 3"),
         ("transformer: {depth: abc}", "transformer.depth = 'abc': should be a valid integer"),
         ("transformer: {depth: 0}", "transformer.depth = 0: should be greater than 0 (Number of"),
         ("transformer: {depth: 2.5}", "transformer.depth = 2.5"),
         ("transformer: {training: {precision: half}}", "should be 'auto', 'fp32' or 'bf16'"),
-        ("image_tokenizer: {type: fsq, levels: [8, x]}", "image_tokenizer.levels.1 = 'x'"),
-        ("image_tokenizer: {type: vq}", "image_tokenizer.type = 'vq': write one of 'dvae' or"),
-        ("image_tokenizer: {width: 64}", "image_tokenizer.type = None: write one of"),
+        ("image_tokenizer: {preset: fsq, quantizer: {levels: [8x8, x]}}", "levels has 'x'; write"),
+        ("image_tokenizer: {preset: vq}", "image_tokenizer.preset = 'vq': should be 'dvae', 'fsq'"),
+        (
+            "image_tokenizer: {quantizer: {type: vq}}",
+            "image_tokenizer.quantizer.type = 'vq': write one of 'categorical' or",
+        ),
+        ("image_tokenizer: {width: 64}", "did you mean image_tokenizer.autoencoder.width?"),
         ("data: 3", "data = 3: should be a section of settings"),
         ("data: {image_size: 60}", "data.image_size = 60: not divisible by image_tokenizer.down"),
         ("data: {image_size: 60}", "use 64"),
-        ("image_tokenizer: {type: palette, colors: 4}", "image_tokenizer.colors = 4"),
         (
-            "image_tokenizer: {type: palette, colors: 4}",
-            "4,294,967,296 different codes, but at most 2,147,483,648 can be stored; lower colors",
+            "image_tokenizer: {quantizer: {codes: [65536, 65536]}}",
+            "4,294,967,296 different codes, but at most 2,147,483,648 can be stored; lower codes",
         ),
         (
-            "image_tokenizer: {type: fsq, levels: [64, 64, 64, 64, 64, 64]}",
-            "image_tokenizer.levels = (64, 64, 64, 64, 64, 64): 68,719,476,736 different codes",
+            "image_tokenizer: {preset: fsq, quantizer: {levels: [64x64x64, 64x64x64]}}",
+            "('64x64x64', '64x64x64'): 68,719,476,736 different codes",
         ),
         ("transformer: {heads: 5}", "transformer.heads = 5: does not divide transformer.width ="),
         ("transformer: {width: 60, heads: 10}", "rotary positions need a multiple of 4"),
         ("clip: {text_heads: 5}", "clip.text_heads = 5: does not divide clip.text_width"),
         ("clip: {image_stages: 7}", "clip.image_stages = 7"),
         ("clip: {image_width: 60}", "clip.image_width = 60: not a multiple of 8"),
-        ("image_tokenizer: {type: fsq, width: 100}", "use a multiple of 64"),
+        ("image_tokenizer: {autoencoder: {width: 100}}", "use a multiple of 64"),
         ("transformer: {max_image_tokens: 63}", "fewer than the 8×8 = 64 codes"),
         ("sampling: {num_images: 9, candidates: 8}", "sampling.num_images = 9: more than"),
         (

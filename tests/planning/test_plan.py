@@ -34,14 +34,17 @@ def tiny(training: dict = FP32, **sections: dict) -> Experiment:
 
 def vqgan() -> Experiment:
     tokenizer = {
-        "type": "vqgan", "width": 32, "blocks": 1, "code_count": 16, "adversarial_start": 0.0,
-        "initialization": "random", "dead_code_threshold": 0.0,
+        "preset": "vqgan", "autoencoder": {"width": 32, "blocks": 1},
+        "quantizer": {"codes": 16, "initialization": "random", "dead_code_threshold": 0.0},
+        "objective": {"adversarial": {"start": 0.0}},
     }  # fmt: skip
     return tiny(image_tokenizer=tokenizer)
 
 
 def dvae() -> Experiment:
-    return tiny(image_tokenizer={"type": "dvae", "width": 32, "blocks": 1, "code_count": 16})
+    networks = {"width": 32, "blocks": 1}
+    quantizer = {"codes": [16, 8]}
+    return tiny(image_tokenizer={"preset": "dvae", "autoencoder": networks, "quantizer": quantizer})
 
 
 EXPERIMENTS = {
@@ -107,11 +110,11 @@ def test_the_transformer_takes_about_six_flops_per_parameter_and_token():
 def test_a_perceptual_loss_costs_what_it_looks_through():
     def flops(weight: float) -> float:
         settings = vqgan().model_dump()
-        settings["image_tokenizer"]["perceptual"] = weight
+        settings["image_tokenizer"]["objective"]["perceptual"]["weight"] = weight
         experiment = Experiment.model_validate(settings)
         return count_stage(experiment, "image_tokenizer", 300).flops_per_sample
 
-    network = PerceptualNetwork(vqgan().image_tokenizer.feature_network)
+    network = PerceptualNetwork(vqgan().image_tokenizer.objective.perceptual.network)
     with FlopCounterMode(display=False) as one, torch.no_grad():
         network(torch.rand(1, 3, 32, 32))
     # Both images' features forward, and back for the loss and for the discriminator's balance.

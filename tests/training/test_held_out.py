@@ -35,8 +35,9 @@ LOOKED_AT = 4
 KNOWN = {"images", "captions", "negatives", "groups", "texts", "codes"}
 """What batches hold; of these, captions and negatives are text."""
 VQGAN = {
-    "type": "vqgan", "width": 32, "blocks": 1, "code_count": 16, "initialization": "random",
-    "feature_network": {"training": TWO_STEPS},
+    "preset": "vqgan", "autoencoder": {"width": 32, "blocks": 1},
+    "quantizer": {"codes": 16, "initialization": "random"},
+    "objective": {"perceptual": {"network": {"training": TWO_STEPS}}},
 }  # fmt: skip
 UNSEEN = (r"circle that is (red|blue)$", r"a \w+ star that is black")
 

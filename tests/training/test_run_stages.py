@@ -90,7 +90,8 @@ def test_a_stage_alone_needs_those_before_it(tmp_path):
 
 
 def test_a_retrained_tokenizer_makes_codes_stale_and_warns(tmp_path, capsys):
-    dvae = {"type": "dvae", "code_count": 8, "width": 32, "blocks": 1}
+    networks = {"width": 32, "blocks": 1}
+    dvae = {"preset": "dvae", "quantizer": {"codes": 8}, "autoencoder": networks}
     run = create(tmp_path / "run", image_tokenizer=dvae)
     run_stages(run)
     capsys.readouterr()

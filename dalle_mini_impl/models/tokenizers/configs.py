@@ -1,98 +1,54 @@
-"""The configurations of the image tokenizers that share one encoder and decoder."""
+"""The configuration of the image tokenizer: an autoencoder, a quantizer and an objective.
+
+Each is chosen by itself. `preset` names well-known combinations.
+"""
 
 import math
-from typing import Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from dalle_mini_impl.config import TrainingConfig
-from dalle_mini_impl.models.tokenizers.autoencoder import AutoencoderConfig
+from dalle_mini_impl.config import Config, TrainingConfig
+from dalle_mini_impl.models.tokenizers.categorical import CategoricalConfig
+from dalle_mini_impl.models.tokenizers.convolutions import ConvolutionsConfig
+from dalle_mini_impl.models.tokenizers.finite_scalar import FiniteScalarConfig
+from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
+from dalle_mini_impl.models.tokenizers.patches import PatchesConfig
 from dalle_mini_impl.models.tokenizers.perceptual import PerceptualConfig
+from dalle_mini_impl.models.tokenizers.product import QuantizerConfig
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "dvae": {"quantizer": {"type": "categorical"}},
+    "fsq": {"quantizer": {"type": "finite_scalar"}},
+    "vqgan": {
+        "quantizer": {"type": "vector"},
+        "likelihood": "l1",
+        "objective": {"perceptual": {"weight": 0.1}, "adversarial": {"weight": 0.8}},
+    },
+}
+"""What each preset sets; everything else has the same default in all of them."""
 
 
-class DvaeConfig(AutoencoderConfig):
-    """DALL·E's discrete VAE (arXiv 2102.12092, appendix A.2)."""
+class PerceptualLossConfig(Config):
+    """The distance between features of an image and of its reconstruction."""
 
-    type: Literal["dvae"] = "dvae"
-    """Gumbel-softmax codes, logit-Laplace likelihood, KL to the uniform prior."""
-    code_count: int = Field(512, gt=1)
-    """Codes in the codebook."""
-    code_width: int = Field(64, gt=0)
-    """Channels of a codebook vector."""
-    kl_weight: float = Field(6.6, ge=0)
-    """β as the paper counts it; divided by 3·downsampling² for losses averaged per value."""
-    kl_warmup: float = Field(0.15, gt=0, le=1)
-    """Share of the run in which β rises from zero."""
-    temperature: float = Field(1.0, gt=0)
-    """τ of the relaxation at the start."""
-    final_temperature: float = Field(1 / 16, gt=0)
-    """τ at the end of its annealing."""
-    annealing: float = Field(0.8, gt=0, le=1)
-    """Share of the run in which τ falls to its final value."""
-    scale_weighting: float = Field(1.0, ge=0, le=1)
-    """Power of the scale b that weighs a value's likelihood (arXiv 2203.09168); paper: 0."""
-    dead_code_threshold: float = Field(0.1, ge=0, lt=1)
-    """Codes chosen less than this share of uniform use have their logits raised; paper: 0."""
-    training: TrainingConfig = TrainingConfig(steps=4000, batch_size=16)
-    """How it is trained."""
-
-
-class FsqConfig(AutoencoderConfig):
-    """Finite scalar quantization (arXiv 2309.15505): no codebook, no auxiliary loss."""
-
-    type: Literal["fsq"] = "fsq"
-    """Rounded channels as codes, a pixel loss."""
-    levels: tuple[int, ...] = Field((8, 8, 8), min_length=1)
-    """Levels of each latent channel; their product is the code count."""
-    pixel_loss: Literal["l1", "l2", "charbonnier"] = "l2"
-    """Distance between image and reconstruction; charbonnier is a smooth L1."""
-    training: TrainingConfig = TrainingConfig(steps=4000, batch_size=16)
-    """How it is trained."""
-
-    @model_validator(mode="after")
-    def _levels_quantize(self) -> "FsqConfig":
-        if min(self.levels) < 2:
-            raise ValueError(f"levels is {self.levels}; every channel needs at least 2 levels")
-        return self
-
-    @property
-    def code_count(self) -> int:
-        """The product of the levels."""
-        return math.prod(self.levels)
-
-
-class VqganConfig(AutoencoderConfig):
-    """VQGAN (arXiv 2012.09841): a learned codebook and a patch discriminator."""
-
-    type: Literal["vqgan"] = "vqgan"
-    """Vector quantization with pixel, perceptual and adversarial losses."""
-    code_count: int = Field(512, gt=1)
-    """Codes in the codebook."""
-    code_width: int = Field(8, gt=1)
-    """Channels of a code, compared on the unit sphere; few keep all codes in use."""
-    codebook: Literal["ema", "gradient"] = "ema"
-    """Codes as running means of their features, or learned by the optimizer."""
-    initialization: Literal["kmeans", "data", "random"] = "kmeans"
-    """What codes start from: clusters of the first batch, its features, or noise."""
-    gradients: Literal["rotation", "straight-through"] = "rotation"
-    """How gradients pass the quantizer."""
-    dead_code_threshold: float = Field(0.03, ge=0, lt=1)
-    """Codes used less than this share of uniform use move to the data; 0 turns this off."""
-    commitment: float = Field(0.25, ge=0)
-    """Weight that keeps features near their codes: ‖z - sg[e]‖²."""
-    pixel_loss: Literal["l1", "l2", "charbonnier"] = "l1"
-    """Distance between image and reconstruction; charbonnier is a smooth L1."""
-    perceptual: float = Field(0.1, ge=0)
-    """Weight of the distance between features, about ten times a pixel loss; 0 turns it off."""
+    weight: float = Field(0.0, ge=0)
+    """Weight of the distance, about ten times a pixel loss; 0 turns it off."""
     features: str = "trained"
     """Of a small network trained first, "clip" (the run's own), or MODULE:FUNCTION (LPIPS, …)."""
-    feature_network: PerceptualConfig = PerceptualConfig()
+    network: PerceptualConfig = PerceptualConfig()
     """The small network, where features is "trained"."""
-    adversarial: float = Field(0.8, ge=0)
+
+
+class AdversarialConfig(Config):
+    """The discriminator that VQGAN trains against (arXiv 2012.09841)."""
+
+    weight: float = Field(0.0, ge=0)
     """Weight of the adversarial loss; 0 trains no discriminator."""
-    adversarial_balance: Literal["adaptive", "constant"] = "adaptive"
+    balance: Literal["adaptive", "constant"] = "adaptive"
     """Scale the weight to the gradients of the reconstruction, as the paper does, or not."""
-    adversarial_start: float = Field(0.5, ge=0, le=1)
+    start: float = Field(0.5, ge=0, le=1)
     """Share of the run after which the discriminator takes part."""
     back_off: float = Field(1.0, gt=0)
     """Loss of held-out PSNR in dB, since the discriminator began, that halves its weight."""
@@ -100,9 +56,136 @@ class VqganConfig(AutoencoderConfig):
     """What keeps the discriminator from overfitting."""
     regularization: float = Field(0.1, ge=0)
     """Weight of the regularizer."""
-    discriminator_width: int = Field(16, gt=0)
+    width: int = Field(16, gt=0)
     """Channels of the discriminator's first layer; each further one doubles them, up to 8 times."""
-    discriminator_layers: int = Field(3, gt=0)
+    layers: int = Field(3, gt=0)
     """Halvings of the image in the discriminator."""
+
+
+class ReconstructionConfig(Config):
+    """The parts of the loss that compare images with their reconstructions."""
+
+    foreground: float = Field(3.0, ge=0)
+    """Extra weight of pixels that differ from the image's border color; 0 weighs all alike."""
+    scale_weighting: float = Field(1.0, ge=0, le=1)
+    """For logit_laplace: power of the scale b that weighs a value (arXiv 2203.09168); paper: 0."""
+    patches: int = Field(0, ge=0)
+    """Patches in a step, sampled from the batch's images; 0 trains on whole images."""
+    plain_patches: float = Field(0.05, gt=0, le=1)
+    """How much more rarely patches of a single color are sampled than others."""
+    perceptual: PerceptualLossConfig = PerceptualLossConfig()
+    """Distance between features."""
+    adversarial: AdversarialConfig = AdversarialConfig()
+    """A discriminator's judgment."""
+
+
+class ImageTokenizerConfig(Config):
+    """How images become codes and codes images."""
+
+    preset: Literal["dvae", "fsq", "vqgan"] = "dvae"
+    """dvae: categorical. fsq: finite scalars. vqgan: vectors, perceptual and adversarial losses."""
+    downsampling: int = Field(8, gt=1)
+    """Side in pixels of the square that one code stands for."""
+    autoencoder: Annotated[
+        ConvolutionsConfig | PatchesConfig | PaletteConfig, Field(discriminator="type")
+    ] = ConvolutionsConfig()
+    """The networks on both sides of the codes."""
+    quantizer: Annotated[QuantizerConfig, Field(discriminator="type")] = CategoricalConfig()
+    """How features become codes."""
+    likelihood: Literal["l2", "l1", "charbonnier", "logit_laplace"] = "l2"
+    """Pixel loss (charbonnier: smooth L1), or DALL·E's distribution of pixels."""
+    objective: ReconstructionConfig = ReconstructionConfig()
+    """The parts of the loss."""
     training: TrainingConfig = TrainingConfig(steps=4000, batch_size=16)
     """How it is trained."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        preset = PRESETS.get(values.get("preset", "dvae"), {})
+        return _merged({"autoencoder": {"type": "convolutions"}, **preset}, values)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "ImageTokenizerConfig":
+        if contradictions := [*self._sides(), *self._palette(), *self._patches()]:
+            raise ValueError("\n".join(contradictions))
+        return self
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """Codes of each factor of a code."""
+        return self.quantizer.factors
+
+    @property
+    def code_count(self) -> int:
+        """The product of the factors."""
+        return math.prod(self.factors)
+
+    def _sides(self) -> Iterator[str]:
+        if not isinstance(self.autoencoder, ConvolutionsConfig):
+            return
+        patch = self.autoencoder.patch
+        for name, value in (("downsampling", self.downsampling), ("autoencoder.patch", patch)):
+            if value & (value - 1):
+                yield f"{name} is {value}; choose a power of two, such as 4 or 8"
+        if patch > self.downsampling:
+            yield (
+                f"autoencoder.patch is {patch} but downsampling only {self.downsampling}; "
+                f"set autoencoder.patch to {self.downsampling} or less"
+            )
+
+    def _palette(self) -> Iterator[str]:
+        if not isinstance(self.autoencoder, PaletteConfig):
+            return
+        colors, factors = self.autoencoder.colors, len(self.factors)
+        if factors != 1 + colors:
+            name = "levels" if isinstance(self.quantizer, FiniteScalarConfig) else "codes"
+            yield (
+                f"quantizer.{name} has {factors} factors, but a palette of {colors} colors has "
+                f"{1 + colors}: the pattern, then each color; give {1 + colors}"
+            )
+        elif isinstance(self.quantizer, FiniteScalarConfig):
+            if len({len(channels) for channels in self.quantizer.channels[1:]}) > 1:
+                yield (
+                    f"quantizer.levels is {self.quantizer.levels}: all colors of a palette need "
+                    "the same number of channels, since one network reads them"
+                )
+        if self.likelihood == "logit_laplace":
+            yield (
+                "likelihood is logit_laplace, but a palette's colors are pixels without a scale; "
+                "use l2, l1 or charbonnier"
+            )
+        if self.objective.adversarial.weight and self.objective.adversarial.balance == "adaptive":
+            yield (
+                "objective.adversarial.balance is adaptive, which needs the convolution that a "
+                "palette does not end in; use constant"
+            )
+
+    def _patches(self) -> Iterator[str]:
+        own = self.objective
+        if own.patches == 0:
+            return
+        if not isinstance(self.autoencoder, PaletteConfig):
+            yield (
+                f"objective.patches is {own.patches}, but with autoencoder.type "
+                f"{self.autoencoder.type} a patch depends on its neighbors; use 0, or palette"
+            )
+        for name in ("foreground", "perceptual.weight", "adversarial.weight"):
+            section, _, field = name.rpartition(".")
+            if value := getattr(getattr(own, section) if section else own, field):
+                yield (
+                    f"objective.{name} is {value}, which needs whole images; use 0, or "
+                    f"objective.patches 0"
+                )
+
+
+def _merged(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`given`, with `defaults` for what it does not set, section by section."""
+    merged = {**defaults, **given}
+    for name, default in defaults.items():
+        value = given.get(name)
+        if isinstance(default, dict) and isinstance(value, dict):
+            merged[name] = _merged(default, value)
+    return merged

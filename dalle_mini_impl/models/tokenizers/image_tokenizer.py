@@ -1,7 +1,6 @@
-"""Image tokenizers: images to a grid of integer codes and back.
+"""The image tokenizer: images to a grid of integer codes and back.
 
-One encoder, one decoder; the types differ in their quantizer and in how the decoder's maps become
-pixels, nowhere else.
+An autoencoder, a quantizer between its halves, and how the decoder's maps become pixels.
 """
 
 from typing import NamedTuple
@@ -12,25 +11,22 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.models.tokenizers.autoencoder import ENCODERS, AutoencoderConfig, Decoder
-from dalle_mini_impl.models.tokenizers.configs import DvaeConfig, FsqConfig, VqganConfig
+from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
+from dalle_mini_impl.models.tokenizers.convolutions import Decoder, Encoder
 from dalle_mini_impl.models.tokenizers.palette import PaletteConfig, PaletteDecoder, PaletteEncoder
+from dalle_mini_impl.models.tokenizers.patches import PatchEncoder, PatchesConfig
 from dalle_mini_impl.models.tokenizers.pixels import LogitLaplacePixels, PlainPixels
-from dalle_mini_impl.models.tokenizers.quantizers import (
-    FiniteScalarQuantizer,
-    GumbelQuantizer,
-    ProductQuantizer,
-)
-from dalle_mini_impl.models.tokenizers.vector_quantizer import EmaVectorQuantizer, VectorQuantizer
+from dalle_mini_impl.models.tokenizers.product import ProductQuantizer, build_quantizer
 
 
 class Reconstruction(NamedTuple):
     """What training needs of one pass through the tokenizer."""
 
     maps: Float[Tensor, "b m h w"]
-    features: Float[Tensor, "b c g g"]
     latents: Float[Tensor, "b d g g"]
     codes: Int[Tensor, "b n"]
+    losses: dict[str, Tensor]
+    """The quantizer's, by name."""
 
 
 class ImageTokenizer(nn.Module):
@@ -45,7 +41,7 @@ class ImageTokenizer(nn.Module):
         image_size: int,
         downsampling: int,
         encoder: nn.Module,
-        quantizer: GumbelQuantizer | FiniteScalarQuantizer | VectorQuantizer | ProductQuantizer,
+        quantizer: ProductQuantizer,
         decoder: nn.Module,
         pixels: LogitLaplacePixels | PlainPixels,
     ):
@@ -54,9 +50,7 @@ class ImageTokenizer(nn.Module):
         self.downsampling = downsampling
         self.grid = image_size // downsampling
         self.code_count = quantizer.code_count
-        self.factors: tuple[int, ...] = (quantizer.code_count,)
-        if isinstance(quantizer, ProductQuantizer):
-            self.factors = quantizer.factors
+        self.factors = quantizer.factors
         self.quantizer = quantizer
         self.pixels = pixels
         self.encoder = encoder
@@ -66,10 +60,10 @@ class ImageTokenizer(nn.Module):
                 layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Float[Tensor, "b 3 h w"], *relaxation: Tensor) -> Reconstruction:
-        """One training pass; `relaxation`: what the quantizer's forward takes after features."""
+        """One training pass; `relaxation`: a categorical quantizer's `Relaxation`."""
         features = self.encoder(self._checked(images))
-        latents, codes = self.quantizer(features, *relaxation)
-        return Reconstruction(self.decoder(latents), features, latents, _flat(codes))
+        latents, codes, losses = self.quantizer(features, *relaxation)
+        return Reconstruction(self.decoder(latents), latents, _flat(codes), losses)
 
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
         """Codes in row-major order; ValueError for images of another size."""
@@ -95,8 +89,8 @@ class ImageTokenizer(nn.Module):
         self, latents: Float[Tensor, "b d g g"]
     ) -> tuple[Float[Tensor, "b d g g"], Int[Tensor, "b n"]]:
         """The nearest latents that are codes, with the gradient straight through, and the codes."""
-        nearest, codes = self.quantizer.nearest(latents)
-        return nearest, _flat(codes)
+        nearest = self.quantizer.nearest(latents)
+        return nearest.latents, _flat(nearest.codes)
 
     def _checked(self, images: Tensor) -> Tensor:
         if images.shape[-2:] != (self.image_size, self.image_size):
@@ -107,59 +101,31 @@ class ImageTokenizer(nn.Module):
         return images
 
 
-ImageTokenizerConfig = DvaeConfig | FsqConfig | VqganConfig | PaletteConfig
-"""The experiment's section image_tokenizer; its field `type` tells which."""
-VECTOR_QUANTIZERS = {"ema": EmaVectorQuantizer, "gradient": VectorQuantizer}
-
-
 def build_image_tokenizer(config: ImageTokenizerConfig, image_size: int) -> ImageTokenizer:
     """The tokenizer of a configuration; ConfigError if the grid does not fit the images."""
-    if image_size % config.downsampling:
+    cell = config.downsampling
+    if image_size % cell:
         raise ConfigError(
             f"data.image_size {image_size} is not divisible by image_tokenizer.downsampling "
-            f"{config.downsampling}; use {image_size // config.downsampling * config.downsampling} "
-            f"or another downsampling"
+            f"{cell}; use {image_size // cell * cell} or another downsampling"
         )
-    match config:
-        case DvaeConfig():
-            gumbel = GumbelQuantizer(
-                config.code_count, config.code_width, config.dead_code_threshold
-            )
-            return _assemble(config, image_size, gumbel, LogitLaplacePixels())
-        case FsqConfig():
-            scalar = FiniteScalarQuantizer(config.levels)
-            return _assemble(config, image_size, scalar, PlainPixels())
-        case VqganConfig():
-            vector = VECTOR_QUANTIZERS[config.codebook](
-                config.code_count,
-                config.code_width,
-                config.gradients,
-                config.initialization,
-                config.dead_code_threshold,
-            )
-            return _assemble(config, image_size, vector, PlainPixels())
-        case PaletteConfig():
-            levels = [config.pattern_levels, *[config.color_levels] * config.colors]
-            return ImageTokenizer(
-                image_size,
-                config.downsampling,
-                PaletteEncoder(config),
-                ProductQuantizer(levels),
-                PaletteDecoder(config),
-                PlainPixels(),
-            )
-
-
-def _assemble(
-    config: AutoencoderConfig,
-    image_size: int,
-    quantizer: GumbelQuantizer | FiniteScalarQuantizer | VectorQuantizer,
-    pixels: LogitLaplacePixels | PlainPixels,
-) -> ImageTokenizer:
-    """A quantizer between the encoder and decoder that all but the palette share."""
-    encoder = ENCODERS[config.encoder](config, quantizer.features, quantizer.feature_gain)
-    decoder = Decoder(config, quantizer.latents, pixels.maps)
-    return ImageTokenizer(image_size, config.downsampling, encoder, quantizer, decoder, pixels)
+    pixels: LogitLaplacePixels | PlainPixels
+    if config.likelihood == "logit_laplace":
+        pixels = LogitLaplacePixels(config.objective.scale_weighting)
+    else:
+        pixels = PlainPixels(config.likelihood)
+    quantizer = build_quantizer(config.quantizer)
+    own, features, latents = config.autoencoder, quantizer.features, quantizer.latents
+    encoder: nn.Module
+    decoder: nn.Module
+    if isinstance(own, PaletteConfig):
+        encoder = PaletteEncoder(own, cell, features, quantizer.feature_gain)
+        decoder = PaletteDecoder(own, cell, latents, pixels.maps)
+    else:
+        kind = PatchEncoder if isinstance(own, PatchesConfig) else Encoder
+        encoder = kind(own, cell, sum(features), quantizer.feature_gain)
+        decoder = Decoder(own, cell, sum(latents), pixels.maps)
+    return ImageTokenizer(image_size, cell, encoder, quantizer, decoder, pixels)
 
 
 def _flat(codes: Int[Tensor, "b h w"]) -> Int[Tensor, "b n"]:

@@ -5,57 +5,31 @@ coded separately. A shape and a color that training never showed together still 
 and a transformer that predicts one factor after the other can combine them.
 """
 
-import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, cast
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dalle_mini_impl.config import Config, TrainingConfig
+from dalle_mini_impl.config import Config
 from dalle_mini_impl.kernels.full_precision import full_precision
 
 
 class PaletteConfig(Config):
-    """Patches as patterns and colors, all finite scalars (arXiv 2309.15505)."""
+    """Patches as patterns and colors; the first factor is the pattern, the others the colors."""
 
     type: Literal["palette"] = "palette"
-    """For flat images such as drawings and icons; its pattern and color codes recombine."""
-    downsampling: int = Field(8, gt=1)
-    """Side in pixels of the patch that one code stands for."""
-    pattern_levels: tuple[int, ...] = Field((4, 4, 4, 4), min_length=1)
-    """Levels of each channel of a patch's pattern."""
-    color_levels: tuple[int, ...] = Field((4, 4, 4), min_length=1)
-    """Levels of each channel of one of its colors."""
+    """For flat images such as drawings on the grid; its pattern and color codes recombine."""
     colors: int = Field(2, gt=1)
     """Colors in a patch."""
     width: int = Field(128, gt=0)
     """Channels of the encoder and the decoder."""
     blocks: int = Field(2, ge=0)
     """Residual blocks in each of their parts."""
-    patches: int = Field(512, gt=0)
-    """Patches in a step, sampled from those of the batch's images."""
-    plain_patches: float = Field(0.05, gt=0, le=1)
-    """How much more rarely patches of a single color are sampled than others."""
-    training: TrainingConfig = TrainingConfig(steps=4000, batch_size=48)
-    """How it is trained."""
-
-    @model_validator(mode="after")
-    def _levels_quantize(self) -> "PaletteConfig":
-        for name in ("pattern_levels", "color_levels"):
-            if min(getattr(self, name)) < 2:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}; every channel needs at least 2 levels"
-                )
-        return self
-
-    @property
-    def code_count(self) -> int:
-        """Codes that a patch can have: one of the patterns with one of each color."""
-        return math.prod(self.pattern_levels) * math.prod(self.color_levels) ** self.colors
 
 
 class UnitNorm(nn.Module):
@@ -91,13 +65,18 @@ class PaletteEncoder(nn.Module):
     colors are mixed by a random matrix, another for each patch.
     """
 
-    def __init__(self, config: PaletteConfig):
+    def __init__(
+        self, config: PaletteConfig, side: int, features: Sequence[int], feature_gain: float
+    ):
         super().__init__()
-        self.side = config.downsampling
-        values = 3 * self.side**2
-        features = config.colors * len(config.color_levels)
-        self.pattern = perceptron(values, config.width, config.blocks, len(config.pattern_levels))
-        self.palette = perceptron(values, config.width, config.blocks, features)
+        self.side = side
+        values = 3 * side**2
+        pattern, *colors = features
+        self.pattern = perceptron(values, config.width, config.blocks, pattern)
+        self.palette = perceptron(values, config.width, config.blocks, sum(colors))
+        with torch.no_grad():
+            for part in (self.pattern, self.palette):
+                cast(nn.Linear, part[-1]).weight.mul_(feature_gain)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c g g"]:
         patches = rearrange(
@@ -119,16 +98,17 @@ class PaletteEncoder(nn.Module):
 class PaletteDecoder(nn.Module):
     """Latents to maps centered on mid-gray: every pixel a mixture of its patch's colors."""
 
-    def __init__(self, config: PaletteConfig):
+    def __init__(self, config: PaletteConfig, side: int, latents: Sequence[int], maps: int):
         super().__init__()
-        self.side, self.colors = config.downsampling, config.colors
-        self.channels = [len(config.pattern_levels)] + [len(config.color_levels)] * self.colors
+        self.side, self.colors = side, config.colors
+        self.channels = list(latents)
         self.shares = perceptron(
             self.channels[0], config.width, config.blocks, self.colors * self.side**2
         )
-        self.color = perceptron(self.channels[1], max(16, config.width // 2), 1, 3)
+        # All colors have the same channels, so one network reads each of them.
+        self.color = perceptron(self.channels[1], max(16, config.width // 2), 1, maps)
 
-    def forward(self, latents: Float[Tensor, "b d g g"]) -> Float[Tensor, "b 3 h w"]:
+    def forward(self, latents: Float[Tensor, "b d g g"]) -> Float[Tensor, "b m h w"]:
         pattern, *palette = latents.movedim(1, 3).split(self.channels, dim=3)
         shares = rearrange(
             self.shares(pattern).float(), "b h w (k p) -> b h w k p", k=self.colors

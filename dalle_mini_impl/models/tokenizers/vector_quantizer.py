@@ -11,15 +11,48 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dalle_mini_impl.config import Config
 from dalle_mini_impl.kernels.eager_only import eager_only
 from dalle_mini_impl.kernels.full_precision import full_precision
-from dalle_mini_impl.models.tokenizers.quantizers import Quantized, nearest_rows, straight_through
+from dalle_mini_impl.models.tokenizers.quantizer import (
+    CodeCounts,
+    Quantized,
+    nearest_rows,
+    straight_through,
+)
 
 Gradients = Literal["straight-through", "rotation"]
 Initialization = Literal["kmeans", "data", "random"]
+
+
+class VectorConfig(Config):
+    """Vector quantization (VQGAN, arXiv 2012.09841): each feature becomes its nearest code."""
+
+    type: Literal["vector"] = "vector"
+    """A learned codebook of unit vectors."""
+    codes: CodeCounts = (512,)
+    """Codes of each factor."""
+    width: int = Field(8, gt=1)
+    """Channels of a code, compared on the unit sphere; few keep all codes in use."""
+    codebook: Literal["ema", "gradient"] = "ema"
+    """Codes as running means of their features, or learned by the optimizer."""
+    initialization: Initialization = "kmeans"
+    """What codes start from: clusters of the first batch, its features, or noise."""
+    gradients: Gradients = "rotation"
+    """How gradients pass the quantizer."""
+    dead_code_threshold: float = Field(0.03, ge=0, lt=1)
+    """Codes used less than this share of uniform use move to the data; 0 turns this off."""
+    commitment: float = Field(0.25, ge=0)
+    """Weight that keeps features near their codes: ‖z - sg[e]‖²."""
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """Codes of each factor."""
+        return self.codes
 
 
 def rotate(
@@ -50,6 +83,7 @@ class VectorQuantizer(nn.Module):
     hand; with 0 it is not. decay: memory of the running statistics, per training pass.
     """
 
+    feature_gain = 1.0
     usage: Tensor
     started: Tensor
 
@@ -65,7 +99,6 @@ class VectorQuantizer(nn.Module):
         super().__init__()
         self.code_count = code_count
         self.features = self.latents = width
-        self.feature_gain = 1.0
         self.passing = PASSING[gradients]
         self.initialization = initialization
         self.dead_code_threshold, self.decay = dead_code_threshold, decay
@@ -85,12 +118,16 @@ class VectorQuantizer(nn.Module):
         return F.normalize(self._vectors(), dim=1)
 
     def forward(self, features: Float[Tensor, "b d h w"]) -> Quantized:
-        """Nearest codes; while training also the statistics, before the codes are looked up."""
+        """Nearest codes; while training also the statistics, before the codes are looked up.
+
+        Losses: `commitment`, ‖z - sg[e]‖², moves the encoder; `codebook`, ‖sg[z] - e‖², the codes.
+        """
         features = F.normalize(features, dim=1)
         if self.training:
             self.observe(features.detach().movedim(1, -1).flatten(0, -2))
         codes = nearest_rows(features, self.rows())
-        return Quantized(self.passing(features, self.embed(codes)), codes)
+        embedded = self.embed(codes)
+        return Quantized(self.passing(features, embedded), codes, self._losses(features, embedded))
 
     def codes(self, features: Float[Tensor, "b d h w"]) -> Int[Tensor, "b h w"]:
         return nearest_rows(F.normalize(features, dim=1), self.rows())
@@ -101,13 +138,11 @@ class VectorQuantizer(nn.Module):
     def nearest(self, latents: Float[Tensor, "b d h w"]) -> Quantized:
         """The codes closest to `latents` in direction, with the gradient straight through."""
         codes = self.codes(latents)
-        return Quantized(straight_through(latents, self.embed(codes)), codes)
+        return Quantized(straight_through(latents, self.embed(codes)), codes, {})
 
-    def losses(
-        self, features: Float[Tensor, "b d h w"], codes: Int[Tensor, "b h w"]
+    def _losses(
+        self, features: Float[Tensor, "b d h w"], embedded: Float[Tensor, "b d h w"]
     ) -> dict[str, Tensor]:
-        """`commitment`, ‖z - sg[e]‖², moves the encoder; `codebook`, ‖sg[z] - e‖², the codes."""
-        features, embedded = F.normalize(features, dim=1), self.embed(codes)
         return {
             "commitment": (features - embedded.detach()).square().sum(dim=1).mean(),
             "codebook": (features.detach() - embedded).square().sum(dim=1).mean(),
@@ -153,11 +188,11 @@ class EmaVectorQuantizer(VectorQuantizer):
     def _vectors(self) -> Tensor:
         return self.vectors
 
-    def losses(
-        self, features: Float[Tensor, "b d h w"], codes: Int[Tensor, "b h w"]
+    def _losses(
+        self, features: Float[Tensor, "b d h w"], embedded: Float[Tensor, "b d h w"]
     ) -> dict[str, Tensor]:
-        """`commitment` alone: the codes move without a loss."""
-        return {"commitment": super().losses(features, codes)["commitment"]}
+        # The codes move without a loss.
+        return {"commitment": (features - embedded.detach()).square().sum(dim=1).mean()}
 
     def _learn(self, counts: Float[Tensor, "k"], sums: Float[Tensor, "k d"]) -> None:
         self.sizes.lerp_(counts, 1 - self.decay)
@@ -169,6 +204,18 @@ class EmaVectorQuantizer(VectorQuantizer):
         super()._replace(dead, points)
         self.sizes[dead] = 1.0
         self.sums[dead] = points[dead]
+
+
+def build_vector(code_count: int, config: VectorConfig) -> VectorQuantizer:
+    """The quantizer of one factor."""
+    kind = EmaVectorQuantizer if config.codebook == "ema" else VectorQuantizer
+    return kind(
+        code_count,
+        config.width,
+        config.gradients,
+        config.initialization,
+        config.dead_code_threshold,
+    )
 
 
 def random_rows(points: Float[Tensor, "n d"], count: int) -> Float[Tensor, "k d"]:

@@ -1,26 +1,187 @@
-"""The objective of each type of image tokenizer."""
+"""The objective of the image tokenizer: named parts, each on its own weight."""
 
-from dalle_mini_impl.models.tokenizers.configs import DvaeConfig, FsqConfig, VqganConfig
-from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
-from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
-from dalle_mini_impl.training.objectives.dvae import DvaeObjective
-from dalle_mini_impl.training.objectives.fsq import FsqObjective
-from dalle_mini_impl.training.objectives.palette import PaletteObjective
-from dalle_mini_impl.training.objectives.vqgan import Features, VqganObjective
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
-ImageTokenizerObjective = DvaeObjective | FsqObjective | VqganObjective | PaletteObjective
+from dalle_mini_impl.data.batches import ImageBatch
+from dalle_mini_impl.images import psnr
+from dalle_mini_impl.models.tokenizers.categorical import CategoricalConfig, gumbel_noise
+from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
+from dalle_mini_impl.models.tokenizers.convolutions import Decoder
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.models.tokenizers.quantizer import Relaxation
+from dalle_mini_impl.models.tokenizers.vector_quantizer import VectorConfig
+from dalle_mini_impl.runs.loading import frozen
+from dalle_mini_impl.training.objectives.adversarial import (
+    BalancedDiscriminator,
+    adaptive_weight,
+    discriminator_losses,
+)
+from dalle_mini_impl.training.objectives.collages import collages
+from dalle_mini_impl.training.objectives.feature_distance import Features, perceptual_distance
+from dalle_mini_impl.training.objectives.reconstruction import (
+    HardReconstruction,
+    foreground_weights,
+)
+from dalle_mini_impl.training.schedules import cosine
 
 
-def image_tokenizer_objective(
-    model: ImageTokenizer, config: ImageTokenizerConfig, features: Features | None = None
-) -> ImageTokenizerObjective:
-    """The objective of the configured type. features: of VQGAN's perceptual loss."""
-    match config:
-        case DvaeConfig():
-            return DvaeObjective(model, config)
-        case FsqConfig():
-            return FsqObjective(model, config)
-        case PaletteConfig():
-            return PaletteObjective(model, config)
-        case VqganConfig():
-            return VqganObjective(model, config, features)
+class ImageTokenizerObjective(HardReconstruction):
+    """Reconstruction and the quantizer's losses; where configured, features and a discriminator.
+
+    With a categorical quantizer, `logit_laplace` and β this is DALL·E's evidence lower bound (arXiv
+    2102.12092, appendix A.2), averaged per pixel value: the paper divides the sum over the image by
+    its number of values. The divergence is averaged over positions here, so its weight
+    β / (3·downsampling²) keeps the proportion.
+
+    features: a frozen network for the perceptual loss; without one there is no perceptual loss.
+    """
+
+    def __init__(
+        self,
+        model: ImageTokenizer,
+        config: ImageTokenizerConfig,
+        features: Features | None = None,
+    ):
+        self.model = model
+        self.config = config
+        self.features = features if config.objective.perceptual.weight > 0 else None
+        adversarial = config.objective.adversarial
+        self.discriminator = BalancedDiscriminator(adversarial) if adversarial.weight > 0 else None
+        self.runs_eagerly = ""
+        if self.discriminator is not None:
+            self.runs_eagerly = (
+                "the adaptive weight differentiates at the last layer, inside what is compiled"
+            )
+        # Noise and patches are drawn with a generator, outside the model.
+        categorical = isinstance(config.quantizer, CategoricalConfig)
+        self.compile_models = categorical or config.objective.patches > 0
+
+    def to(self, device: torch.device) -> None:
+        """Move the frozen network."""
+        if isinstance(self.features, nn.Module):
+            frozen(self.features, device)
+
+    def temperature(self, progress: float) -> float:
+        """τ of the categorical quantizer's relaxation at `progress` in [0, 1]."""
+        own = self.config.quantizer
+        assert isinstance(own, CategoricalConfig)
+        return cosine(progress, 0.0, own.annealing, own.temperature, own.final_temperature)
+
+    def quantizer_weights(self, progress: float) -> dict[str, float]:
+        """The weights of the quantizer's losses, by name, at `progress` in [0, 1]."""
+        match self.config.quantizer:
+            case CategoricalConfig() as own:
+                beta = cosine(progress, 0.0, own.kl_warmup, 0.0, own.kl_weight)
+                return {
+                    "kl": beta / (3 * self.config.downsampling**2),
+                    "entropy_gap": own.entropy_weight,
+                }
+            case VectorConfig() as own:
+                return {"commitment": own.commitment, "codebook": 1.0}
+        return {}
+
+    def losses(
+        self,
+        model: nn.Module,
+        batch: ImageBatch,
+        progress: float,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """`loss`, `reconstruction`, those of the quantizer (nats per position for `kl` and
+        `entropy_gap`), and where they take part `perceptual`, `adversarial`, `adversarial_weight`.
+        """
+        own = self.config.objective
+        images = self._images(batch.images, generator)
+        output = model(images, *self._relaxation(images, progress, generator))
+        errors = self.model.pixels.errors(output.maps, images)
+        losses = {"reconstruction": (errors * foreground_weights(images, own.foreground)).mean()}
+        faithful = losses["reconstruction"]
+        if self.features is not None:
+            decoded = self.model.pixels.unclamped(output.maps)
+            losses["perceptual"] = perceptual_distance(self.features, decoded, images)
+            faithful = faithful + own.perceptual.weight * losses["perceptual"]
+        losses |= output.losses
+        weights = self.quantizer_weights(progress)
+        loss = faithful + sum(weights[name] * value for name, value in output.losses.items())
+        if self._discriminator_begun(progress):
+            decoded = self.model.pixels.unclamped(output.maps)
+            losses |= self._adversarial(decoded, faithful)
+            loss = loss + losses["adversarial_weight"] * losses["adversarial"]
+        return {"loss": loss} | losses
+
+    def discriminator_losses(
+        self,
+        discriminator: BalancedDiscriminator,
+        model: ImageTokenizer,
+        batch: ImageBatch,
+        progress: float,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Those of `adversarial.discriminator_losses`; empty before the discriminator's start."""
+        if not self._discriminator_begun(progress):
+            return {}
+        with torch.no_grad():
+            latents = self.model.embed(self.model.encode(batch.images))
+            decoded = self.model.pixels.unclamped(self.model.decoder(latents))
+        own = self.config.objective.adversarial
+        return discriminator_losses(discriminator, batch.images, decoded, own)
+
+    @torch.no_grad()
+    def evaluate(self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict[str, float]:
+        """The usual, and of a categorical quantizer `soft_psnr`: of what training sees at its end.
+
+        The discriminator backs off if it made the PSNR worse.
+        """
+        report = super().evaluate(model, images)
+        generator = torch.Generator(images.device).manual_seed(0)
+        if relaxation := self._relaxation(images, 1.0, generator):
+            maps = model(images, *relaxation).maps
+            report["soft_psnr"] = psnr(model.pixels.images(maps), images).mean().item()
+        if self.discriminator is not None:
+            self.discriminator.back_off_if_worse(
+                report["hard_psnr"], self.config.objective.adversarial.back_off
+            )
+            report["adversarial_strength"] = self.discriminator.strength.item()
+        return report
+
+    def _images(
+        self, images: Float[Tensor, "b 3 h w"], generator: torch.Generator | None
+    ) -> Float[Tensor, "n 3 h w"]:
+        own = self.config.objective
+        if own.patches == 0:
+            return images
+        side = self.model.downsampling
+        return collages(images, side, own.patches, own.plain_patches, generator)
+
+    def _relaxation(
+        self, images: Tensor, progress: float, generator: torch.Generator | None
+    ) -> Relaxation | tuple[()]:
+        if not isinstance(self.config.quantizer, CategoricalConfig):
+            return ()
+        grid = self.model.grid
+        shape = (len(images), grid, grid, sum(self.model.factors))
+        if self.config.quantizer.relaxation == "none":
+            noise = images.new_zeros(1).expand(shape)
+        else:
+            noise = gumbel_noise(images.new_empty(shape), generator)
+        return Relaxation(noise, images.new_tensor(self.temperature(progress)))
+
+    def _adversarial(
+        self, decoded: Float[Tensor, "b 3 h w"], faithful: Float[Tensor, ""]
+    ) -> dict[str, Tensor]:
+        assert self.discriminator is not None
+        own = self.config.objective.adversarial
+        adversarial = -self.discriminator(decoded).mean()
+        weight = own.weight * self.discriminator.strength
+        if own.balance == "adaptive":
+            assert isinstance(self.model.decoder, Decoder)
+            last = self.model.decoder.last_weight
+            weight = weight * adaptive_weight(faithful, adversarial, last)
+        return {"adversarial": adversarial, "adversarial_weight": weight}
+
+    def _discriminator_begun(self, progress: float) -> bool:
+        return (
+            self.discriminator is not None and progress >= self.config.objective.adversarial.start
+        )

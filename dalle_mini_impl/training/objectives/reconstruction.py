@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 from dalle_mini_impl.data.codes import factor_usage, perplexity
 from dalle_mini_impl.images import psnr
+from dalle_mini_impl.models.tokenizers.finite_scalar import FiniteScalarQuantizer
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
-from dalle_mini_impl.models.tokenizers.pixels import PlainPixels
-from dalle_mini_impl.models.tokenizers.quantizers import FiniteScalarQuantizer, ProductQuantizer
 
 
 class HardReconstruction:
@@ -31,24 +30,6 @@ class HardReconstruction:
         """Original, hard reconstruction, original, … for a sheet with an even number of columns."""
         pairs = torch.stack([images, model.decode(model.encode(images))], dim=1)
         return pairs.flatten(0, 1)
-
-
-def plain_pixels(model: ImageTokenizer, maps: Tensor) -> Float[Tensor, "b 3 h w"]:
-    """The decoder's pixels, not clamped, of a tokenizer whose decoder makes nothing else."""
-    assert isinstance(model.pixels, PlainPixels)
-    return model.pixels.unclamped(maps)
-
-
-def pixel_errors(difference: Tensor, kind: str) -> Tensor:
-    """The error of every value: "l1", "l2" or "charbonnier" (L1, smooth below about 0.01)."""
-    match kind:
-        case "l1":
-            return difference.abs()
-        case "l2":
-            return difference.square()
-        case "charbonnier":
-            return (difference.square() + 1e-4).sqrt() - 1e-2
-    raise ValueError(f"pixel_loss is {kind!r}; choose l1, l2 or charbonnier")
 
 
 def foreground_weights(
@@ -84,12 +65,13 @@ def collapse_warning(usage: float, perplexity: float, model: ImageTokenizer) -> 
     """
     count = model.code_count
     use = f"{usage:.0%} of {count} codes in use, perplexity {perplexity:.0f}"
-    if isinstance(model.quantizer, FiniteScalarQuantizer | ProductQuantizer):
-        return f"{use}: image_tokenizer.levels could be fewer" if usage < 0.1 else None
+    if isinstance(model.quantizer.parts[0], FiniteScalarQuantizer):
+        return f"{use}: image_tokenizer.quantizer.levels could be fewer" if usage < 0.1 else None
     if usage >= 0.4 and perplexity >= 0.01 * count:
         return None
     return (
-        f"the codebook is collapsing: {use}. For dvae raise image_tokenizer.kl_weight or keep the "
-        f"temperature high for longer (image_tokenizer.annealing); or lower learning_rate, use "
-        f"fewer codes, or choose image_tokenizer.type fsq, which has no codebook to collapse"
+        f"the codebook is collapsing: {use}. With a categorical quantizer raise its "
+        f"entropy_weight, with a vector quantizer its dead_code_threshold; or lower "
+        f"learning_rate, use fewer codes, or choose image_tokenizer.preset fsq, which has no "
+        f"codebook to collapse"
     )

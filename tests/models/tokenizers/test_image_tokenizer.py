@@ -7,34 +7,67 @@ import torch
 from pydantic import ValidationError
 
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.models.tokenizers.configs import DvaeConfig, FsqConfig
+from dalle_mini_impl.models.tokenizers.categorical import CategoricalQuantizer, gumbel_noise
+from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
-from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
 from dalle_mini_impl.models.tokenizers.pixels import LogitLaplacePixels
-from dalle_mini_impl.models.tokenizers.quantizers import gumbel_noise
+from dalle_mini_impl.models.tokenizers.quantizer import Relaxation
+from dalle_mini_impl.models.tokenizers.vector_quantizer import VectorConfig
 
-SMALL = [
-    DvaeConfig(width=32, blocks=1, code_count=20, code_width=8),
-    FsqConfig(width=32, blocks=1, levels=(4, 3)),
-    FsqConfig(width=32, blocks=0, levels=(8, 5), patch=8),
-    FsqConfig(width=64, blocks=1, levels=(5, 5), patch=2),
-    FsqConfig(width=32, blocks=1, levels=(5, 5), downsampling=4, patch=1),
-    PaletteConfig(width=16, blocks=1, pattern_levels=(3, 2), color_levels=(2, 2)),
-    PaletteConfig(width=16, blocks=0, pattern_levels=(5,), colors=3, downsampling=4),
-]
+QUANTIZERS = {
+    "distance": {"type": "categorical", "codes": 20, "width": 8},
+    "free": {"type": "categorical", "codes": [6, 5], "width": 4, "logits": "free"},
+    "scalar": {"type": "finite_scalar", "levels": ["4x3"]},
+    "scalars": {"type": "finite_scalar", "levels": ["4x3", "5", "2x2x2"]},
+    "vector": {"type": "vector", "codes": 16, "width": 4, "initialization": "random"},
+    "vectors": {"type": "vector", "codes": [8, 4], "codebook": "gradient"},
+}
+PALETTES = {
+    "distance": {"type": "categorical", "codes": [9, 4, 4]},
+    "free": {"type": "categorical", "codes": [9, 4, 4], "logits": "free"},
+    "scalars": {"type": "finite_scalar", "levels": ["3x2", "2x2", "2x2"]},
+    "vectors": {"type": "vector", "codes": [9, 4, 4], "codebook": "gradient"},
+}
+NETWORKS = {"width": 32, "blocks": 1}
+SMALL = {
+    **{name: {"quantizer": q, "autoencoder": NETWORKS} for name, q in QUANTIZERS.items()},
+    **{
+        f"patches-{name}": {"quantizer": q, "autoencoder": {"type": "patches", **NETWORKS}}
+        for name, q in QUANTIZERS.items()
+    },
+    **{
+        f"palette-{name}": {"quantizer": q, "autoencoder": {"type": "palette", **NETWORKS}}
+        for name, q in PALETTES.items()
+    },
+    "laplace": {
+        "quantizer": QUANTIZERS["scalars"], "autoencoder": NETWORKS, "likelihood": "logit_laplace",
+    },
+    "no-blocks": {
+        "quantizer": QUANTIZERS["scalar"], "autoencoder": {"width": 32, "blocks": 0, "patch": 8},
+    },
+    "fine-patch": {"quantizer": QUANTIZERS["scalar"], "autoencoder": {"width": 64, "patch": 2}},
+    "fine-grid": {
+        "quantizer": QUANTIZERS["distance"], "downsampling": 4,
+        "autoencoder": {"width": 32, "patch": 1},
+    },
+    "attention": {
+        "quantizer": QUANTIZERS["distance"], "autoencoder": {"width": 32, "attention": 1},
+    },
+}  # fmt: skip
 
 
-@pytest.fixture(params=SMALL, ids=lambda c: f"{c.type}-{c.downsampling}-{getattr(c, 'patch', '')}")
+@pytest.fixture(params=SMALL.values(), ids=SMALL)
 def tokenizer(request):
     torch.manual_seed(0)
-    return build_image_tokenizer(request.param, 32).eval()
+    config = ImageTokenizerConfig.model_validate(request.param)
+    return build_image_tokenizer(config, 32).eval()
 
 
 def relaxation(tokenizer, images):
-    if tokenizer.quantizer.features != tokenizer.code_count:
+    if not isinstance(tokenizer.quantizer.parts[0], CategoricalQuantizer):
         return ()
-    logits = torch.empty(len(images), tokenizer.code_count, tokenizer.grid, tokenizer.grid)
-    return gumbel_noise(logits), torch.tensor(1.0)
+    shape = (len(images), tokenizer.grid, tokenizer.grid, sum(tokenizer.factors))
+    return Relaxation(gumbel_noise(torch.empty(shape)), torch.tensor(1.0))
 
 
 def test_codes_and_images_have_the_promised_shapes(tokenizer):
@@ -80,7 +113,7 @@ def test_pixels_are_differentiable_in_the_latents(tokenizer):
 def test_gradient_reaches_every_parameter(tokenizer):
     images = torch.rand(2, 3, 32, 32)
     output = tokenizer(images, *relaxation(tokenizer, images))
-    output.maps.square().mean().backward()
+    (output.maps.square().mean() + sum(output.losses.values())).backward()
     silent = [n for n, p in tokenizer.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
 
@@ -98,15 +131,49 @@ def test_wrong_sizes_are_refused(tokenizer):
         tokenizer.decode(torch.zeros(1, 5, dtype=torch.int64))
 
 
-def test_impossible_configurations_name_value_and_mend():
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"downsampling": 6}, "power of two"),
+        ({"downsampling": 2}, "set autoencoder.patch to 2"),
+        ({"preset": "fsq", "quantizer": {"levels": ["8x1"]}}, "at least 2"),
+        ({"preset": "fsq", "quantizer": {"levels": [8, 8, 8]}}, "valid string"),
+        ({"quantizer": {"codes": [512, 1]}}, "greater than 1"),
+        ({"quantizer": {"codes": []}}, "at least 1 item"),
+        ({"objective": {"patches": 8}}, "a patch depends on its neighbors"),
+        ({"objective": {"patches": 8}}, "objective.foreground is 3.0, which needs whole images"),
+        ({"preset": "vqae"}, "'dvae', 'fsq' or 'vqgan'"),
+    ],
+)
+def test_impossible_configurations_name_value_and_mend(settings, complaint):
+    with pytest.raises(ValidationError, match=complaint):
+        ImageTokenizerConfig.model_validate(settings)
+
+
+def test_images_that_the_grid_does_not_fit_are_refused():
     with pytest.raises(ConfigError, match=r"60 is not divisible.*56"):
-        build_image_tokenizer(FsqConfig(), 60)
-    with pytest.raises(ValidationError, match="power of two"):
-        FsqConfig(downsampling=6)
-    with pytest.raises(ValidationError, match="set patch to 2"):
-        DvaeConfig(downsampling=2, patch=4)
-    with pytest.raises(ValidationError, match="at least 2 levels"):
-        FsqConfig(levels=(8, 1))
+        build_image_tokenizer(ImageTokenizerConfig(), 60)
+
+
+def test_presets_are_defaults_that_every_setting_may_replace():
+    vqgan = ImageTokenizerConfig.model_validate({"preset": "vqgan"})
+    assert isinstance(vqgan.quantizer, VectorConfig)
+    assert vqgan.objective.adversarial.weight > 0 < vqgan.objective.perceptual.weight
+    mixed = ImageTokenizerConfig.model_validate(
+        {"preset": "vqgan", "quantizer": {"codes": 9}, "objective": {"adversarial": {"start": 0.1}}}
+    )
+    assert mixed.quantizer == VectorConfig(codes=(9,))
+    assert mixed.objective.adversarial.weight == vqgan.objective.adversarial.weight
+    assert mixed.objective.adversarial.start == 0.1
+    other = ImageTokenizerConfig.model_validate(
+        {"preset": "vqgan", "quantizer": {"type": "categorical", "codes": [4, 8]}}
+    )
+    assert other.factors == (4, 8)
+    assert other.code_count == 32
+    plain = ImageTokenizerConfig()
+    assert plain == ImageTokenizerConfig.model_validate({"preset": "dvae"})
+    assert plain.objective.adversarial.weight == 0 == plain.objective.perceptual.weight
+    assert ImageTokenizerConfig.model_validate(vqgan.model_dump()) == vqgan
 
 
 def test_likelihood_integrates_to_one():

@@ -10,10 +10,10 @@ from dalle_mini_impl.data.batches import ImageBatch
 from dalle_mini_impl.data.codes import factor_usage
 from dalle_mini_impl.data.synthetic.rendering import render_scene
 from dalle_mini_impl.data.synthetic.shapes import ShapesConfig, random_scene
+from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
-from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
-from dalle_mini_impl.models.tokenizers.quantizers import ProductQuantizer
-from dalle_mini_impl.training.objectives.palette import PaletteObjective
+from dalle_mini_impl.training.objectives.collages import collages
+from dalle_mini_impl.training.objectives.image_tokenizer import ImageTokenizerObjective
 from dalle_mini_impl.training.objectives.reconstruction import collapse_warning
 from dalle_mini_impl.training.optimizers import build_optimizer
 
@@ -24,25 +24,20 @@ def scenes(split, count):
     return torch.from_numpy(np.stack(arrays)).movedim(-1, 1).float() / 255
 
 
-def test_a_product_code_is_a_number_with_a_digit_for_each_group():
-    quantizer = ProductQuantizer([(3, 2), (4,)])
-    assert quantizer.factors == (6, 4)
-    codes = torch.arange(24).reshape(1, 4, 6)
-    latents = quantizer.embed(codes)
-    assert torch.equal(quantizer.nearest(latents).codes, codes)
-    # The first group's latents repeat with its digit, the last group's follow the other.
-    assert torch.equal(latents[0, :2, 0], latents[0, :2, 3])
-    assert latents[0, 2].unique(dim=0).shape[0] == 4
-    assert (latents[0, 2] == latents[0, 2, :, :1]).all()
-    with pytest.raises(IndexError):
-        quantizer.embed(torch.full((1, 1, 1), 24))
+def palette(width=16, blocks=1, levels=("4x4x4x4", "4x4x4", "4x4x4"), **fields):
+    objective = {"foreground": 0, "patches": fields.pop("patches", 512)}
+    networks = {"type": "palette", "width": width, "blocks": blocks, **fields.pop("networks", {})}
+    quantizer = fields.pop("quantizer", {"type": "finite_scalar", "levels": levels})
+    return ImageTokenizerConfig.model_validate(
+        {"autoencoder": networks, "quantizer": quantizer, "objective": objective, **fields}
+    )
 
 
 def test_gradients_reach_every_part():
     torch.manual_seed(0)
-    config = PaletteConfig(width=16, blocks=1)
+    config = palette()
     model = build_image_tokenizer(config, 32).train()
-    objective = PaletteObjective(model, config)
+    objective = ImageTokenizerObjective(model, config)
     batch = ImageBatch(torch.rand(2, 3, 32, 32), torch.zeros(2, 1, dtype=torch.long))
     objective.losses(model, batch, 0.0, torch.Generator().manual_seed(0))["loss"].backward()
     for name, parameter in model.named_parameters():
@@ -51,11 +46,9 @@ def test_gradients_reach_every_part():
 
 
 def test_collages_hold_patches_of_the_batch_and_few_plain_ones():
-    config = PaletteConfig(width=16, blocks=0, patches=256)
-    objective = PaletteObjective(build_image_tokenizer(config, 64), config)
     images = scenes("train", 8)
-    collages = objective.collages(images, torch.Generator().manual_seed(0))
-    assert collages.shape == (4, 3, 64, 64)
+    sampled = collages(images, 8, 256, 0.05, torch.Generator().manual_seed(0))
+    assert sampled.shape == (4, 3, 64, 64)
 
     def patches(pixels):
         return pixels.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).flatten(3)
@@ -65,18 +58,16 @@ def test_collages_hold_patches_of_the_batch_and_few_plain_ones():
         return (rows.var(dim=2).sum(dim=1) < 1e-4).float().mean()
 
     known = {row.numpy().tobytes() for row in patches(images).reshape(-1, 192)}
-    assert all(row.numpy().tobytes() in known for row in patches(collages).reshape(-1, 192))
+    assert all(row.numpy().tobytes() in known for row in patches(sampled).reshape(-1, 192))
     assert plain(images) > 0.7
-    assert plain(collages) < 0.3
+    assert plain(sampled) < 0.3
 
 
 def test_colors_and_shapes_that_never_met_are_coded_as_well_as_those_that_did():
     torch.manual_seed(0)
-    config = PaletteConfig(
-        width=64, blocks=1, patches=256, training=TrainingConfig(muon_learning_rate=0.01)
-    )
+    config = palette(width=64, patches=256, training=TrainingConfig(muon_learning_rate=0.01))
     model = build_image_tokenizer(config, 64).train()
-    objective = PaletteObjective(model, config)
+    objective = ImageTokenizerObjective(model, config)
     optimizers = build_optimizer(model, config.training)
     images = scenes("train", 400)
     generator = torch.Generator().manual_seed(0)
@@ -109,13 +100,19 @@ def test_usage_is_counted_by_factor():
     counts[[0, 7, 14]] = 5  # digits (0, 0), (1, 1), (2, 2) of factors 6 and 4
     assert factor_usage(counts, (6, 4)) == pytest.approx((3 / 6 + 3 / 4) / 2)
     assert factor_usage(counts, (24,)) == pytest.approx(3 / 24)
-    model = build_image_tokenizer(PaletteConfig(width=16, blocks=0), 32)
+    model = build_image_tokenizer(palette(blocks=0), 32)
     assert collapse_warning(0.3, 20.0, model) is None
     assert "levels" in (collapse_warning(0.01, 2.0, model) or "")
 
 
-def test_impossible_levels_are_refused():
-    with pytest.raises(ValidationError, match="at least 2 levels"):
-        PaletteConfig(color_levels=(4, 1))
+def test_impossible_palettes_are_refused():
+    with pytest.raises(ValidationError, match="at least 2"):
+        palette(levels=("4x4x4x4", "4x1", "4x4"))
     with pytest.raises(ValidationError, match="colors"):
-        PaletteConfig(colors=1)
+        palette(networks={"colors": 1})
+    with pytest.raises(ValidationError, match=r"has 3 factors.*3 colors has 4.*give 4"):
+        palette(networks={"colors": 3})
+    with pytest.raises(ValidationError, match="same number of channels"):
+        palette(levels=("4x4x4x4", "4x4x4", "4x4"))
+    with pytest.raises(ValidationError, match="logit_laplace"):
+        palette(likelihood="logit_laplace")

@@ -5,12 +5,19 @@ import math
 import pytest
 import torch
 
-from dalle_mini_impl.models.tokenizers.quantizers import (
-    FiniteScalarQuantizer,
-    GumbelQuantizer,
+from dalle_mini_impl.models.tokenizers.categorical import (
+    LARGEST_SCALE,
+    CategoricalConfig,
+    DistanceCategorical,
+    FreeCategorical,
+    build_categorical,
+    entropy_gap,
     gumbel_noise,
-    nearest_rows,
+    kl_to_uniform,
 )
+from dalle_mini_impl.models.tokenizers.finite_scalar import FiniteScalarQuantizer
+from dalle_mini_impl.models.tokenizers.product import ProductQuantizer
+from dalle_mini_impl.models.tokenizers.quantizer import Relaxation, nearest_rows
 
 LEVELS = [(8, 8, 8), (8, 5, 5, 5), (2, 3), (7,), (4, 2, 5)]
 
@@ -69,44 +76,129 @@ def test_gradient_passes_straight_through_the_rounding():
     assert (passed > 0).all()
 
 
-def test_gumbel_relaxation_ends_in_the_hard_codes():
+def categorical(count=16, width=4, **settings):
     torch.manual_seed(0)
-    quantizer = GumbelQuantizer(16, 4)
-    logits = torch.randn(2, 16, 3, 3)
-    hard = quantizer.embed(quantizer.codes(logits))
+    return build_categorical(count, CategoricalConfig(codes=count, width=width, **settings))
+
+
+def relaxed(logits, temperature, noise=None):
+    noise = torch.zeros_like(logits) if noise is None else noise
+    return Relaxation(noise, torch.tensor(temperature))
+
+
+@pytest.mark.parametrize("logits", ["distance", "free"])
+def test_soft_relaxation_ends_in_the_hard_codes(logits):
+    quantizer = categorical(logits=logits)
+    features = 3 * torch.randn(2, quantizer.features, 3, 3)
+    of_codes = quantizer.logits(features)
+    assert of_codes.shape == (2, 3, 3, 16)
+    hard = quantizer.embed(quantizer.codes(features))
 
     def distance(temperature):
-        soft = quantizer(logits, torch.zeros_like(logits), torch.tensor(temperature))
-        assert torch.equal(soft.codes, quantizer.codes(logits))
+        soft = quantizer(features, relaxed(of_codes, temperature))
+        assert torch.equal(soft.codes, quantizer.codes(features))
         return (soft.latents - hard).abs().max().item()
 
-    assert distance(1.0) > 0.1
     assert distance(1.0) > distance(0.1) > distance(0.001)
+    assert distance(1.0) > 0.1
     assert distance(0.001) < 1e-4
 
 
-def used_codes(dead_code_threshold):
+@pytest.mark.parametrize("relaxation", ["hard", "none"])
+def test_hard_relaxation_decodes_one_code_with_the_gradient_of_the_soft_one(relaxation):
+    hard, soft = categorical(relaxation=relaxation), categorical()
+    features = torch.randn(2, 4, 3, 3, requires_grad=True)
+    noise = gumbel_noise(torch.empty(2, 3, 3, 16), torch.Generator().manual_seed(0))
+    noise = torch.zeros_like(noise) if relaxation == "none" else noise
+    drawn = hard(features, Relaxation(noise, torch.tensor(0.5)))
+    noisy = hard.logits(features) + noise
+    assert torch.allclose(drawn.latents, hard.embed(noisy.argmax(dim=-1)), atol=1e-5)
+    mixed = soft(features, Relaxation(noise, torch.tensor(0.5)))
+    weights = torch.randn_like(mixed.latents)
+    slopes = [
+        torch.autograd.grad((own.latents * weights).sum(), features)[0] for own in (drawn, mixed)
+    ]
+    assert torch.allclose(*slopes, atol=1e-5)
+    assert torch.equal(drawn.codes, hard.codes(features))  # the likeliest, not the drawn one
+
+
+def test_distance_logits_are_those_of_a_gaussian_around_each_code():
+    """exp(-s·‖z - e‖²), normalized: the same posterior as the logits give."""
+    quantizer = categorical()
+    features = torch.randn(2, 4, 3, 3)
+    points = torch.nn.functional.normalize(features, dim=1).movedim(1, -1)
+    squares = (points[..., None, :] - quantizer.rows()).square().sum(-1)
+    posterior = (-quantizer.log_scale.exp() * squares).softmax(-1)
+    assert torch.allclose(quantizer.logits(features).softmax(-1), posterior, atol=1e-6)
+    assert quantizer.log_scale.exp().item() == pytest.approx(10)
+    assert quantizer.rows().norm(dim=1).tolist() == pytest.approx([1.0] * 16)
+    assert torch.equal(quantizer.codes(features), quantizer.codes(9 * features))
+    assert torch.equal(quantizer.codes(features), squares.argmin(-1))
+
+
+def test_the_scale_of_distance_logits_is_bounded():
+    quantizer = categorical()
+    features = torch.randn(1, 4, 2, 2)
+    quantizer.log_scale.data.fill_(math.log(10 * LARGEST_SCALE))
+    largest = quantizer.logits(features)
+    quantizer.log_scale.data.fill_(math.log(LARGEST_SCALE))
+    assert torch.allclose(quantizer.logits(features), largest)
+
+
+def test_kl_is_its_closed_form():
+    shares = torch.tensor([0.7, 0.2, 0.1, 1e-30])
+    expected = 0.7 * math.log(0.7) + 0.2 * math.log(0.2) + 0.1 * math.log(0.1) + math.log(4)
+    posterior = (shares.log() + 5).reshape(1, 1, 1, 4).log_softmax(-1)
+    assert kl_to_uniform(posterior).item() == pytest.approx(expected, rel=1e-5)
+    assert kl_to_uniform(torch.zeros(3, 2, 2, 9).log_softmax(-1)).item() == pytest.approx(
+        0, abs=1e-6
+    )
+
+
+def test_kl_grows_neither_with_the_batch_nor_with_the_grid():
+    logits = torch.randn(1, 2, 2, 6, generator=torch.Generator().manual_seed(0))
+    once = kl_to_uniform(logits.log_softmax(-1))
+    assert torch.allclose(kl_to_uniform(logits.repeat(5, 1, 1, 1).log_softmax(-1)), once)
+    assert torch.allclose(kl_to_uniform(logits.repeat(1, 3, 3, 1).log_softmax(-1)), once)
+
+
+def test_the_entropy_gap_asks_for_even_use_not_for_doubt():
+    sure = 50 * torch.nn.functional.one_hot(torch.arange(8).reshape(1, 2, 4)).float()
+    assert entropy_gap(sure.log_softmax(-1)).item() == pytest.approx(0, abs=1e-4)
+    one_code = sure[:, :1, :1].expand(1, 2, 4, 8)
+    assert entropy_gap(one_code.log_softmax(-1)).item() == pytest.approx(math.log(8), rel=1e-4)
+    half = sure[:, :1].expand(1, 2, 4, 8)
+    assert entropy_gap(half.log_softmax(-1)).item() == pytest.approx(math.log(2), rel=1e-4)
+
+
+def codes_in_use(weight):
     torch.manual_seed(0)
-    quantizer = GumbelQuantizer(16, 4, dead_code_threshold)
-    preferred = torch.zeros(16)
-    preferred[:4] = 4.0  # the other twelve are never the largest by themselves
-    for _ in range(300):
-        features = torch.randn(4, 16, 4, 4) + preferred.reshape(1, 16, 1, 1)
-        quantizer(features, torch.zeros_like(features), torch.tensor(1.0))
-    quantizer.eval()
-    seen = torch.randn(64, 16, 4, 4) + preferred.reshape(1, 16, 1, 1)
-    before = quantizer.offsets.clone()
-    quantizer(seen, torch.zeros_like(seen), torch.tensor(1.0))
-    assert torch.equal(quantizer.offsets, before)  # only training moves them
-    return torch.bincount(quantizer.codes(seen).flatten(), minlength=16)
+    quantizer = categorical(entropy_weight=weight)
+    # Features near four of the sixteen codes.
+    near = quantizer.rows()[:4].detach().repeat(16, 1) + 0.3 * torch.randn(64, 4)
+    features = near.T.reshape(1, 4, 8, 8)
+    optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.02)
+    for _ in range(100):
+        gap = quantizer(features, relaxed(quantizer.logits(features), 1.0)).losses["entropy_gap"]
+        optimizer.zero_grad()
+        (weight * gap).backward()
+        optimizer.step()
+    return len(quantizer.codes(features).unique())
 
 
-def test_gumbel_codes_that_lie_idle_are_raised_until_they_are_chosen():
-    assert (used_codes(dead_code_threshold=0.1) > 0).all()
-    assert (
-        used_codes(dead_code_threshold=0.1)[:4] > used_codes(dead_code_threshold=0.1)[4:].max()
-    ).all()
-    assert (used_codes(dead_code_threshold=0.0)[4:] < 5).all()
+def test_the_entropy_gap_brings_idle_codes_into_use():
+    assert codes_in_use(1.0) > codes_in_use(0.0)
+
+
+@pytest.mark.parametrize("logits", ["distance", "free"])
+def test_the_losses_of_the_posterior_know_neither_temperature_nor_noise(logits):
+    quantizer = categorical(logits=logits)
+    features = torch.randn(2, quantizer.features, 3, 3)
+    of_codes = quantizer.logits(features)
+    noise = gumbel_noise(of_codes)
+    cold, warm = (quantizer(features, relaxed(of_codes, t, noise)) for t in (0.1, 1.0))
+    assert not torch.equal(cold.latents, warm.latents)
+    assert cold.losses == warm.losses
 
 
 def test_gumbel_noise_draws_codes_by_their_probability():
@@ -127,13 +219,22 @@ def test_nearest_rows_is_the_smallest_distance():
     assert torch.equal(nearest_rows(latents, rows), expected)
 
 
-@pytest.mark.parametrize("quantizer", [GumbelQuantizer(6, 3), FiniteScalarQuantizer((3, 2))])
+CONFIG = CategoricalConfig(codes=6, width=3)
+QUANTIZERS = [
+    FreeCategorical(6, CONFIG),
+    DistanceCategorical(6, CONFIG),
+    FiniteScalarQuantizer((3, 2)),
+    ProductQuantizer([DistanceCategorical(2, CONFIG), DistanceCategorical(3, CONFIG)]),
+]
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
 def test_codes_that_do_not_exist_are_refused(quantizer):
     with pytest.raises(IndexError):
         quantizer.embed(torch.tensor([[[6]]]))
 
 
-@pytest.mark.parametrize("quantizer", [GumbelQuantizer(6, 3), FiniteScalarQuantizer((3, 2))])
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
 def test_nearest_latents_of_embedded_codes_are_themselves(quantizer):
     codes = torch.arange(6).reshape(1, 2, 3)
     latents = quantizer.embed(codes).detach().requires_grad_()
@@ -142,3 +243,36 @@ def test_nearest_latents_of_embedded_codes_are_themselves(quantizer):
     assert torch.allclose(nearest.latents, latents)
     nearest.latents.sum().backward()
     assert torch.equal(latents.grad, torch.ones_like(latents))
+
+
+def test_a_product_code_is_a_number_with_a_digit_for_each_factor():
+    quantizer = ProductQuantizer([FiniteScalarQuantizer((3, 2)), FiniteScalarQuantizer((4,))])
+    assert quantizer.factors == (6, 4)
+    codes = torch.arange(24).reshape(1, 4, 6)
+    latents = quantizer.embed(codes)
+    assert torch.equal(quantizer.nearest(latents).codes, codes)
+    # The first factor's latents repeat with its digit, the last factor's follow the other.
+    assert torch.equal(latents[0, :2, 0], latents[0, :2, 3])
+    assert latents[0, 2].unique(dim=0).shape[0] == 4
+    assert (latents[0, 2] == latents[0, 2, :, :1]).all()
+    with pytest.raises(IndexError):
+        quantizer.embed(torch.full((1, 1, 1), 24))
+
+
+def test_each_factor_has_its_own_noise_and_adds_its_losses():
+    parts = [categorical(6, 3, relaxation="hard"), categorical(4, 2, relaxation="hard")]
+    quantizer = ProductQuantizer(parts)
+    features = torch.randn(2, 5, 3, 3)
+    noise = torch.randn(2, 3, 3, 10)
+    joined = quantizer(features, *Relaxation(noise, torch.tensor(1.0)))
+    alone = [
+        part(own, Relaxation(n, torch.tensor(1.0)))
+        for part, own, n in zip(
+            parts, features.split([3, 2], dim=1), noise.split([6, 4], dim=-1), strict=True
+        )
+    ]
+    assert torch.equal(joined.latents, torch.cat([own.latents for own in alone], dim=1))
+    assert torch.equal(joined.codes, alone[0].codes + 6 * alone[1].codes)
+    for name in ("kl", "entropy_gap"):
+        total = sum(own.losses[name] for own in alone)
+        assert torch.allclose(joined.losses[name], total)

@@ -9,38 +9,46 @@ from torch import nn
 from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.batches import ImageBatch
 from dalle_mini_impl.experiment import Experiment
-from dalle_mini_impl.models.tokenizers.configs import VqganConfig
+from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
 from dalle_mini_impl.models.tokenizers.discriminator import PatchDiscriminator
 from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.training.loop import train
-from dalle_mini_impl.training.objectives.vqgan import (
-    VqganObjective,
-    adaptive_weight,
-    gradient_penalty,
-    perceptual_distance,
-)
+from dalle_mini_impl.training.objectives.adversarial import adaptive_weight, gradient_penalty
+from dalle_mini_impl.training.objectives.feature_distance import perceptual_distance
+from dalle_mini_impl.training.objectives.image_tokenizer import ImageTokenizerObjective
 from dalle_mini_impl.training.stage_files import StageFiles
-
-SMALL = VqganConfig(
-    width=32,
-    blocks=1,
-    code_count=32,
-    code_width=4,
-    initialization="data",
-    discriminator_width=8,
-    discriminator_layers=2,
-)
 
 
 def discriminator_losses(objective, batch, progress):
     return objective.discriminator_losses(objective.discriminator, objective.model, batch, progress)
 
 
-def objective_of(features=None, **changes):
+def objective_of(
+    features=None, quantizer=None, adversarial=None, perceptual=0.1, networks=None, **fields
+):
     torch.manual_seed(0)
-    config = SMALL.model_copy(update=changes)
-    return VqganObjective(build_image_tokenizer(config, 32), config, features)
+    quantizer = {"codes": 32, "width": 4, "initialization": "data"} | (quantizer or {})
+    objective = {
+        "adversarial": {"width": 8, "layers": 2} | (adversarial or {}),
+        "perceptual": {"weight": perceptual},
+        **fields.pop("objective", {}),
+    }
+    config = ImageTokenizerConfig.model_validate(
+        {
+            "preset": "vqgan",
+            "autoencoder": {"width": 32, "blocks": 1} | (networks or {}),
+            "quantizer": quantizer,
+            "objective": objective,
+            **fields,
+        }
+    )
+    return ImageTokenizerObjective(build_image_tokenizer(config, 32), config, features)
+
+
+def quantizer_of(objective):
+    (quantizer,) = objective.model.quantizer.parts
+    return quantizer
 
 
 def a_batch(count=4, seed=0):
@@ -59,14 +67,15 @@ def silent(module):
     "changes",
     [
         {},
-        {"codebook": "gradient"},
-        {"gradients": "straight-through", "codebook": "gradient"},
-        {"initialization": "kmeans"},
-        {"initialization": "random", "dead_code_threshold": 0.0},
-        {"pixel_loss": "l2", "foreground": 0.0},
-        {"pixel_loss": "charbonnier"},
-        {"adversarial_balance": "constant"},
-        {"attention": 1},
+        {"quantizer": {"codebook": "gradient"}},
+        {"quantizer": {"gradients": "straight-through", "codebook": "gradient"}},
+        {"quantizer": {"initialization": "kmeans"}},
+        {"quantizer": {"initialization": "random", "dead_code_threshold": 0.0}},
+        {"likelihood": "l2", "objective": {"foreground": 0.0}},
+        {"likelihood": "charbonnier"},
+        {"likelihood": "logit_laplace"},
+        {"adversarial": {"balance": "constant"}},
+        {"networks": {"attention": 1}},
     ],
     ids=lambda changes: "-".join(map(str, changes.values())) or "default",
 )
@@ -76,12 +85,12 @@ def test_gradient_reaches_every_parameter(changes):
     losses["loss"].backward()
     assert silent(objective.model) == []
     assert {"reconstruction", "commitment", "adversarial", "adversarial_weight"} <= set(losses)
-    assert ("codebook" in losses) == (changes.get("codebook") == "gradient")
+    assert ("codebook" in losses) == ("gradient" in changes.get("quantizer", {}).values())
 
 
 @pytest.mark.parametrize("regularizer", ["none", "lecam", "r1"])
 def test_gradient_reaches_the_whole_discriminator_and_it_alone(regularizer):
-    objective = objective_of(regularizer=regularizer)
+    objective = objective_of(adversarial={"regularizer": regularizer})
     # Beyond the margin for real patches: within it, both kinds pull equally at the last bias.
     objective.discriminator.network.layers[-1].bias.data.fill_(2.0)
     losses = objective.discriminator_losses(
@@ -93,21 +102,21 @@ def test_gradient_reaches_the_whole_discriminator_and_it_alone(regularizer):
 
 
 def test_discriminator_waits_for_its_share_of_the_run():
-    objective = objective_of(adversarial_start=0.6)
+    objective = objective_of(adversarial={"start": 0.6})
     early = objective.losses(objective.model, a_batch(), 0.59)
     assert "adversarial" not in early
     assert discriminator_losses(objective, a_batch(), 0.59) == {}
     assert "adversarial" in objective.losses(objective.model, a_batch(), 0.6)
     assert discriminator_losses(objective, a_batch(), 0.6)
-    assert objective_of(adversarial=0.0).discriminator is None
+    assert objective_of(adversarial={"weight": 0.0}).discriminator is None
 
 
 def test_codes_are_observed_once_a_step():
     objective = objective_of()
     objective.losses(objective.model, a_batch(), 1.0)
-    usage = objective.model.quantizer.usage.clone()
+    usage = quantizer_of(objective).usage.clone()
     discriminator_losses(objective, a_batch(seed=5), 1.0)
-    assert torch.equal(objective.model.quantizer.usage, usage)
+    assert torch.equal(quantizer_of(objective).usage, usage)
 
 
 def test_adaptive_weight_makes_both_gradients_equal():
@@ -139,7 +148,7 @@ def test_discriminator_learns_to_tell_images_from_reconstructions():
 
 
 def test_generator_is_pushed_towards_what_the_discriminator_calls_real():
-    objective = objective_of(adversarial_balance="constant")
+    objective = objective_of(adversarial={"balance": "constant"})
     before = objective.losses(objective.model, a_batch(), 1.0)["adversarial"]
     parameters = list(objective.model.decoder.parameters())
     gradients = torch.autograd.grad(before, parameters)
@@ -151,7 +160,7 @@ def test_generator_is_pushed_towards_what_the_discriminator_calls_real():
 
 
 def test_discriminator_backs_off_when_reconstruction_worsens():
-    objective = objective_of(back_off=1.0)
+    objective = objective_of(adversarial={"back_off": 1.0})
     discriminator = objective.discriminator
     discriminator.back_off_if_worse(25.0, 1.0)
     discriminator.back_off_if_worse(20.0, 1.0)  # Not its fault: it has not begun.
@@ -179,7 +188,7 @@ def test_perceptual_loss_takes_any_network():
     blurred = nn.functional.avg_pool2d(images, 5, 1, 2)
     far = perceptual_distance(lambda x: [network(x), x], blurred, images)
     assert far > perceptual_distance(lambda x: [network(x)], blurred, images) > 0
-    objective = objective_of(features=network, perceptual=2.0, adversarial=0.0)
+    objective = objective_of(features=network, perceptual=2.0, adversarial={"weight": 0.0})
     objective.to(torch.device("cpu"))
     losses = objective.losses(objective.model, a_batch(), 0.0)
     expected = losses["reconstruction"] + 2 * losses["perceptual"] + 0.25 * losses["commitment"]
@@ -206,7 +215,7 @@ def test_discriminator_scores_each_image_alone():
 def test_asked_to_compile_it_trains_eagerly_past_the_discriminators_start(tmp_path, capsys):
     """Compiled models give up the graph at whose last layer the adaptive weight differentiates."""
     training = TrainingConfig(steps=4, batch_size=4, compile="on", previews=0, log_every=1)
-    objective = objective_of(adversarial_start=0.5)
+    objective = objective_of(adversarial={"start": 0.5})
     run = RunFolder.create(tmp_path / "run", Experiment())
     train(objective, lambda step: a_batch(4, step), training, StageFiles(run, "image_tokenizer"))
     assert run.has_weights("image_tokenizer")
@@ -215,7 +224,7 @@ def test_asked_to_compile_it_trains_eagerly_past_the_discriminators_start(tmp_pa
 
 
 def test_training_lowers_the_hard_error_and_resumes_from_its_buffers():
-    objective = objective_of(adversarial_start=0.7, initialization="kmeans")
+    objective = objective_of(adversarial={"start": 0.7}, quantizer={"initialization": "kmeans"})
     model, unseen = objective.model, a_batch(16, seed=99).images
     before = objective.evaluate(model.eval(), unseen)["hard_psnr"]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -235,7 +244,7 @@ def test_training_lowers_the_hard_error_and_resumes_from_its_buffers():
     after = objective.evaluate(model.eval(), unseen)
     assert after["hard_psnr"] > before + 3
     assert after["code_usage"] >= 4 / 32  # One for each color.
-    again = objective_of(adversarial_start=0.7)
+    again = objective_of(adversarial={"start": 0.7})
     again.model.load_state_dict(copy.deepcopy(model.state_dict()))
     assert torch.equal(again.model.eval().encode(unseen), model.encode(unseen))
-    assert again.model.quantizer.started
+    assert quantizer_of(again).started

@@ -1,4 +1,4 @@
-"""The encoder and decoder that all image tokenizers share.
+"""The convolutional encoder and decoder.
 
 Convolutions run channels-last after a space-to-depth stem, so little work is done at full
 resolution; this makes them fast on a CPU.
@@ -10,47 +10,30 @@ from typing import Literal
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle_mini_impl.config import Config
 
 
-class AutoencoderConfig(Config):
-    """The encoder and decoder that every image tokenizer has."""
+class ConvolutionsConfig(Config):
+    """A convolutional encoder and decoder."""
 
-    downsampling: int = Field(8, gt=0)
-    """Side in pixels of the square that one code stands for; a power of two."""
+    type: Literal["convolutions"] = "convolutions"
+    """For images of any kind: a code depends on its surroundings too."""
     patch: int = Field(4, gt=0)
     """Pixels per side that the stem folds into channels; a power of two, at most downsampling."""
     width: int = Field(64, gt=0)
     """Channels at the code grid; each finer level has half of the next."""
     blocks: int = Field(2, ge=0)
     """Residual blocks per level, in the encoder and in the decoder."""
-    encoder: Literal["convolutions", "patches"] = "convolutions"
-    """patches: a code depends on its own patch alone, so equal patches have equal codes."""
     attention: int = Field(0, ge=0)
     """Self-attention blocks at the code grid, in the encoder and in the decoder."""
-    foreground: float = Field(3.0, ge=0)
-    """Extra weight of pixels that differ from the image's border color; 0 weighs all alike."""
 
-    @model_validator(mode="after")
-    def _levels_fit(self) -> "AutoencoderConfig":
-        for name in ("downsampling", "patch"):
-            value = getattr(self, name)
-            if value & (value - 1):
-                raise ValueError(f"{name} is {value}; choose a power of two, such as 4 or 8")
-        if self.patch > self.downsampling:
-            raise ValueError(
-                f"patch is {self.patch} but downsampling only {self.downsampling}; "
-                f"set patch to {self.downsampling} or less"
-            )
-        return self
-
-    def widths(self) -> list[int]:
+    def widths(self, downsampling: int) -> list[int]:
         """Channels per level, the finest first and the code grid last."""
-        levels = int(math.log2(self.downsampling // self.patch)) + 1
+        levels = int(math.log2(downsampling // self.patch)) + 1
         return [max(32, self.width // 2**i) for i in reversed(range(1, levels))] + [self.width]
 
 
@@ -89,9 +72,11 @@ class AttentionBlock(nn.Module):
 class Encoder(nn.Module):
     """Images in [0, 1] to features on the code grid."""
 
-    def __init__(self, config: AutoencoderConfig, features: int, feature_gain: float = 1.0):
+    def __init__(
+        self, config: ConvolutionsConfig, downsampling: int, features: int, feature_gain: float
+    ):
         super().__init__()
-        widths = config.widths()
+        widths = config.widths(downsampling)
         depth = max(1, config.blocks * len(widths))
         layers: list[nn.Module] = [
             nn.PixelUnshuffle(config.patch),
@@ -113,64 +98,12 @@ class Encoder(nn.Module):
         return maps.float()  # Logits and rounding need more than autocast's bf16.
 
 
-class ChannelNorm(nn.Module):
-    """Root-mean-square normalization of each position."""
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return x * x.square().mean(dim=1, keepdim=True).add(1e-6).rsqrt()
-
-
-class PatchBlock(nn.Module):
-    """x + f(x) with two 1×1 convolutions, which do not mix positions."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.norm = ChannelNorm()
-        self.inner = nn.Conv2d(width, 2 * width, 1)
-        self.outer = nn.Conv2d(2 * width, width, 1)
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return x + self.outer(F.relu(self.inner(self.norm(x))))
-
-
-class PatchEncoder(nn.Module):
-    """Images in [0, 1] to features of each patch, none of which sees another patch.
-
-    With a convolutional encoder a code also depends on neighboring patches. Reconstructions gain a
-    little, but equal patches then have different codes, which a transformer has to learn.
-    """
-
-    def __init__(self, config: AutoencoderConfig, features: int, feature_gain: float = 1.0):
-        super().__init__()
-        width = 4 * config.width
-        to_features = nn.Conv2d(width, features, 1)
-        with torch.no_grad():
-            to_features.weight.mul_(feature_gain)
-        self.layers = nn.Sequential(
-            nn.PixelUnshuffle(config.downsampling),
-            nn.Conv2d(3 * config.downsampling**2, width, 1),
-            *(PatchBlock(width) for _ in range(config.blocks)),
-            ChannelNorm(),
-            to_features,
-        )
-
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c g g"]:
-        maps = self.layers((2 * images - 1).contiguous(memory_format=torch.channels_last))
-        return maps.float()
-
-
-ENCODERS: dict[str, type[Encoder] | type[PatchEncoder]] = {
-    "convolutions": Encoder,
-    "patches": PatchEncoder,
-}
-
-
 class Decoder(nn.Module):
     """Latents on the code grid to maps at full resolution."""
 
-    def __init__(self, config: AutoencoderConfig, latents: int, maps: int):
+    def __init__(self, config: ConvolutionsConfig, downsampling: int, latents: int, maps: int):
         super().__init__()
-        widths = config.widths()
+        widths = config.widths(downsampling)
         depth = max(1, config.blocks * len(widths))
         layers: list[nn.Module] = [nn.Conv2d(latents, widths[-1], 3, padding=1)]
         layers += [AttentionBlock(widths[-1]) for _ in range(config.attention)]

@@ -1,0 +1,65 @@
+"""An encoder whose codes depend on their own patch alone; its decoder is the convolutional one."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dalle_mini_impl.models.tokenizers.convolutions import ConvolutionsConfig
+
+
+class PatchesConfig(ConvolutionsConfig):
+    """A patch-wise encoder and a convolutional decoder."""
+
+    type: Literal["patches"] = "patches"  # type: ignore[assignment]
+    """Equal patches have equal codes."""
+
+
+class ChannelNorm(nn.Module):
+    """Root-mean-square normalization of each position."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x * x.square().mean(dim=1, keepdim=True).add(1e-6).rsqrt()
+
+
+class PatchBlock(nn.Module):
+    """x + f(x) with two 1×1 convolutions, which do not mix positions."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = ChannelNorm()
+        self.inner = nn.Conv2d(width, 2 * width, 1)
+        self.outer = nn.Conv2d(2 * width, width, 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x + self.outer(F.relu(self.inner(self.norm(x))))
+
+
+class PatchEncoder(nn.Module):
+    """Images in [0, 1] to features of each patch, none of which sees another patch.
+
+    With a convolutional encoder a code also depends on neighboring patches. Reconstructions gain a
+    little, but equal patches then have different codes, which a transformer has to learn.
+    """
+
+    def __init__(
+        self, config: ConvolutionsConfig, downsampling: int, features: int, feature_gain: float
+    ):
+        super().__init__()
+        width = 4 * config.width
+        to_features = nn.Conv2d(width, features, 1)
+        with torch.no_grad():
+            to_features.weight.mul_(feature_gain)
+        self.layers = nn.Sequential(
+            nn.PixelUnshuffle(downsampling),
+            nn.Conv2d(3 * downsampling**2, width, 1),
+            *(PatchBlock(width) for _ in range(config.blocks)),
+            ChannelNorm(),
+            to_features,
+        )
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c g g"]:
+        maps = self.layers((2 * images - 1).contiguous(memory_format=torch.channels_last))
+        return maps.float()
