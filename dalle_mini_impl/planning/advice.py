@@ -14,7 +14,7 @@ from dalle_mini_impl.planning.plan import Plan, StagePlan, default_device
 from dalle_mini_impl.runs.stages import StageName
 
 HALVED: dict[StageName, tuple[str, ...]] = {
-    "image_tokenizer": ("image_tokenizer.width", "data.image_size"),
+    "image_tokenizer": ("image_tokenizer.autoencoder.width", "data.image_size"),
     "transformer": ("transformer.depth", "transformer.ffn_width", "data.image_size"),
     "clip": ("clip.image_width", "clip.text_width", "data.image_size"),
 }

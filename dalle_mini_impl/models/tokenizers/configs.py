@@ -146,12 +146,13 @@ class ImageTokenizerConfig(Config):
                 f"quantizer.{name} has {factors} factors, but a palette of {colors} colors has "
                 f"{1 + colors}: the pattern, then each color; give {1 + colors}"
             )
-        elif isinstance(self.quantizer, FiniteScalarConfig):
-            if len({len(channels) for channels in self.quantizer.channels[1:]}) > 1:
-                yield (
-                    f"quantizer.levels is {self.quantizer.levels}: all colors of a palette need "
-                    "the same number of channels, since one network reads them"
-                )
+        own = self.quantizer
+        channels = own.channels[1:] if isinstance(own, FiniteScalarConfig) else ()
+        if len({len(color) for color in channels}) > 1:
+            yield (
+                f"quantizer.levels is {own.levels}: all colors of a palette need the "
+                "same number of channels, since one network reads them"
+            )
         if self.likelihood == "logit_laplace":
             yield (
                 "likelihood is logit_laplace, but a palette's colors are pixels without a scale; "

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from dalle_mini_impl.training.objectives.feature_distance import perceptual_distance
 from torch.nn import functional as F
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.batches import ImageBatch
 from dalle_mini_impl.models.tokenizers.perceptual import PerceptualConfig, PerceptualNetwork
 from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.training.objectives.feature_distance import perceptual_distance
 from dalle_mini_impl.training.objectives.perceptual import (
     PerceptualObjective,
     blur,

@@ -4,13 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from dalle_mini_impl.models.tokenizers.kmeans import assign, kmeans, random_rows
 from dalle_mini_impl.models.tokenizers.quantizer import nearest_rows
 from dalle_mini_impl.models.tokenizers.vector_quantizer import (
     EmaVectorQuantizer,
     VectorQuantizer,
-    assign,
-    kmeans,
-    random_rows,
     rotate,
 )
 
