@@ -75,8 +75,8 @@ def commands(text):
         if arguments[0] in ("train", "plan"):
             config = re.search(r"configs/[\w-]+\.yaml", command)
             arguments.append(config[0] if config else "configs/shapes.yaml")
-            kind = re.search(r"--image-tokenizer\.type (\w+)", command)
-            arguments += ["--image-tokenizer.type", kind[1]] if kind else []
+            kinds = r"--image-tokenizer\.(?:preset|autoencoder\.type|quantizer\.type) \w+"
+            arguments += [word for kind in re.findall(kinds, command) for word in kind.split()]
         if arguments[0] == "data":
             arguments.append("check")
         yield tuple(arguments), options

@@ -150,8 +150,8 @@ class ImageTokenizerConfig(Config):
         channels = own.channels[1:] if isinstance(own, FiniteScalarConfig) else ()
         if len({len(color) for color in channels}) > 1:
             yield (
-                f"quantizer.levels is {own.levels}: all colors of a palette need the "
-                "same number of channels, since one network reads them"
+                f"quantizer.levels gives the colors {[len(color) for color in channels]} channels; "
+                "all colors of a palette need the same number, since one network reads them"
             )
         if self.likelihood == "logit_laplace":
             yield (

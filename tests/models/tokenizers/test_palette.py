@@ -112,7 +112,7 @@ def test_impossible_palettes_are_refused():
         palette(networks={"colors": 1})
     with pytest.raises(ValidationError, match=r"has 3 factors.*3 colors has 4.*give 4"):
         palette(networks={"colors": 3})
-    with pytest.raises(ValidationError, match="same number of channels"):
+    with pytest.raises(ValidationError, match="need the same number"):
         palette(levels=("4x4x4x4", "4x4x4", "4x4"))
     with pytest.raises(ValidationError, match="logit_laplace"):
         palette(likelihood="logit_laplace")
