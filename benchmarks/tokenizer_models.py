@@ -39,7 +39,13 @@ def configurations(options: TokenizerOptions) -> dict[str, ImageTokenizerConfig]
     """This project's tokenizers by name, 512 codes each."""
     f = options.downsampling
     paper = {
-        "quantizer": {"logits": "free", "width": 64, "kl_weight": 6.6, "entropy_weight": 0},
+        "quantizer": {
+            "logits": "free",
+            "width": 64,
+            "kl_weight": 6.6,
+            "entropy_weight": 0,
+            "noise": None,
+        },
         "likelihood": "logit_laplace",
     }
     settings: dict[str, dict[str, Any]] = {

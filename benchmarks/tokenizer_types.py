@@ -41,7 +41,13 @@ from dalle_mini_impl.training.perceptual_features import perceptual_features
 from dalle_mini_impl.training.previews import reconstruction_previews
 from dalle_mini_impl.training.stage_files import StageFiles
 
-PAPER = {"logits": "free", "width": 64, "kl_weight": 6.6, "entropy_weight": 0.0}
+PAPER = {
+    "logits": "free",
+    "width": 64,
+    "kl_weight": 6.6,
+    "entropy_weight": 0.0,
+    "noise": None,
+}
 """The quantizer of DALL·E's dVAE (arXiv 2102.12092)."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "dvae": {},
@@ -52,7 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "logit_laplace": {"likelihood": "logit_laplace"},
     "the paper's": {"quantizer": PAPER, "likelihood": "logit_laplace"},
     "the paper's with l2": {"quantizer": PAPER},
-    "relaxation soft": {"quantizer": {"relaxation": "soft"}},
+    "noise that stays": {"quantizer": {"noise": None}},
     "relaxation hard": {"quantizer": {"relaxation": "hard"}},
     "relaxation none": {"quantizer": {"relaxation": "none"}},
     "no entropy": {"quantizer": {"entropy_weight": 0.0}},
@@ -61,7 +67,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "kl 1": {"quantizer": {"kl_weight": 1.0}},
     "kl 1 from the start": {"quantizer": {"kl_weight": 1.0, "kl_warmup": 1e-6}},
     "width 3": {"quantizer": {"width": 3}},
-    "width 4": {"quantizer": {"width": 4}},
+    "width 6": {"quantizer": {"width": 6}},
     "width 8": {"quantizer": {"width": 8}},
     "width 16": {"quantizer": {"width": 16}},
     "two factors": {"quantizer": {"codes": [512, 512]}},

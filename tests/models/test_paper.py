@@ -41,7 +41,7 @@ def dvae(downsampling: int = 8, **fields) -> ImageTokenizerObjective:
             "autoencoder": {"width": 32, "blocks": 1},
             "quantizer": {
                 "codes": 32, "logits": "free", "relaxation": "soft", "kl_weight": 6.6,
-                "entropy_weight": 0.0, **fields,
+                "entropy_weight": 0.0, "noise": None, **fields,
             },
             "likelihood": "logit_laplace",
             "objective": {"scale_weighting": 0.0, "foreground": 0.0},

@@ -30,8 +30,8 @@ class CategoricalConfig(Config):
     """A distribution over codes at each position, relaxed in training; the likeliest afterwards."""
     codes: CodeCounts = (512,)
     """Codes of each factor."""
-    width: int = Field(8, gt=0)
-    """Channels of a codebook vector."""
+    width: int = Field(4, gt=0)
+    """Channels of a codebook vector; with distances few are best, with free logits 64."""
     logits: Literal["distance", "free"] = "distance"
     """From a feature's distance to each code, or one output of the encoder per code (the paper)."""
     relaxation: Literal["soft", "hard", "none"] = "soft"
@@ -42,6 +42,8 @@ class CategoricalConfig(Config):
     """τ at the end of its annealing."""
     annealing: float = Field(0.8, gt=0, le=1)
     """Share of the run in which τ falls to its final value."""
+    noise: float | None = Field(0.6, gt=0, le=1)
+    """Share of the run in which the Gumbel noise fades to nothing; null keeps it (the paper)."""
     kl_weight: float = Field(0.0, ge=0)
     """β as the paper counts it (6.6); divided by 3·downsampling² for losses averaged per value."""
     kl_warmup: float = Field(0.15, gt=0, le=1)
@@ -125,7 +127,8 @@ class DistanceCategorical(CategoricalQuantizer):
     """Logits are -s·‖z - e‖² of unit features z and unit codes e, with a learned scale s.
 
     A feature near a code makes it likely, so encoder and codebook cannot disagree about what a code
-    means. Such a posterior is SQ-VAE's (Takida et al. 2022, arXiv 2205.07547).
+    means. Such a posterior is SQ-VAE's (Takida et al. 2022, arXiv 2205.07547). Few channels keep
+    the codes close to each other, so that a feature can move from one to the next.
     """
 
     feature_gain = 1.0
@@ -146,8 +149,9 @@ class DistanceCategorical(CategoricalQuantizer):
 
 def build_categorical(code_count: int, config: CategoricalConfig) -> CategoricalQuantizer:
     """The quantizer of one factor."""
-    kind = DistanceCategorical if config.logits == "distance" else FreeCategorical
-    return kind(code_count, config)
+    if config.logits == "free":
+        return FreeCategorical(code_count, config)
+    return DistanceCategorical(code_count, config)
 
 
 def kl_to_uniform(posterior: Float[Tensor, "b h w k"]) -> Float[Tensor, ""]:

@@ -122,8 +122,10 @@ def build_image_tokenizer(config: ImageTokenizerConfig, image_size: int) -> Imag
         encoder = PaletteEncoder(own, cell, features, quantizer.feature_gain)
         decoder = PaletteDecoder(own, cell, latents, pixels.maps)
     else:
-        kind = PatchEncoder if isinstance(own, PatchesConfig) else Encoder
-        encoder = kind(own, cell, sum(features), quantizer.feature_gain)
+        if isinstance(own, PatchesConfig):
+            encoder = PatchEncoder(own, cell, sum(features), quantizer.feature_gain)
+        else:
+            encoder = Encoder(own, cell, sum(features), quantizer.feature_gain)
         decoder = Decoder(own, cell, sum(latents), pixels.maps)
     return ImageTokenizer(image_size, cell, encoder, quantizer, decoder, pixels)
 

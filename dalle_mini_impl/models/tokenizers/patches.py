@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from dalle_mini_impl.models.tokenizers.convolutions import ConvolutionsConfig
@@ -14,7 +15,9 @@ class PatchesConfig(ConvolutionsConfig):
     """A patch-wise encoder and a convolutional decoder."""
 
     type: Literal["patches"] = "patches"  # type: ignore[assignment]
-    """Equal patches have equal codes."""
+    """A code depends on its own patch, and on `margin` pixels around it."""
+    margin: int = Field(0, ge=0)
+    """Pixels around its patch that a code depends on; with 0 equal patches have equal codes."""
 
 
 class ChannelNorm(nn.Module):
@@ -45,7 +48,7 @@ class PatchEncoder(nn.Module):
     """
 
     def __init__(
-        self, config: ConvolutionsConfig, downsampling: int, features: int, feature_gain: float
+        self, config: PatchesConfig, downsampling: int, features: int, feature_gain: float
     ):
         super().__init__()
         width = 4 * config.width
@@ -53,8 +56,8 @@ class PatchEncoder(nn.Module):
         with torch.no_grad():
             to_features.weight.mul_(feature_gain)
         self.layers = nn.Sequential(
-            nn.PixelUnshuffle(downsampling),
-            nn.Conv2d(3 * downsampling**2, width, 1),
+            nn.ReplicationPad2d(config.margin),
+            nn.Conv2d(3, width, downsampling + 2 * config.margin, stride=downsampling),
             *(PatchBlock(width) for _ in range(config.blocks)),
             ChannelNorm(),
             to_features,

@@ -69,6 +69,13 @@ class ImageTokenizerObjective(HardReconstruction):
         assert isinstance(own, CategoricalConfig)
         return cosine(progress, 0.0, own.annealing, own.temperature, own.final_temperature)
 
+    def noise(self, progress: float) -> float:
+        """The factor of the categorical quantizer's Gumbel noise at `progress` in [0, 1]."""
+        own = self.config.quantizer
+        if not isinstance(own, CategoricalConfig) or own.relaxation == "none":
+            return 0.0
+        return 1.0 if own.noise is None else max(0.0, 1 - progress / own.noise)
+
     def quantizer_weights(self, progress: float) -> dict[str, float]:
         """The weights of the quantizer's losses, by name, at `progress` in [0, 1]."""
         match self.config.quantizer:
@@ -160,12 +167,10 @@ class ImageTokenizerObjective(HardReconstruction):
     ) -> Relaxation | tuple[()]:
         if not isinstance(self.config.quantizer, CategoricalConfig):
             return ()
-        grid = self.model.grid
-        shape = (len(images), grid, grid, sum(self.model.factors))
-        if self.config.quantizer.relaxation == "none":
-            noise = images.new_zeros(1).expand(shape)
-        else:
-            noise = gumbel_noise(images.new_empty(shape), generator)
+        grid, strength = self.model.grid, self.noise(progress)
+        noise = images.new_zeros(len(images), grid, grid, sum(self.model.factors))
+        if strength > 0:
+            noise = strength * gumbel_noise(noise, generator)
         return Relaxation(noise, images.new_tensor(self.temperature(progress)))
 
     def _adversarial(
