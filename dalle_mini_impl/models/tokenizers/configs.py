@@ -136,6 +136,12 @@ class ImageTokenizerConfig(Config):
                 f"set autoencoder.patch to {self.downsampling} or less"
             )
 
+        if isinstance(self.autoencoder, PatchesConfig) and self.autoencoder.margin % patch:
+            yield (
+                f"autoencoder.margin is {self.autoencoder.margin}, not a multiple of "
+                f"autoencoder.patch {patch}; use {-(-self.autoencoder.margin // patch) * patch}"
+            )
+
     def _palette(self) -> Iterator[str]:
         if not isinstance(self.autoencoder, PaletteConfig):
             return

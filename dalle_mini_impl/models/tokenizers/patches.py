@@ -1,4 +1,4 @@
-"""An encoder whose codes depend on their own patch alone; its decoder is the convolutional one."""
+"""An encoder whose codes depend on their patch and a margin; the decoder is convolutional."""
 
 from typing import Literal
 
@@ -17,7 +17,7 @@ class PatchesConfig(ConvolutionsConfig):
     type: Literal["patches"] = "patches"  # type: ignore[assignment]
     """A code depends on its own patch, and on `margin` pixels around it."""
     margin: int = Field(0, ge=0)
-    """Pixels around its patch that a code depends on; with 0 equal patches have equal codes."""
+    """Pixels around its patch that a code depends on, a multiple of `patch`; 0: none."""
 
 
 class ChannelNorm(nn.Module):
@@ -41,23 +41,27 @@ class PatchBlock(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """Images in [0, 1] to features of each patch, none of which sees another patch.
+    """Images in [0, 1] to features of each patch, which see `margin` pixels around it and no more.
 
-    With a convolutional encoder a code also depends on neighboring patches. Reconstructions gain a
-    little, but equal patches then have different codes, which a transformer has to learn.
+    With the convolutional encoder a code depends on much of the image. Reconstructions gain a
+    little, but what looks equal then has different codes, and a transformer has to learn how.
     """
 
     def __init__(
         self, config: PatchesConfig, downsampling: int, features: int, feature_gain: float
     ):
         super().__init__()
-        width = 4 * config.width
+        width, ratio = 4 * config.width, downsampling // config.patch
+        reach = config.margin // config.patch
         to_features = nn.Conv2d(width, features, 1)
         with torch.no_grad():
             to_features.weight.mul_(feature_gain)
         self.layers = nn.Sequential(
-            nn.ReplicationPad2d(config.margin),
-            nn.Conv2d(3, width, downsampling + 2 * config.margin, stride=downsampling),
+            nn.PixelUnshuffle(config.patch),
+            nn.ReplicationPad2d(reach),
+            nn.Conv2d(3 * config.patch**2, config.width, 1 + 2 * reach),
+            nn.ReLU(),
+            nn.Conv2d(config.width, width, ratio, stride=ratio),
             *(PatchBlock(width) for _ in range(config.blocks)),
             ChannelNorm(),
             to_features,

@@ -39,6 +39,10 @@ SMALL = {
         f"palette-{name}": {"quantizer": q, "autoencoder": {"type": "palette", **NETWORKS}}
         for name, q in PALETTES.items()
     },
+    "margin": {
+        "quantizer": QUANTIZERS["distance"],
+        "autoencoder": {"type": "patches", "margin": 4, **NETWORKS},
+    },
     "laplace": {
         "quantizer": QUANTIZERS["scalars"], "autoencoder": NETWORKS, "likelihood": "logit_laplace",
     },
@@ -131,11 +135,25 @@ def test_wrong_sizes_are_refused(tokenizer):
         tokenizer.decode(torch.zeros(1, 5, dtype=torch.int64))
 
 
+@pytest.mark.parametrize(("margin", "reach"), [(0, 0), (4, 4), (8, 8)])
+def test_codes_of_patches_see_the_margin_and_no_more(margin, reach):
+    torch.manual_seed(0)
+    networks = {"type": "patches", "margin": margin, **NETWORKS}
+    config = ImageTokenizerConfig.model_validate({"autoencoder": networks})
+    encoder = build_image_tokenizer(config, 64).encoder
+    images = torch.rand(1, 3, 64, 64).requires_grad_()
+    # The patch of the fourth row and column: pixels 24 to 31.
+    slope = torch.autograd.grad(encoder(images)[0, :, 3, 3].square().sum(), images)[0]
+    seen = slope.abs().sum(dim=(0, 1)).nonzero()
+    assert (seen.min().item(), seen.max().item()) == (24 - reach, 31 + reach)
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
         ({"downsampling": 6}, "power of two"),
         ({"downsampling": 2}, "set autoencoder.patch to 2"),
+        ({"autoencoder": {"type": "patches", "margin": 3}}, "autoencoder.patch 4; use 4"),
         ({"preset": "fsq", "quantizer": {"levels": ["8x1"]}}, "at least 2"),
         ({"preset": "fsq", "quantizer": {"levels": [8, 8, 8]}}, "valid string"),
         ({"quantizer": {"codes": [512, 1]}}, "greater than 1"),
