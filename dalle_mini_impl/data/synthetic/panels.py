@@ -17,16 +17,21 @@ from dalle_mini_impl.data.synthetic.scenes import (
     CANVAS,
     COLORS,
     SHAPES,
+    SIZES,
     Object,
     Scene,
+    sides_on,
 )
 from dalle_mini_impl.data.synthetic.shapes import GAP, SyntheticConfig, is_held_out
 
 HEIGHT = CANVAS // 2
 """Height of a panel in pixels of the canvas; `y` counts from the top of each panel."""
 
-SIDE = 24
-"""Side of all objects' boxes: the outline of a small one would have no visible hollow."""
+SIZE = "large"
+"""Size of all objects: the outline of a small one would have no visible hollow."""
+
+SIDES = SIZES[SIZE]
+"""Sides of their boxes; `PanelsConfig.lattice` leaves only some of them."""
 
 Style = Literal["filled", "outline"]
 ChangeKind = Literal["same", "color", "mirrored", "outline", "background"]
@@ -93,7 +98,9 @@ class PanelsConfig(SyntheticConfig):
     new_background: float = Field(0.25, ge=0, le=1)
     """Share of the other changes that also change the background."""
     lattice: int = Field(1, ge=1, le=16)
-    """Boxes start at multiples of this many pixels (of 64); 1 = anywhere."""
+    """Boxes start at multiples of this many pixels (of 64); 1 = anywhere, with sides of 22 to 27
+    pixels. Of these sides only multiples of the lattice occur, if there are any: with 8 every
+    side is 24."""
     captions_per_image: int = Field(4, ge=1)
     """Captions of each image."""
 
@@ -143,22 +150,19 @@ def compose_panels(
 
 def _random_upper(rng: random.Random, number: int, lattice: int) -> Panel | None:
     """Filled objects side by side; None where they are too close to each other."""
-    objects = tuple(
-        PanelObject(
-            rng.choice(SHAPES),
-            rng.choice(tuple(COLORS)),
-            SIDE,
-            rng.randrange((CANVAS - SIDE) // lattice + 1) * lattice,
-            rng.randrange((HEIGHT - SIDE) // lattice + 1) * lattice,
-        )
-        for _ in range(number)
-    )
+    objects = []
+    for _ in range(number):
+        shape, color = rng.choice(SHAPES), rng.choice(tuple(COLORS))
+        side = rng.choice(sides_on(lattice, SIZE))
+        x, y = ((reach - side) // lattice + 1 for reach in (CANVAS, HEIGHT))
+        place = rng.randrange(x) * lattice, rng.randrange(y) * lattice
+        objects.append(PanelObject(shape, color, side, *place))
     if number == 2:
-        first, second = objects
-        near = abs(first.x - second.x) < SIDE + GAP
+        first, second = sorted(objects, key=lambda item: item.x)
+        near = second.x - first.x < first.side + GAP
         if near or (first.shape, first.color) == (second.shape, second.color):
             return None
-    return Panel(objects, rng.choice(tuple(BACKGROUNDS)))
+    return Panel(tuple(objects), rng.choice(tuple(BACKGROUNDS)))
 
 
 def _random_change(

@@ -6,14 +6,14 @@ from functools import lru_cache
 
 from PIL import Image, ImageChops, ImageDraw
 
-from dalle_mini_impl.data.synthetic.panels import SIDE, PanelObject, Panels
+from dalle_mini_impl.data.synthetic.panels import PanelObject, Panels
 from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, CANVAS, COLORS, SHAPES, Scene
 
 SUPERSAMPLING = 8
 """Masks are drawn this many times larger and scaled down, for smooth edges."""
 
-STROKE = 2
-"""Width of an outline in pixels of the canvas, inside the shape's edge."""
+STROKE = 1 / 12
+"""Width of an outline, inside the shape's edge, as a share of the box's side."""
 
 
 def corners(shape: str) -> list[tuple[float, float]]:
@@ -99,7 +99,7 @@ def outline_mask(shape: str, side: int) -> Image.Image:
     The image is cached and shared: do not draw on it.
     """
     large = side * SUPERSAMPLING
-    width = STROKE * large / SIDE
+    width = STROKE * large
     line = Image.new("L", (large, large), 0)
     pen = ImageDraw.Draw(line)
     for edge in _edges(shape, large - 1):

@@ -17,14 +17,14 @@ from scipy import ndimage
 
 from dalle_mini_impl.data.synthetic.panels import (
     HEIGHT,
-    SIDE,
+    SIDES,
     Panel,
     PanelObject,
     Style,
 )
 from dalle_mini_impl.data.synthetic.rendering import outline_mask, shape_mask
 from dalle_mini_impl.data.synthetic.scenes import COLORS, SHAPES
-from dalle_mini_impl.evaluation.detectors.fitting import BLURS, EIGHT
+from dalle_mini_impl.evaluation.detectors.fitting import BLURS, EIGHT, soften
 from dalle_mini_impl.evaluation.detectors.scenes import (
     CLEAN,
     CONTRAST,
@@ -67,6 +67,12 @@ MARGIN = 2
 
 SLACK = 1
 """Pixels around the estimated position in which the best fit is searched."""
+
+CLOSE = 12
+"""How many shapes and sides are fitted with this slack."""
+
+PADDING = 32
+"""Pixels around a half that the best fit may reach."""
 
 
 def find_panels(image: UInt8[np.ndarray, "h w 3"]) -> tuple[FoundPanel, FoundPanel]:
@@ -139,19 +145,16 @@ def _read_object(
     values = offsets * near[..., None]
     color, cover, foreign = _color(values, ground)
     # Noise on the background must not add to the cover, nor noise inside the object reduce it.
-    cover = near * np.clip((cover - 0.15) / 0.7, 0, 1)
-    y, x = ndimage.center_of_mass(piece)
-    best: tuple[float, str, Style, int, int] = (0.0, UNKNOWN, "filled", 0, 0)
-    for shape in SHAPES:
-        center_x, center_y = _centroid(shape)
-        place = round(x + 0.5 - center_x), round(y + 0.5 - center_y)
-        found, own, at_x, at_y = _overlap(cover, shape, *place)
-        if found > best[0]:
-            best = (found, shape, own, at_x, at_y)
-    overlap, shape, style, left, top = best
+    cover = near * soften(cover)
+    rows, columns = ndimage.find_objects(piece.astype(int))[0]
+    center = (columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2
+    padded = np.pad(cover, PADDING)
+    fits = [_fit(padded, shape, side, *center, 0) for shape in SHAPES for side in SIDES]
+    close = (_fit(padded, *fit[1:3], *center, SLACK) for fit in sorted(fits)[-CLOSE:])
+    overlap, shape, side, style, left, top = max(close)
     if overlap < RESEMBLANCE[style] or foreign > FOREIGN[style]:
         shape = UNKNOWN
-    return FoundPanelObject(shape, color, SIDE, left, top, style, overlap)
+    return FoundPanelObject(shape, color, side, left, top, style, overlap)
 
 
 def _color(
@@ -173,44 +176,36 @@ def _color(
     return names[best], np.where(away, 0, covers[..., best]).astype(np.float32), foreign
 
 
-def _overlap(
-    cover: Float[np.ndarray, "h w"], shape: str, left: int, top: int
-) -> tuple[float, Style, int, int]:
-    """The best overlap (intersection over union) near a position, its style, left and top."""
-    covers, sums = _templates(shape)
-    y, x = top + SIDE, left + SIDE
-    # From SLACK before the position to SLACK after it, each window with MARGIN around the box.
-    reach = SIDE + 2 * (SLACK + MARGIN)
-    room = np.pad(cover, SIDE + SLACK + MARGIN)[y : y + reach, x : x + reach]
-    windows = sliding_window_view(room, covers.shape[2:])
-    common = np.minimum(covers[:, :, None, None], windows).sum((-2, -1))
-    overlaps = common / (float(cover.sum()) + sums[..., None, None] - common)
-    style, _, dy, dx = np.unravel_index(int(overlaps.argmax()), overlaps.shape)
-    return (
-        float(overlaps.max()),
-        STYLES[style],
-        left + int(dx) - SLACK,
-        top + int(dy) - SLACK,
+def _fit(
+    padded: Float[np.ndarray, "h w"], shape: str, side: int, x: float, y: float, slack: int
+) -> tuple[float, str, int, Style, int, int]:
+    """The best overlap near a center: overlap, shape, side, style, left and top.
+
+    padded: a cover with PADDING around it. slack: pixels from the center.
+    """
+    covers, sums = _templates(shape, side)
+    left, top = round(x - side / 2) - slack, round(y - side / 2) - slack
+    # From `slack` before the position to `slack` after it, with MARGIN around each box.
+    reach = side + 2 * (slack + MARGIN)
+    row, column = top + PADDING - MARGIN, left + PADDING - MARGIN
+    windows = sliding_window_view(
+        padded[row : row + reach, column : column + reach], covers.shape[2:]
     )
+    common = np.minimum(covers[:, :, None, None], windows).sum((-2, -1))
+    overlaps = common / (float(padded.sum()) + sums[..., None, None] - common)
+    style, _, dy, dx = np.unravel_index(int(overlaps.argmax()), overlaps.shape)
+    return float(overlaps.max()), shape, side, STYLES[style], left + int(dx), top + int(dy)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=128)
 def _templates(
-    shape: str,
+    shape: str, side: int
 ) -> tuple[Float[np.ndarray, "styles blurs h w"], Float[np.ndarray, "styles blurs"]]:
     """Soft masks of a shape by style and blur, with MARGIN pixels around it; their areas."""
     covers = []
-    for cover in (shape_mask(shape, SIDE, SIDE), outline_mask(shape, SIDE)):
-        plain = Image.new("L", (SIDE + 2 * MARGIN, SIDE + 2 * MARGIN), 0)
+    for cover in (shape_mask(shape, side, side), outline_mask(shape, side)):
+        plain = Image.new("L", (side + 2 * MARGIN, side + 2 * MARGIN), 0)
         plain.paste(cover, (MARGIN, MARGIN))
         covers.append([np.asarray(plain.filter(ImageFilter.GaussianBlur(r))) for r in BLURS])
-    soft = np.clip((np.array(covers, dtype=np.float32) / 255 - 0.15) / 0.7, 0, 1)
+    soft = soften(np.array(covers, dtype=np.float32) / 255)
     return soft, soft.sum((2, 3))
-
-
-@lru_cache(maxsize=16)
-def _centroid(shape: str) -> tuple[float, float]:
-    """The x and y of the shape's centroid in its box in pixels, with holes filled."""
-    solid = ndimage.binary_fill_holes(np.asarray(shape_mask(shape, SIDE, SIDE)) >= 128)
-    y, x = ndimage.center_of_mass(solid)
-    return x + 0.5, y + 0.5

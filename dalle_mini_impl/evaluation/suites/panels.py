@@ -39,7 +39,7 @@ ASPECTS: tuple[str, ...] = ("count", "shape", "color", "style", "place", "backgr
 """What must be right in the lower half."""
 
 TOLERANCE = 3
-"""Pixels of the canvas that a position may be off: less than half the collection's step."""
+"""Pixels of the canvas that a position or a side may be off."""
 
 ALL_CHANGES = "all changes"
 """The group of every prompt."""
@@ -152,7 +152,7 @@ def _compare_objects(
             item.shape == own.shape != UNKNOWN,
             item.color == own.color,
             item.style == own.style,
-            max(abs(item.x - own.x), abs(item.y - own.y)) <= TOLERANCE,
+            max(abs(item.x - own.x), abs(item.y - own.y), abs(item.side - own.side)) <= TOLERANCE,
         )
         for own, item in zip(expected.objects, found, strict=True)
     ]

@@ -27,7 +27,7 @@ from dalle_mini_impl.data.synthetic.panels import (
     random_panels,
 )
 from dalle_mini_impl.data.synthetic.rendering import render_panels
-from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, SHAPES
+from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES
 from dalle_mini_impl.data.synthetic.shapes import pair_held_out
 from tests.data.synthetic.generated import SPLITS, panels_of
 
@@ -67,8 +67,17 @@ def test_objects_lie_on_the_lattice_inside_their_half_and_apart(lattice):
                 assert 0 <= item.x <= 64 - item.side
                 assert 0 <= item.y <= 32 - item.side
             if len(panel.objects) == 2:
-                first, second = panel.objects
-                assert abs(first.x - second.x) >= 24 + 4
+                first, second = sorted(panel.objects, key=lambda item: item.x)
+                assert second.x - first.x >= first.side + 4
+
+
+def test_sides_vary_unless_a_lattice_is_set():
+    def sides(lattice: int) -> set[int]:
+        images = panels_of(lattice=lattice)
+        return {item.side for panels, _ in images for item in panels.lower.objects}
+
+    assert sides(1) == set(SIZES["large"])
+    assert sides(8) == {24}
 
 
 def test_changes_do_what_they_say_and_nothing_else():
