@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from dalle_mini_impl.config import Config
 from dalle_mini_impl.models.tokenizers.quantizer import (
     CodeCounts,
+    Nearest,
     Quantized,
     Relaxation,
     nearest_rows,
@@ -66,7 +67,7 @@ class CategoricalQuantizer(nn.Module, ABC):
         super().__init__()
         self.code_count = code_count
         self.features, self.latents = features, config.width
-        self.relaxation = config.relaxation
+        self.config = config
         self.codebook = nn.Embedding(code_count, config.width)
 
     @abstractmethod
@@ -78,21 +79,26 @@ class CategoricalQuantizer(nn.Module, ABC):
         """The latents of all codes."""
 
     def forward(self, features: Float[Tensor, "b c h w"], relaxation: Relaxation) -> Quantized:
-        """Relaxed latents; losses `kl` and `entropy_gap` of the posterior, in nats.
+        """Relaxed latents; losses `kl` and `entropy_gap` of the posterior, in nats, if weighed.
 
         The losses do not depend on the relaxation: the temperature is not the posterior's.
         """
         logits = self.logits(features)
-        posterior = logits.log_softmax(dim=-1)
-        losses = {"kl": kl_to_uniform(posterior), "entropy_gap": entropy_gap(posterior)}
-        noisy = logits if self.relaxation == "none" else logits + relaxation.noise
+        losses = {}
+        if self.config.kl_weight > 0:
+            losses["kl"] = kl_to_uniform(logits)
+        if self.config.entropy_weight > 0:
+            losses["entropy_gap"] = entropy_gap(logits)
+        noisy = logits
+        if self.config.relaxation != "none":
+            noisy = logits + relaxation.noise
         shares = (noisy / relaxation.temperature).softmax(dim=-1)
         rows = self.rows()
         latents = (shares @ rows).movedim(-1, 1)
-        if self.relaxation != "soft":
+        if self.config.relaxation != "soft":
             drawn = F.embedding(noisy.argmax(dim=-1), rows).movedim(-1, 1)
             latents = straight_through(latents, drawn)
-        return Quantized(latents, logits.argmax(dim=-1), losses)
+        return Quantized(latents, losses)
 
     def codes(self, features: Float[Tensor, "b c h w"]) -> Int[Tensor, "b h w"]:
         return self.logits(features).argmax(dim=-1)
@@ -100,10 +106,10 @@ class CategoricalQuantizer(nn.Module, ABC):
     def embed(self, codes: Int[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
         return F.embedding(codes, self.rows()).movedim(-1, 1)
 
-    def nearest(self, latents: Float[Tensor, "b d h w"]) -> Quantized:
+    def nearest(self, latents: Float[Tensor, "b d h w"]) -> Nearest:
         """The codebook vectors closest to `latents`, with gradients passed straight through."""
         codes = nearest_rows(latents, self.rows())
-        return Quantized(straight_through(latents, self.embed(codes)), codes, {})
+        return Nearest(straight_through(latents, self.embed(codes)), codes)
 
 
 class FreeCategorical(CategoricalQuantizer):
@@ -154,21 +160,19 @@ def build_categorical(code_count: int, config: CategoricalConfig) -> Categorical
     return DistanceCategorical(code_count, config)
 
 
-def kl_to_uniform(posterior: Float[Tensor, "b h w k"]) -> Float[Tensor, ""]:
-    """KL of the posterior, given as log-probabilities, from the uniform prior.
-
-    In nats, averaged over all positions.
-    """
-    kl = (posterior.exp() * posterior).sum(dim=-1) + math.log(posterior.shape[-1])
+def kl_to_uniform(logits: Float[Tensor, "b h w k"]) -> Float[Tensor, ""]:
+    """KL of the posterior from the uniform prior, in nats, averaged over all positions."""
+    posterior = logits.log_softmax(dim=-1)
+    kl = (posterior.exp() * posterior).sum(dim=-1) + math.log(logits.shape[-1])
     return kl.mean()
 
 
-def entropy_gap(posterior: Float[Tensor, "b h w k"]) -> Float[Tensor, ""]:
+def entropy_gap(logits: Float[Tensor, "b h w k"]) -> Float[Tensor, ""]:
     """ln K minus the entropy of the mean posterior over all positions, in nats.
 
     Zero where all codes are used alike, however sure each position is of its own.
     """
-    mean = posterior.exp().mean(dim=(0, 1, 2))
+    mean = logits.softmax(dim=-1).mean(dim=(0, 1, 2))
     return math.log(len(mean)) + (mean * mean.clamp_min(1e-9).log()).sum()
 
 

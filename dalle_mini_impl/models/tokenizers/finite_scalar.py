@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle_mini_impl.config import Config
-from dalle_mini_impl.models.tokenizers.quantizer import Quantized, per_channel, straight_through
+from dalle_mini_impl.models.tokenizers.quantizer import (
+    Nearest,
+    Quantized,
+    per_channel,
+    straight_through,
+)
 
 
 class FiniteScalarConfig(Config):
@@ -73,7 +78,7 @@ class FiniteScalarQuantizer(nn.Module):
 
     def forward(self, features: Float[Tensor, "b d h w"]) -> Quantized:
         """The nearest levels, with gradients passed straight through the rounding."""
-        return self.nearest(self.bound(features))
+        return Quantized(self.nearest(self.bound(features)).latents, {})
 
     def bound(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
         """Squash into the range of the levels, before rounding; zero stays zero.
@@ -95,11 +100,11 @@ class FiniteScalarQuantizer(nn.Module):
     def embed(self, codes: Int[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
         return F.embedding(codes, self.codebook).movedim(-1, 1)
 
-    def nearest(self, latents: Float[Tensor, "b d h w"]) -> Quantized:
+    def nearest(self, latents: Float[Tensor, "b d h w"]) -> Nearest:
         """The levels closest to `latents`, with gradients passed straight through."""
         half = per_channel(self.levels // 2)
         top = per_channel(self.levels - 1)
         digits = torch.minimum((latents * half).round() + half, top).clamp_min(0)
         places = per_channel(self.levels.cumprod(0) // self.levels)
         codes = (digits.long() * places).sum(dim=1)
-        return Quantized(straight_through(latents, (digits - half) / half), codes, {})
+        return Nearest(straight_through(latents, (digits - half) / half), codes)

@@ -24,7 +24,6 @@ class Reconstruction(NamedTuple):
 
     maps: Float[Tensor, "b m h w"]
     latents: Float[Tensor, "b d g g"]
-    codes: Int[Tensor, "b n"]
     losses: dict[str, Tensor]
     """The quantizer's, by name."""
 
@@ -62,8 +61,8 @@ class ImageTokenizer(nn.Module):
     def forward(self, images: Float[Tensor, "b 3 h w"], *relaxation: Tensor) -> Reconstruction:
         """One training pass; `relaxation`: a categorical quantizer's `Relaxation`."""
         features = self.encoder(self._checked(images))
-        latents, codes, losses = self.quantizer(features, *relaxation)
-        return Reconstruction(self.decoder(latents), latents, _flat(codes), losses)
+        latents, losses = self.quantizer(features, *relaxation)
+        return Reconstruction(self.decoder(latents), latents, losses)
 
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
         """Codes in row-major order; ValueError for images of another size."""

@@ -21,7 +21,7 @@ from dalle_mini_impl.models.tokenizers.finite_scalar import (
     FiniteScalarConfig,
     FiniteScalarQuantizer,
 )
-from dalle_mini_impl.models.tokenizers.quantizer import Quantized, Relaxation
+from dalle_mini_impl.models.tokenizers.quantizer import Nearest, Quantized, Relaxation
 from dalle_mini_impl.models.tokenizers.vector_quantizer import (
     VectorConfig,
     VectorQuantizer,
@@ -91,18 +91,19 @@ class ProductQuantizer(nn.Module):
         # No remainder here, so that codes beyond the last one raise an error.
         return torch.cat((*latents, last.embed(rest)), dim=1)
 
-    def nearest(self, latents: Float[Tensor, "b d h w"]) -> Quantized:
+    def nearest(self, latents: Float[Tensor, "b d h w"]) -> Nearest:
         """The codes closest to `latents`, with gradients passed straight through."""
         groups = latents.split(self.latents, dim=1)
-        return self._join([p.nearest(own) for p, own in zip(self.each(), groups, strict=True)])
+        found = [part.nearest(own) for part, own in zip(self.each(), groups, strict=True)]
+        together = torch.cat([own.latents for own in found], dim=1)
+        return Nearest(together, self._number([own.codes for own in found]))
 
     def _join(self, quantized: list[Quantized]) -> Quantized:
-        latents = torch.cat([own.latents for own in quantized], dim=1)
         losses = {
             name: torch.stack([own.losses[name] for own in quantized]).sum()
             for name in quantized[0].losses
         }
-        return Quantized(latents, self._number([own.codes for own in quantized]), losses)
+        return Quantized(torch.cat([own.latents for own in quantized], dim=1), losses)
 
     def _number(self, digits: list[Int[Tensor, "b h w"]]) -> Int[Tensor, "b h w"]:
         codes, unit = torch.zeros_like(digits[0]), 1

@@ -24,11 +24,17 @@ CodeCounts = Annotated[
 
 
 class Quantized(NamedTuple):
-    """Latents for the decoder, hard codes, and named losses where the quantizer has any."""
+    """What training decodes, and named losses where the quantizer has any."""
+
+    latents: Float[Tensor, "b d h w"]
+    losses: dict[str, Tensor]
+
+
+class Nearest(NamedTuple):
+    """The latents that are codes, and these codes."""
 
     latents: Float[Tensor, "b d h w"]
     codes: Int[Tensor, "b h w"]
-    losses: dict[str, Tensor]
 
 
 class Relaxation(NamedTuple):

@@ -19,6 +19,7 @@ from dalle_mini_impl.kernels.eager_only import eager_only
 from dalle_mini_impl.models.tokenizers.kmeans import assign, broadcast, kmeans, random_rows
 from dalle_mini_impl.models.tokenizers.quantizer import (
     CodeCounts,
+    Nearest,
     Quantized,
     nearest_rows,
     straight_through,
@@ -126,7 +127,7 @@ class VectorQuantizer(nn.Module):
             self.observe(features.detach().movedim(1, -1).flatten(0, -2))
         codes = nearest_rows(features, self.rows())
         embedded = self.embed(codes)
-        return Quantized(self.passing(features, embedded), codes, self._losses(features, embedded))
+        return Quantized(self.passing(features, embedded), self._losses(features, embedded))
 
     def codes(self, features: Float[Tensor, "b d h w"]) -> Int[Tensor, "b h w"]:
         return nearest_rows(F.normalize(features, dim=1), self.rows())
@@ -134,10 +135,10 @@ class VectorQuantizer(nn.Module):
     def embed(self, codes: Int[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
         return F.embedding(codes, self.rows()).movedim(-1, 1)
 
-    def nearest(self, latents: Float[Tensor, "b d h w"]) -> Quantized:
+    def nearest(self, latents: Float[Tensor, "b d h w"]) -> Nearest:
         """The codes closest to `latents` in direction, with the gradient straight through."""
         codes = self.codes(latents)
-        return Quantized(straight_through(latents, self.embed(codes)), codes, {})
+        return Nearest(straight_through(latents, self.embed(codes)), codes)
 
     def _losses(
         self, features: Float[Tensor, "b d h w"], embedded: Float[Tensor, "b d h w"]
