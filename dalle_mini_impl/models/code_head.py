@@ -8,7 +8,7 @@ given the last (Open-MAGVIT2, arXiv 2409.04410).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -128,6 +128,37 @@ class FactorEmbedding(nn.Module):
         if self.outside is None:
             return total
         return torch.where((codes < self.code_count)[..., None], total, self.outside)
+
+
+@torch.no_grad()
+def start_from_codebooks(
+    module: "nn.Embedding | FactorEmbedding | CodeHead | FactorHead",
+    codebooks: Sequence[Float[Tensor, "k d"]],
+) -> None:
+    """Start rows of codes from random projections of their latents.
+
+    Codes that decode to something similar then start similar, so what is learned of one is learned
+    of its neighbors. codebooks: the latents of the codes of each factor.
+    """
+    tables: list[Tensor]
+    match module:
+        case FactorEmbedding():
+            tables = [cast(Tensor, vectors.weight) for vectors in module.vectors]
+        case FactorHead():
+            for embedding, codes in zip(module.given, codebooks, strict=False):
+                _start_from(cast(Tensor, embedding.weight), codes)
+            tables = [cast(Tensor, output.weight) for output in module.outputs]
+        case _:
+            tables = [module.weight]
+    for table, codes in zip(tables, codebooks, strict=True):
+        _start_from(table, codes)
+
+
+def _start_from(table: Float[Tensor, "n c"], codes: Float[Tensor, "k d"]) -> None:
+    """Rows for what is no code, beyond the codebook's, stay as they are."""
+    codes = (codes - codes.mean(dim=0)) / codes.std(dim=0).clamp_min(1e-6)
+    projection = torch.randn(codes.shape[1], table.shape[1]) / codes.shape[1] ** 0.5
+    table[: len(codes)] = 0.3 * table[: len(codes)] + 0.02 * codes.cpu() @ projection
 
 
 def split_code(codes: Int[Tensor, "*b"], factors: tuple[int, ...]) -> list[Int[Tensor, "*b"]]:

@@ -8,7 +8,7 @@ tokenizer.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple, cast
 
@@ -26,7 +26,11 @@ from dalle_mini_impl.models.attention import (
     PatternVisibility,
     dalle_patterns,
 )
-from dalle_mini_impl.models.code_head import build_code_head, code_log_likelihood
+from dalle_mini_impl.models.code_head import (
+    build_code_head,
+    code_log_likelihood,
+    start_from_codebooks,
+)
 from dalle_mini_impl.models.stream import StreamEmbedding, stream_coordinates
 from dalle_mini_impl.models.transformer import (
     Block,
@@ -58,6 +62,8 @@ class TransformerConfig(Config):
     """full causal attention, or the paper's row, column and convolution patterns."""
     upper_neighbor: bool = True
     """Add the embedding of the code above the one to be predicted to each image position."""
+    preceding_tokens: int = Field(2, ge=0)
+    """Each text token adds embeddings of this many tokens before it."""
     max_image_tokens: int = Field(1024, gt=0)
     """Most codes an image may have: a grid beyond it is refused before memory runs out."""
     text_weight: float = Field(0.125, ge=0, le=1)
@@ -118,9 +124,8 @@ class Dalle(nn.Module):
         self.length = self.text_length + self.image_length - 1
         width = config.width
 
-        self.embedding = StreamEmbedding(
-            width, vocabulary_size, context, self.factors, grid, config.upper_neighbor
-        )
+        near = (config.upper_neighbor, config.preceding_tokens)
+        self.embedding = StreamEmbedding(width, vocabulary_size, context, self.factors, grid, *near)
         self.blocks = nn.ModuleList(
             build_block(config.block, width, config.heads, config.ffn_width)
             for _ in range(config.depth)
@@ -148,6 +153,12 @@ class Dalle(nn.Module):
             )
             self.register_buffer("cosine", cosine, persistent=False)
             self.register_buffer("sine", sine, persistent=False)
+
+    def start_from_codebooks(self, codebooks: Sequence[Float[Tensor, "k d"]]) -> None:
+        """Start what is learned per code from the latents of the codes of each factor."""
+        for module in (self.embedding.code, self.embedding.above, self.image_head):
+            if module is not None:
+                start_from_codebooks(module, codebooks)
 
     def forward(self, captions: Int[Tensor, "b t"], codes: Int[Tensor, "b n"]) -> Logits:
         """Logits of every caption token and every code, each given all before it."""

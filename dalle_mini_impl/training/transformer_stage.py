@@ -25,6 +25,7 @@ def train_transformer(context: StageContext) -> None:
     torch.manual_seed(config.training.seed)
     vocabulary = context.vocabulary
     model = new_dalle(context.experiment, vocabulary.vocabulary_size, tokenizer)
+    model.start_from_codebooks(tokenizer.quantizer.codebooks())
     made_from = {"image_tokenizer": run.weights_hash("image_tokenizer")}
     train(
         DalleObjective(model, config),

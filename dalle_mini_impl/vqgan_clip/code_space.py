@@ -8,7 +8,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
-from dalle_mini_impl.models.tokenizers.product import Quantizer
 from dalle_mini_impl.vqgan_clip.cutouts import warp
 from dalle_mini_impl.vqgan_clip.optimize import Limits
 
@@ -40,13 +39,8 @@ class CodeSpace:
         self.tokenizer = tokenizer
         parameter = next(tokenizer.parameters())
         self.device = parameter.device
-        self.vectors = [self._codebook(part) for part in tokenizer.quantizer.each()]
+        self.vectors = tokenizer.quantizer.codebooks()
         """The latents of all codes of each factor, `k d`."""
-
-    @torch.no_grad()
-    def _codebook(self, quantizer: Quantizer) -> Float[Tensor, "k d"]:
-        every = torch.arange(quantizer.code_count, device=self.device)
-        return quantizer.embed(every[None, None])[0, :, 0].T.float()
 
     @property
     def limits(self) -> Limits:

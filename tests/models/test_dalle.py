@@ -174,3 +174,33 @@ def test_checkpointed_blocks_keep_less_and_have_the_same_gradients(variant):
     assert spared < plain / 4
     for ours, theirs in zip(again, gradients, strict=True):
         assert torch.equal(ours, theirs)
+
+
+@torch.no_grad()
+def test_a_token_adds_what_stands_before_it_and_nothing_that_follows():
+    model = build(preceding_tokens=2)
+    caption = torch.tensor([[5, 6, 7, 8, 0, 0]])
+    plain = model.embedding.text(caption)[0, 1:]
+    for changed, reached in ((0, [0, 1, 2]), (2, [2, 3]), (3, [3])):
+        other = caption.clone()
+        other[0, changed] = 9
+        moved = (model.embedding.text(other)[0, 1:] != plain).any(dim=-1)
+        assert moved.nonzero().flatten().tolist() == reached
+    # Padding is the same after every caption, so that the null caption is one of its own.
+    assert torch.equal(plain[4:], model.embedding.text(torch.zeros_like(caption))[0, 5:])
+
+
+@pytest.mark.parametrize("factors", [(), (8, 4)])
+def test_codes_that_decode_alike_start_alike(factors):
+    torch.manual_seed(0)
+    config = TransformerConfig(depth=1, width=64, heads=2)
+    model = Dalle(config, WORDS, CONTEXT, CODES, GRID, factors)
+    books = [torch.randn(count, 3) for count in factors or (CODES,)]
+    books[0][1] = books[0][0] + 0.01
+    model.start_from_codebooks(books)
+    embedding, head = model.embedding.code, model.image_head
+    tables = [embedding.vectors[0], head.outputs[0]] if factors else [embedding, head]
+    for table in tables:
+        similar = F.cosine_similarity(table.weight[0], table.weight, dim=-1)
+        assert similar[1] > 0.8
+        assert similar[1] > similar[2:].max()

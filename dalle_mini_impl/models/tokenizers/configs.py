@@ -13,6 +13,7 @@ from dalle_mini_impl.config import Config, TrainingConfig
 from dalle_mini_impl.models.tokenizers.categorical import CategoricalConfig
 from dalle_mini_impl.models.tokenizers.convolutions import ConvolutionsConfig
 from dalle_mini_impl.models.tokenizers.finite_scalar import FiniteScalarConfig
+from dalle_mini_impl.models.tokenizers.form_and_color import FormAndColorConfig
 from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
 from dalle_mini_impl.models.tokenizers.patches import PatchesConfig
 from dalle_mini_impl.models.tokenizers.perceptual import PerceptualConfig
@@ -87,7 +88,8 @@ class ImageTokenizerConfig(Config):
     downsampling: int = Field(8, gt=1)
     """Side in pixels of the square that one code stands for."""
     autoencoder: Annotated[
-        ConvolutionsConfig | PatchesConfig | PaletteConfig, Field(discriminator="type")
+        ConvolutionsConfig | PatchesConfig | FormAndColorConfig | PaletteConfig,
+        Field(discriminator="type"),
     ] = ConvolutionsConfig()
     """The networks on both sides of the codes."""
     quantizer: Annotated[QuantizerConfig, Field(discriminator="type")] = CategoricalConfig()
@@ -140,6 +142,12 @@ class ImageTokenizerConfig(Config):
             yield (
                 f"autoencoder.margin is {self.autoencoder.margin}, not a multiple of "
                 f"autoencoder.patch {patch}; use {-(-self.autoencoder.margin // patch) * patch}"
+            )
+
+        if isinstance(self.autoencoder, FormAndColorConfig) and len(self.factors) < 2:
+            yield (
+                "autoencoder.type is form_and_color, but codes have a single factor; give the "
+                "form and the color one each, as in quantizer.codes [512, 64]"
             )
 
     def _palette(self) -> Iterator[str]:

@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
 from dalle_mini_impl.models.tokenizers.convolutions import Decoder, Encoder
+from dalle_mini_impl.models.tokenizers.form_and_color import (
+    FormAndColorConfig,
+    FormAndColorEncoder,
+)
 from dalle_mini_impl.models.tokenizers.palette import PaletteConfig, PaletteDecoder, PaletteEncoder
 from dalle_mini_impl.models.tokenizers.patches import PatchEncoder, PatchesConfig
 from dalle_mini_impl.models.tokenizers.pixels import LogitLaplacePixels, PlainPixels
@@ -121,7 +125,9 @@ def build_image_tokenizer(config: ImageTokenizerConfig, image_size: int) -> Imag
         encoder = PaletteEncoder(own, cell, features, quantizer.feature_gain)
         decoder = PaletteDecoder(own, cell, latents, pixels.maps)
     else:
-        if isinstance(own, PatchesConfig):
+        if isinstance(own, FormAndColorConfig):
+            encoder = FormAndColorEncoder(own, cell, features, quantizer.feature_gain)
+        elif isinstance(own, PatchesConfig):
             encoder = PatchEncoder(own, cell, sum(features), quantizer.feature_gain)
         else:
             encoder = Encoder(own, cell, sum(features), quantizer.feature_gain)

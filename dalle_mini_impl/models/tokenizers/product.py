@@ -6,6 +6,7 @@ that training never showed together is still a code whose parts are known.
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import TypeAlias, cast
 
 import torch
@@ -61,6 +62,15 @@ class ProductQuantizer(nn.Module):
     def each(self) -> list[Quantizer]:
         """The parts, one per factor."""
         return cast(list[Quantizer], list(self.parts))
+
+    @torch.no_grad()
+    def codebooks(self) -> list[Float[Tensor, "k d"]]:
+        """The latents of all codes of each factor."""
+        device = next(chain(self.parameters(), self.buffers())).device
+        return [
+            part.embed(torch.arange(part.code_count, device=device)[None, None])[0, :, 0].T.float()
+            for part in self.each()
+        ]
 
     def forward(self, features: Float[Tensor, "b c h w"], *relaxation: Tensor) -> Quantized:
         """One training pass; relaxation: a `Relaxation` with the noise of all factors, or none.

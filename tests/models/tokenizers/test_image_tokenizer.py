@@ -7,6 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.models.code_head import split_code
 from dalle_mini_impl.models.tokenizers.categorical import CategoricalQuantizer, gumbel_noise
 from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
@@ -42,6 +43,10 @@ SMALL = {
     "margin": {
         "quantizer": QUANTIZERS["distance"],
         "autoencoder": {"type": "patches", "margin": 4, **NETWORKS},
+    },
+    "form-and-color": {
+        "quantizer": {"type": "categorical", "codes": [16, 8, 8]},
+        "autoencoder": {"type": "form_and_color", "margin": 4, **NETWORKS},
     },
     "laplace": {
         "quantizer": QUANTIZERS["scalars"], "autoencoder": NETWORKS, "likelihood": "logit_laplace",
@@ -148,12 +153,31 @@ def test_codes_of_patches_see_the_margin_and_no_more(margin, reach):
     assert (seen.min().item(), seen.max().item()) == (24 - reach, 31 + reach)
 
 
+def test_form_codes_do_not_depend_on_colors():
+    torch.manual_seed(0)
+    networks = {"type": "form_and_color", "margin": 4, **NETWORKS}
+    config = ImageTokenizerConfig.model_validate(
+        {"autoencoder": networks, "quantizer": {"codes": [64, 32]}}
+    )
+    tokenizer = build_image_tokenizer(config, 64).eval()
+
+    def square(color, background):
+        image = torch.tensor(background).reshape(1, 3, 1, 1).repeat(1, 1, 64, 64)
+        image[:, :, 20:37, 25:42] = torch.tensor(color).reshape(1, 3, 1, 1)
+        return split_code(tokenizer.encode(image), tokenizer.factors)
+
+    red, blue = square((1.0, 0.1, 0.1), (0.9, 0.9, 0.9)), square((0.1, 0.1, 1.0), (0.1, 0.1, 0.1))
+    assert torch.equal(red[0], blue[0])
+    assert not torch.equal(red[1], blue[1])
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
         ({"downsampling": 6}, "power of two"),
         ({"downsampling": 2}, "set autoencoder.patch to 2"),
         ({"autoencoder": {"type": "patches", "margin": 3}}, "autoencoder.patch 4; use 4"),
+        ({"autoencoder": {"type": "form_and_color"}}, "a single factor"),
         ({"preset": "fsq", "quantizer": {"levels": ["8x1"]}}, "at least 2"),
         ({"preset": "fsq", "quantizer": {"levels": [8, 8, 8]}}, "valid string"),
         ({"quantizer": {"codes": [512, 1]}}, "greater than 1"),
