@@ -133,7 +133,7 @@ class FactorEmbedding(nn.Module):
 @torch.no_grad()
 def start_from_codebooks(
     module: "nn.Embedding | FactorEmbedding | CodeHead | FactorHead",
-    codebooks: Sequence[Float[Tensor, "k d"]],
+    codebooks: Sequence[Float[Tensor, "_ _"]],
 ) -> None:
     """Start rows of codes from random projections of their latents.
 

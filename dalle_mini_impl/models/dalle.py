@@ -154,7 +154,7 @@ class Dalle(nn.Module):
             self.register_buffer("cosine", cosine, persistent=False)
             self.register_buffer("sine", sine, persistent=False)
 
-    def start_from_codebooks(self, codebooks: Sequence[Float[Tensor, "k d"]]) -> None:
+    def start_from_codebooks(self, codebooks: Sequence[Float[Tensor, "_ _"]]) -> None:
         """Start what is learned per code from the latents of the codes of each factor."""
         for module in (self.embedding.code, self.embedding.above, self.image_head):
             if module is not None:

@@ -64,7 +64,7 @@ class ProductQuantizer(nn.Module):
         return cast(list[Quantizer], list(self.parts))
 
     @torch.no_grad()
-    def codebooks(self) -> list[Float[Tensor, "k d"]]:
+    def codebooks(self) -> list[Float[Tensor, "_ _"]]:
         """The latents of all codes of each factor."""
         device = next(chain(self.parameters(), self.buffers())).device
         return [
