@@ -75,7 +75,8 @@ def commands(text):
         if arguments[0] in ("train", "plan"):
             config = re.search(r"configs/[\w-]+\.yaml", command)
             arguments.append(config[0] if config else "configs/shapes.yaml")
-            kinds = r"--image-tokenizer\.(?:preset|autoencoder\.type|quantizer\.type) \w+"
+            # What decides which settings there are.
+            kinds = r"--image-tokenizer\.(?:preset|\w+\.type|quantizer\.\w+)(?: \w+)+"
             arguments += [word for kind in re.findall(kinds, command) for word in kind.split()]
         if arguments[0] == "data":
             arguments.append("check")

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from dalle_mini_impl.experiment import Experiment, explain, field_paths, load_experiment
 
 Command = TypeVar("Command")
+SHAPING = tuple(f"image_tokenizer.{name}" for name in ("preset", "autoencoder.", "quantizer."))
+"""Where options decide which other options there are."""
 
 
 def parse(
@@ -41,9 +43,9 @@ def _default_experiment(argv: Sequence[str], config: str) -> Experiment:
     """
     experiment = load_experiment(config)
     given = _overrides(argv, experiment)
-    types = {n: v for n, v in given.items() if n.endswith((".type", ".preset"))}
-    if types:
-        experiment = load_experiment(config, types)
+    shaping = {name: value for name, value in given.items() if name.startswith(SHAPING)}
+    if shaping:
+        experiment = load_experiment(config, shaping)
     if overrides := _overrides(argv, experiment):
         load_experiment(config, overrides)
     return experiment

@@ -8,7 +8,7 @@ tokenizer.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Literal, NamedTuple, cast
 
@@ -26,11 +26,7 @@ from dalle_mini_impl.models.attention import (
     PatternVisibility,
     dalle_patterns,
 )
-from dalle_mini_impl.models.code_head import (
-    build_code_head,
-    code_log_likelihood,
-    start_from_codebooks,
-)
+from dalle_mini_impl.models.code_head import build_code_head, code_log_likelihood
 from dalle_mini_impl.models.stream import StreamEmbedding, stream_coordinates
 from dalle_mini_impl.models.transformer import (
     Block,
@@ -123,7 +119,6 @@ class Dalle(nn.Module):
         self.image_length = grid * grid
         self.length = self.text_length + self.image_length - 1
         width = config.width
-
         near = (config.upper_neighbor, config.preceding_tokens)
         self.embedding = StreamEmbedding(width, vocabulary_size, context, self.factors, grid, *near)
         self.blocks = nn.ModuleList(
@@ -153,12 +148,6 @@ class Dalle(nn.Module):
             )
             self.register_buffer("cosine", cosine, persistent=False)
             self.register_buffer("sine", sine, persistent=False)
-
-    def start_from_codebooks(self, codebooks: Sequence[Float[Tensor, "_ _"]]) -> None:
-        """Start what is learned per code from the latents of the codes of each factor."""
-        for module in (self.embedding.code, self.embedding.above, self.image_head):
-            if module is not None:
-                start_from_codebooks(module, codebooks)
 
     def forward(self, captions: Int[Tensor, "b t"], codes: Int[Tensor, "b n"]) -> Logits:
         """Logits of every caption token and every code, each given all before it."""

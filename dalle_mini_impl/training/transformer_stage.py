@@ -4,6 +4,7 @@ import torch
 
 from dalle_mini_impl.data.batches import CodeBatches
 from dalle_mini_impl.experiment.models import new_dalle
+from dalle_mini_impl.models.code_head import start_from_codebooks
 from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.training.code_stage import codes_of
 from dalle_mini_impl.training.context import StageContext
@@ -25,7 +26,9 @@ def train_transformer(context: StageContext) -> None:
     torch.manual_seed(config.training.seed)
     vocabulary = context.vocabulary
     model = new_dalle(context.experiment, vocabulary.vocabulary_size, tokenizer)
-    model.start_from_codebooks(tokenizer.quantizer.codebooks())
+    for per_code in (model.embedding.code, model.embedding.above, model.image_head):
+        if per_code is not None:
+            start_from_codebooks(per_code, tokenizer.quantizer.codebooks())
     made_from = {"image_tokenizer": run.weights_hash("image_tokenizer")}
     train(
         DalleObjective(model, config),

@@ -62,6 +62,17 @@ def test_another_image_tokenizer_may_be_asked_for(stage_calls):
     assert RunFolder.open("runs/other").experiment.image_tokenizer == tokenizer
 
 
+def test_types_and_what_they_need_may_be_asked_for_together(stage_calls):
+    options = ["--image-tokenizer.autoencoder.type", "palette", "--image-tokenizer.preset", "dvae"]
+    assert main(["train", "tiny.yaml", *options]) == 2
+    assert (
+        main(["train", "tiny.yaml", *options, "--image-tokenizer.quantizer.codes", "9", "4", "4"])
+        == 0
+    )
+    tokenizer = stage_calls[0][0].experiment.image_tokenizer
+    assert (tokenizer.autoencoder.type, tokenizer.factors) == ("palette", (9, 4, 4))
+
+
 def test_help_shows_the_values_of_the_yaml(stage_calls, capsys):
     with pytest.raises(SystemExit) as left:
         main(["train", "tiny.yaml", "--help"])

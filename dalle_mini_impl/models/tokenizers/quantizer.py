@@ -18,7 +18,7 @@ from dalle_mini_impl.kernels.full_precision import full_precision
 CodeCounts = Annotated[
     tuple[Annotated[int, Field(gt=1)], ...],
     Field(min_length=1),
-    BeforeValidator(lambda value: (value,) if isinstance(value, int) else value),
+    BeforeValidator(lambda value: (value,) if isinstance(value, int | str) else value),
 ]
 """Codes of each factor of a code; a number alone is a single factor."""
 
