@@ -41,6 +41,7 @@ def configurations(options: TokenizerOptions) -> dict[str, ImageTokenizerConfig]
     paper = {
         "quantizer": {
             "logits": "free",
+            "relaxation": "soft",
             "width": 64,
             "kl_weight": 6.6,
             "entropy_weight": 0,

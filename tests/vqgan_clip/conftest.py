@@ -11,7 +11,10 @@ TOKENIZERS = {
     "fsq": {"preset": "fsq", "quantizer": {"levels": "4x4"}},
     "dvae": {"preset": "dvae", "quantizer": {"codes": 16, "width": 6}},
     "factors": {"preset": "dvae", "quantizer": {"codes": [6, 4], "width": 3}},
-    "laplace": {"quantizer": {"codes": 16, "logits": "free"}, "likelihood": "logit_laplace"},
+    "laplace": {
+        "quantizer": {"codes": 16, "logits": "free", "relaxation": "soft"},
+        "likelihood": "logit_laplace",
+    },
     "vqgan": {"preset": "vqgan", "quantizer": {"codes": 16, "width": 6}},
     "palette": {
         "preset": "fsq",

@@ -6,11 +6,12 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle_mini_impl.config import Config
+from dalle_mini_impl.kernels.full_precision import full_precision
 from dalle_mini_impl.models.tokenizers.quantizer import (
     CodeCounts,
     Nearest,
@@ -28,15 +29,15 @@ class CategoricalConfig(Config):
     """A categorical posterior over a codebook, as in DALL·E's dVAE (arXiv 2102.12092)."""
 
     type: Literal["categorical"] = "categorical"
-    """A distribution over codes at each position, relaxed in training; the likeliest afterwards."""
+    """A distribution over codes at each position, of which the likeliest is used afterwards."""
     codes: CodeCounts = (512,)
     """Codes of each factor."""
     width: int = Field(4, gt=0)
     """Channels of a codebook vector; with distances few are best, with free logits 64."""
     logits: Literal["distance", "free"] = "distance"
     """From a feature's distance to each code, or one output of the encoder per code (the paper)."""
-    relaxation: Literal["soft", "hard", "none"] = "soft"
-    """Mix codes by Gumbel-softmax (the paper), pass one draw straight through, or the argmax."""
+    relaxation: Literal["straight-through", "soft", "hard"] = "straight-through"
+    """The likeliest code, a mixture by Gumbel-softmax (the paper), or one drawn with its slope."""
     temperature: float = Field(1.0, gt=0)
     """τ of the relaxation at the start."""
     final_temperature: float = Field(1 / 16, gt=0)
@@ -49,8 +50,18 @@ class CategoricalConfig(Config):
     """β as the paper counts it (6.6); divided by 3·downsampling² for losses averaged per value."""
     kl_warmup: float = Field(0.15, gt=0, le=1)
     """Share of the run in which β rises from zero."""
-    entropy_weight: float = Field(0.001, ge=0)
+    entropy_weight: float = Field(0.0003, ge=0)
     """Weight of ln K minus the entropy of the batch's mean posterior; keeps all codes in use."""
+    commitment: float = Field(0.01, ge=0)
+    """Weight that keeps features near their codes, ‖z - sg[e]‖², with straight-through."""
+
+    @model_validator(mode="after")
+    def _features_can_be_codes(self) -> "CategoricalConfig":
+        if self.logits == "free" and self.relaxation == "straight-through":
+            raise ValueError(
+                "logits is free, but relaxation straight-through needs distances; use soft or hard"
+            )
+        return self
 
     @property
     def factors(self) -> tuple[int, ...]:
@@ -78,31 +89,39 @@ class CategoricalQuantizer(nn.Module, ABC):
     def rows(self) -> Float[Tensor, "k d"]:
         """The latents of all codes."""
 
-    def forward(self, features: Float[Tensor, "b c h w"], relaxation: Relaxation) -> Quantized:
-        """Relaxed latents; losses `kl` and `entropy_gap` of the posterior, in nats, if weighed.
+    def forward(
+        self, features: Float[Tensor, "b c h w"], relaxation: Relaxation | None = None
+    ) -> Quantized:
+        """Relaxed latents, with the losses of `posterior_losses`.
 
-        The losses do not depend on the relaxation: the temperature is not the posterior's.
+        relaxation: what `soft` and `hard` need. The losses do not depend on it: the temperature is
+        not the posterior's.
         """
-        logits = self.logits(features)
+        assert relaxation is not None
+        with full_precision(features.device):
+            noisy = self.logits(features) + relaxation.noise
+            shares = (noisy / relaxation.temperature).softmax(dim=-1)
+            rows = self.rows()
+            latents = (shares @ rows).movedim(-1, 1)
+            if self.config.relaxation == "hard":
+                drawn = F.embedding(noisy.argmax(dim=-1), rows).movedim(-1, 1)
+                latents = straight_through(latents, drawn)
+        return Quantized(latents, self.posterior_losses(features))
+
+    def posterior_losses(self, features: Float[Tensor, "b c h w"]) -> dict[str, Tensor]:
+        """`kl` and `entropy_gap` of the posterior, in nats per position, if they are weighed."""
         losses = {}
-        if self.config.kl_weight > 0:
-            losses["kl"] = kl_to_uniform(logits)
-        if self.config.entropy_weight > 0:
-            # A quarter of the positions says enough of the mean.
-            losses["entropy_gap"] = entropy_gap(logits[:, ::2, ::2])
-        noisy = logits
-        if self.config.relaxation != "none":
-            noisy = logits + relaxation.noise
-        shares = (noisy / relaxation.temperature).softmax(dim=-1)
-        rows = self.rows()
-        latents = (shares @ rows).movedim(-1, 1)
-        if self.config.relaxation != "soft":
-            drawn = F.embedding(noisy.argmax(dim=-1), rows).movedim(-1, 1)
-            latents = straight_through(latents, drawn)
-        return Quantized(latents, losses)
+        with full_precision(features.device):
+            if self.config.kl_weight > 0:
+                losses["kl"] = kl_to_uniform(self.logits(features))
+            if self.config.entropy_weight > 0:
+                # A quarter of the positions says enough of the mean.
+                losses["entropy_gap"] = entropy_gap(self.logits(features[:, :, ::2, ::2]))
+        return losses
 
     def codes(self, features: Float[Tensor, "b c h w"]) -> Int[Tensor, "b h w"]:
-        return self.logits(features).argmax(dim=-1)
+        with full_precision(features.device):
+            return self.logits(features).argmax(dim=-1)
 
     def embed(self, codes: Int[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
         return F.embedding(codes, self.rows()).movedim(-1, 1)
@@ -143,6 +162,19 @@ class DistanceCategorical(CategoricalQuantizer):
     def __init__(self, code_count: int, config: CategoricalConfig):
         super().__init__(code_count, config.width, config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+
+    def forward(
+        self, features: Float[Tensor, "b d h w"], relaxation: Relaxation | None = None
+    ) -> Quantized:
+        """Without a relaxation the likeliest code, whose gradient also reaches its feature."""
+        if relaxation is not None:
+            return super().forward(features, relaxation)
+        points = F.normalize(features, dim=1)
+        embedded = self.embed(nearest_rows(points, self.rows()))
+        losses = self.posterior_losses(features)
+        if self.config.commitment > 0:
+            losses["commitment"] = (points - embedded.detach()).square().sum(dim=1).mean()
+        return Quantized(embedded + points - points.detach(), losses)
 
     def logits(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b h w k"]:
         points = F.normalize(features.movedim(1, -1), dim=-1)

@@ -72,8 +72,7 @@ class ImageTokenizerObjective(HardReconstruction):
     def noise(self, progress: float) -> float:
         """The factor of the categorical quantizer's Gumbel noise at `progress` in [0, 1]."""
         own = self.config.quantizer
-        if not isinstance(own, CategoricalConfig) or own.relaxation == "none":
-            return 0.0
+        assert isinstance(own, CategoricalConfig)
         return 1.0 if own.noise is None else max(0.0, 1 - progress / own.noise)
 
     def quantizer_weights(self, progress: float) -> dict[str, float]:
@@ -84,6 +83,7 @@ class ImageTokenizerObjective(HardReconstruction):
                 return {
                     "kl": beta / (3 * self.config.downsampling**2),
                     "entropy_gap": own.entropy_weight,
+                    "commitment": own.commitment,
                 }
             case VectorConfig() as own:
                 return {"commitment": own.commitment, "codebook": 1.0}
@@ -137,7 +137,7 @@ class ImageTokenizerObjective(HardReconstruction):
 
     @torch.no_grad()
     def evaluate(self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict[str, float]:
-        """The usual, and of a categorical quantizer `soft_psnr`: of what training sees at its end.
+        """The usual, and with a relaxation `soft_psnr`: of what training sees at its end.
 
         The discriminator backs off if it made the PSNR worse.
         """
@@ -165,7 +165,8 @@ class ImageTokenizerObjective(HardReconstruction):
     def _relaxation(
         self, images: Tensor, progress: float, generator: torch.Generator | None
     ) -> Relaxation | tuple[()]:
-        if not isinstance(self.config.quantizer, CategoricalConfig):
+        own = self.config.quantizer
+        if not isinstance(own, CategoricalConfig) or own.relaxation == "straight-through":
             return ()
         grid, strength = self.model.grid, self.noise(progress)
         noise = images.new_zeros(len(images), grid, grid, sum(self.model.factors))

@@ -17,7 +17,8 @@ from dalle_mini_impl.models.tokenizers.vector_quantizer import VectorConfig
 
 QUANTIZERS = {
     "distance": {"type": "categorical", "codes": 20, "width": 8},
-    "free": {"type": "categorical", "codes": [6, 5], "width": 4, "logits": "free"},
+    "hard": {"type": "categorical", "codes": [20, 4], "relaxation": "hard"},
+    "free": {"type": "categorical", "codes": [6, 5], "logits": "free", "relaxation": "soft"},
     "scalar": {"type": "finite_scalar", "levels": ["4x3"]},
     "scalars": {"type": "finite_scalar", "levels": ["4x3", "5", "2x2x2"]},
     "vector": {"type": "vector", "codes": 16, "width": 4, "initialization": "random"},
@@ -25,7 +26,7 @@ QUANTIZERS = {
 }
 PALETTES = {
     "distance": {"type": "categorical", "codes": [9, 4, 4]},
-    "free": {"type": "categorical", "codes": [9, 4, 4], "logits": "free"},
+    "free": {"type": "categorical", "codes": [9, 4, 4], "logits": "free", "relaxation": "hard"},
     "scalars": {"type": "finite_scalar", "levels": ["3x2", "2x2", "2x2"]},
     "vectors": {"type": "vector", "codes": [9, 4, 4], "codebook": "gradient"},
 }
@@ -73,7 +74,8 @@ def tokenizer(request):
 
 
 def relaxation(tokenizer, images):
-    if not isinstance(tokenizer.quantizer.parts[0], CategoricalQuantizer):
+    part = tokenizer.quantizer.parts[0]
+    if not isinstance(part, CategoricalQuantizer) or part.config.relaxation == "straight-through":
         return ()
     shape = (len(images), tokenizer.grid, tokenizer.grid, sum(tokenizer.factors))
     return Relaxation(gumbel_noise(torch.empty(shape)), torch.tensor(1.0))
@@ -181,6 +183,7 @@ def test_form_codes_do_not_depend_on_colors():
         ({"preset": "fsq", "quantizer": {"levels": ["8x1"]}}, "at least 2"),
         ({"preset": "fsq", "quantizer": {"levels": [8, 8, 8]}}, "valid string"),
         ({"quantizer": {"codes": [512, 1]}}, "greater than 1"),
+        ({"quantizer": {"logits": "free"}}, "needs distances; use soft or hard"),
         ({"quantizer": {"codes": []}}, "at least 1 item"),
         ({"objective": {"patches": 8}}, "a patch depends on its neighbors"),
         ({"objective": {"patches": 8}}, "objective.foreground is 3.0, which needs whole images"),

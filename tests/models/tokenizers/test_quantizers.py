@@ -89,7 +89,7 @@ def relaxed(logits, temperature, noise=None):
 
 @pytest.mark.parametrize("logits", ["distance", "free"])
 def test_soft_relaxation_ends_in_the_hard_codes(logits):
-    quantizer = categorical(logits=logits)
+    quantizer = categorical(logits=logits, relaxation="soft")
     features = 3 * torch.randn(2, quantizer.features, 3, 3)
     of_codes = quantizer.logits(features)
     assert of_codes.shape == (2, 3, 3, 16)
@@ -104,12 +104,10 @@ def test_soft_relaxation_ends_in_the_hard_codes(logits):
     assert distance(0.001) < 1e-4
 
 
-@pytest.mark.parametrize("relaxation", ["hard", "none"])
-def test_hard_relaxation_decodes_one_code_with_the_gradient_of_the_soft_one(relaxation):
-    hard, soft = categorical(relaxation=relaxation), categorical()
+def test_hard_relaxation_decodes_one_code_with_the_gradient_of_the_soft_one():
+    hard, soft = categorical(relaxation="hard"), categorical(relaxation="soft")
     features = torch.randn(2, 4, 3, 3, requires_grad=True)
     noise = gumbel_noise(torch.empty(2, 3, 3, 16), torch.Generator().manual_seed(0))
-    noise = torch.zeros_like(noise) if relaxation == "none" else noise
     drawn = hard(features, Relaxation(noise, torch.tensor(0.5)))
     noisy = hard.logits(features) + noise
     assert torch.allclose(drawn.latents, hard.embed(noisy.argmax(dim=-1)), atol=1e-5)
@@ -119,6 +117,23 @@ def test_hard_relaxation_decodes_one_code_with_the_gradient_of_the_soft_one(rela
         torch.autograd.grad((own.latents * weights).sum(), features)[0] for own in (drawn, mixed)
     ]
     assert torch.allclose(*slopes, atol=1e-5)
+
+
+def test_straight_through_decodes_the_likeliest_code_and_moves_it_and_the_feature():
+    quantizer = categorical(commitment=0.5)
+    features = torch.randn(2, 4, 3, 3, requires_grad=True)
+    latents, losses = quantizer(features)
+    assert torch.allclose(latents, quantizer.embed(quantizer.codes(features)), atol=1e-6)
+    slope = torch.randn_like(latents)
+    to_feature, to_codes = torch.autograd.grad(
+        (latents * slope).sum(), (features, quantizer.codebook.weight)
+    )
+    points = torch.nn.functional.normalize(features, dim=1)
+    assert torch.allclose(to_feature, torch.autograd.grad((points * slope).sum(), features)[0])
+    used = quantizer.codes(features).unique()
+    assert (to_codes.abs().sum(dim=1) > 0).nonzero().flatten().tolist() == used.tolist()
+    distance = (points - quantizer.embed(quantizer.codes(features))).square().sum(dim=1).mean()
+    assert torch.allclose(losses["commitment"], distance, atol=1e-6)
 
 
 def test_distance_logits_are_those_of_a_gaussian_around_each_code():
@@ -176,8 +191,8 @@ def codes_in_use(weight):
     features = near.T.reshape(1, 4, 8, 8)
     optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.02)
     for _ in range(100):
-        losses = quantizer(features, relaxed(quantizer.logits(features), 1.0)).losses
-        if losses:
+        losses = quantizer(features).losses
+        if "entropy_gap" in losses:
             optimizer.zero_grad()
             losses["entropy_gap"].backward()
             optimizer.step()
@@ -190,7 +205,7 @@ def test_the_entropy_gap_brings_idle_codes_into_use():
 
 @pytest.mark.parametrize("logits", ["distance", "free"])
 def test_the_losses_of_the_posterior_know_neither_temperature_nor_noise(logits):
-    quantizer = categorical(logits=logits)
+    quantizer = categorical(logits=logits, relaxation="soft")
     features = torch.randn(2, quantizer.features, 3, 3)
     of_codes = quantizer.logits(features)
     noise = gumbel_noise(of_codes)
@@ -217,7 +232,7 @@ def test_nearest_rows_is_the_smallest_distance():
     assert torch.equal(nearest_rows(latents, rows), expected)
 
 
-CONFIG = CategoricalConfig(codes=6, width=3)
+CONFIG = CategoricalConfig(codes=6, width=3, relaxation="soft")
 QUANTIZERS = [
     FreeCategorical(6, CONFIG),
     DistanceCategorical(6, CONFIG),
