@@ -246,7 +246,7 @@ def run(tmp_path_factory):
 def test_the_null_caption_of_sampling_is_the_one_of_training(run):
     """Guidance 0 follows the null branch alone: the images are those of the empty caption."""
     model = TextToImage.from_pretrained(run, "cpu")
-    settings = {"num_images": 2, "candidates": 2, "rank_by": "none"}
+    settings = {"num_images": 16, "candidates": 16, "rank_by": "none"}
     null = [result.codes for result in model("a red heart", guidance=0.0, **settings)]
     assert null == [result.codes for result in model("", guidance=1.0, **settings)]
     caption = "a large red heart above a small blue star on a white background"
