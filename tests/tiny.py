@@ -19,7 +19,7 @@ SETTINGS = {
     },
     "captions": {"vocabulary": "shapes", "context": 24},
     "image_tokenizer": {
-        "preset": "fsq", "quantizer": {"levels": ["4x4"]},
+        "preset": "dvae", "quantizer": {"codes": 16},
         "autoencoder": {"width": 32, "blocks": 1},
         "training": {"steps": 20, "batch_size": 8},
     },

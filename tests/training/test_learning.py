@@ -47,7 +47,7 @@ def run(tmp_path_factory) -> RunFolder:
         data={"path": str(folder), "image_size": SIZE, "held_out": 0.0},
         captions={"vocabulary": None, "vocabulary_size": 280, "context": 8},
         image_tokenizer={
-            "quantizer": {"levels": "5x5"}, "downsampling": 4,
+            "quantizer": {"codes": 25}, "downsampling": 4,
             "training": {**TRAINING, "steps": 120},
         },
         transformer={"ffn_width": 64, "training": {**TRAINING, "steps": 200}},

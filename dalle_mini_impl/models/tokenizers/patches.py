@@ -51,7 +51,7 @@ class PatchEncoder(nn.Module):
         self, config: PatchesConfig, downsampling: int, features: int, feature_gain: float
     ):
         super().__init__()
-        width, ratio = 4 * config.width, downsampling // config.patch
+        width, ratio = 2 * config.width, downsampling // config.patch
         reach = config.margin // config.patch
         to_features = nn.Conv2d(width, features, 1)
         with torch.no_grad():
