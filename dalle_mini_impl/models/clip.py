@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dalle_mini_impl.config import Config, TrainingConfig
+from dalle_mini_impl.models.token_embedding import TokenEmbedding
 from dalle_mini_impl.models.transformer import RMSNorm, build_block
 
 
@@ -37,6 +38,8 @@ class ClipConfig(Config):
     """Blocks of the text tower."""
     text_heads: int = Field(4, gt=0)
     """Attention heads of the text tower; they divide its width."""
+    preceding_tokens: int = Field(5, ge=0)
+    """Each token of the text tower adds embeddings of this many tokens before it."""
     loss: Literal["infonce", "siglip"] = "infonce"
     """Softmax over the batch both ways, or SigLIP's independent sigmoids."""
     hard_negatives: int = Field(1, ge=0)
@@ -104,9 +107,8 @@ class TextTower(nn.Module):
     def __init__(self, config: ClipConfig, vocabulary_size: int, context: int):
         super().__init__()
         width = config.text_width
-        self.embedding = nn.Embedding(vocabulary_size, width)
+        self.embedding = TokenEmbedding(vocabulary_size, width, config.preceding_tokens)
         self.position = nn.Embedding(context, width)
-        nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.position.weight, std=0.02)
         self.blocks = nn.ModuleList(
             build_block("modern", width, config.text_heads, 4 * width)

@@ -58,7 +58,7 @@ class TransformerConfig(Config):
     """full causal attention, or the paper's row, column and convolution patterns."""
     upper_neighbor: bool = True
     """Add the embedding of the code above the one to be predicted to each image position."""
-    preceding_tokens: int = Field(2, ge=0)
+    preceding_tokens: int = Field(5, ge=0)
     """Each text token adds embeddings of this many tokens before it."""
     max_image_tokens: int = Field(1024, gt=0)
     """Most codes an image may have: a grid beyond it is refused before memory runs out."""

@@ -5,9 +5,9 @@ import math
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dalle_mini_impl.models.code_head import build_code_embedding
+from dalle_mini_impl.models.token_embedding import TokenEmbedding
 
 
 class StreamEmbedding(nn.Module):
@@ -15,8 +15,7 @@ class StreamEmbedding(nn.Module):
 
     Every text position has a padding token of its own (Ramesh et al. 2021, arXiv 2102.12092,
     section 2.2). A code adds its row and column and, with `upper_neighbor`, the code above the one
-    that follows it, since that is the one to be predicted. A token adds vectors of the
-    `preceding_tokens` tokens before it, so that a word's attribute is known where the word is.
+    that follows it, since that is the one to be predicted.
     """
 
     def __init__(
@@ -31,10 +30,7 @@ class StreamEmbedding(nn.Module):
     ):
         super().__init__()
         self.code_count, self.grid = math.prod(factors), grid
-        self.token = nn.Embedding(vocabulary_size, width)
-        self.preceding = nn.ModuleList(
-            nn.Embedding(vocabulary_size, width) for _ in range(preceding_tokens)
-        )
+        self.token = TokenEmbedding(vocabulary_size, width, preceding_tokens)
         self.padding = nn.Embedding(context, width)
         self.text_position = nn.Embedding(context + 1, width)
         self.start = nn.Parameter(torch.empty(width))
@@ -50,9 +46,6 @@ class StreamEmbedding(nn.Module):
     def text(self, captions: Int[Tensor, "b t"]) -> Float[Tensor, "b s c"]:
         """The start position and the caption, each pad replaced by its position's own."""
         tokens = self.token(captions)
-        for distance, embedding in enumerate(self.preceding, start=1):
-            before = F.pad(captions, (distance, 0))[:, : captions.shape[1]]
-            tokens = tokens + embedding(before) * (before != 0)[:, :, None]
         tokens = torch.where((captions == 0)[:, :, None], self.padding.weight[None], tokens)
         start = self.start.expand(len(captions), 1, -1)
         return torch.cat((start, tokens), dim=1) + self.text_position.weight

