@@ -23,7 +23,7 @@ CONFIG = ClipConfig(
     image_blocks=1,
     text_width=32,
     text_depth=1,
-    preceding_tokens=2,
+    preceding_tokens=0,
 )
 
 

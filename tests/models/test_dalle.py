@@ -196,7 +196,7 @@ def test_codes_that_decode_alike_start_alike(factors):
     torch.manual_seed(0)
     config = TransformerConfig(depth=1, width=64, heads=2)
     model = Dalle(config, WORDS, CONTEXT, CODES, GRID, factors)
-    books = [torch.randn(count, 3) for count in factors or (CODES,)]
+    books = [torch.randn(count, 16) for count in factors or (CODES,)]
     books[0][1] = books[0][0] + 0.01
     embedding, head = model.embedding.code, model.image_head
     for module in (embedding, model.embedding.above, head):
