@@ -54,4 +54,7 @@ def relief(images: Float[Tensor, "b 3 h w"], reach: int) -> Float[Tensor, "b 1 h
     """
     background = images.flatten(2).median(dim=2).values[:, :, None, None]
     distance = (images - background).square().sum(dim=1, keepdim=True).sqrt()
-    return distance / (F.max_pool2d(distance, reach, stride=1, padding=reach // 2) + 0.05)
+    # Rows, then columns: a ninth of the work of squares.
+    nearby = F.max_pool2d(distance, (1, reach), stride=1, padding=(0, reach // 2))
+    nearby = F.max_pool2d(nearby, (reach, 1), stride=1, padding=(reach // 2, 0))
+    return distance / (nearby + 0.05)
