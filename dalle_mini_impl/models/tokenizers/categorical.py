@@ -161,7 +161,10 @@ class DistanceCategorical(CategoricalQuantizer):
 
     def __init__(self, code_count: int, config: CategoricalConfig):
         super().__init__(code_count, config.width, config)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        # Without these nothing depends on the scale, and data parallelism wants a gradient for all.
+        weighed = config.kl_weight > 0 or config.entropy_weight > 0
+        learns = weighed or config.relaxation != "straight-through"
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)), requires_grad=learns)
 
     def forward(
         self, features: Float[Tensor, "b d h w"], relaxation: Relaxation | None = None

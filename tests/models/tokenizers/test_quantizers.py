@@ -150,6 +150,16 @@ def test_distance_logits_are_those_of_a_gaussian_around_each_code():
     assert torch.equal(quantizer.codes(features), squares.argmin(-1))
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_what_is_trained_gets_a_gradient(weight):
+    quantizer = categorical(entropy_weight=weight, kl_weight=0.0)
+    latents, losses = quantizer(torch.randn(2, 4, 4, 4))
+    (latents.sum() + sum(losses.values())).backward()
+    trained = [parameter for parameter in quantizer.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None for parameter in trained)
+    assert quantizer.log_scale.requires_grad == (weight > 0)
+
+
 def test_the_scale_of_distance_logits_is_bounded():
     quantizer = categorical()
     features = torch.randn(1, 4, 2, 2)
