@@ -3,7 +3,8 @@
     python -m benchmarks.tokenizer_types --config configs/emoji.yaml --minutes 4 --seeds 0 1 2 \
         --held-out 0.15 --features benchmarks.cifar_classifier:embed --out tokenizers_emoji
 
-The configuration gives the data and what all variants share (grid, width, blocks, batch size);
+The configuration gives the data and what all variants share (grid, width, blocks, batch size; the
+autoencoder is the convolutional one);
 `VARIANTS` says what differs. Prints means over the seeds with their spread; writes figures.json and
 sheet.png, where each held-out image stands beside its reconstructions of the first seed.
 """
@@ -125,7 +126,7 @@ def settings(arguments: Arguments, variant: str, seed: int) -> Experiment:
     }
     shared = {
         "downsampling": own.downsampling,
-        "autoencoder": own.autoencoder.model_dump(),
+        "autoencoder": {"width": own.autoencoder.width, "blocks": own.autoencoder.blocks},
         "objective": {"foreground": own.objective.foreground},
         "training": {**own.training.model_dump(), **limits},
     }

@@ -43,9 +43,11 @@ def _default_experiment(argv: Sequence[str], config: str) -> Experiment:
     """
     experiment = load_experiment(config)
     given = _overrides(argv, experiment)
-    shaping = {name: value for name, value in given.items() if name.startswith(SHAPING)}
-    if shaping:
-        experiment = load_experiment(config, shaping)
+    if any(name.startswith(SHAPING) for name in given):
+        # All of the section, which only fits together; a part of `training` would lose the rest.
+        own = {n: v for n, v in given.items() if n.startswith("image_tokenizer.")}
+        own = {n: v for n, v in own.items() if ".training." not in n}
+        experiment = load_experiment(config, own)
     if overrides := _overrides(argv, experiment):
         load_experiment(config, overrides)
     return experiment

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Int, Integer
 
 from dalle_mini_impl.files import atomic_write, write_text
 
@@ -90,12 +90,12 @@ class CodeCache:
             raise ValueError(f"{folder}: the code cache could not be read back; is the disk full?")
         return cache
 
-    def counts(self, code_count: int) -> Int[np.ndarray, "code_count"]:
-        """How often each code occurs, in all variants together."""
-        total = np.zeros(code_count, np.int64)
-        for variant in self.codes:
-            total += np.bincount(variant.ravel(), minlength=code_count)
-        return total
+    def histogram(self) -> tuple[Int[np.ndarray, "k"], Int[np.ndarray, "k"]]:
+        """The codes that occur and how often each does, in all variants together."""
+        parts = [np.unique(variant, return_counts=True) for variant in self.codes]
+        values, inverse = np.unique(np.concatenate([v for v, _ in parts]), return_inverse=True)
+        counts = np.bincount(inverse, weights=np.concatenate([count for _, count in parts]))
+        return values.astype(np.int64), counts.astype(np.int64)
 
 
 def _finish(codes: np.ndarray, path: Path, key: CodeKey) -> None:
@@ -109,15 +109,16 @@ def _finish(codes: np.ndarray, path: Path, key: CodeKey) -> None:
         stored.flush()
 
 
-def perplexity(counts: Int[np.ndarray, "code_count"]) -> Float[np.ndarray, ""]:
+def perplexity(counts: Int[np.ndarray, "k"]) -> float:
     """exp of the entropy of the code frequencies: the number of codes in effective use."""
     shares = counts[counts > 0] / max(1, counts.sum())
-    return np.asarray(np.exp(-np.sum(shares * np.log(shares))))
+    return float(np.exp(-np.sum(shares * np.log(shares))))
 
 
-def factor_usage(counts: Int[np.ndarray, "code_count"], factors: tuple[int, ...]) -> float:
-    """The share of codes that occur; where they have several factors, the mean of each one's."""
-    occurs = (counts > 0).reshape(factors[::-1])
-    axes = range(occurs.ndim)
-    shares = [occurs.any(axis=tuple(a for a in axes if a != own)).mean() for own in axes]
+def factor_usage(values: Int[np.ndarray, "k"], factors: tuple[int, ...]) -> float:
+    """The share of codes that occur in `values`; of several factors, the mean of each one's."""
+    shares, rest = [], values
+    for count in factors:
+        shares.append(len(np.unique(rest % count)) / count)
+        rest = rest // count
     return float(np.mean(shares))

@@ -30,7 +30,7 @@ def _explain_one(detail: dict[str, Any]) -> Iterator[str]:
         yield f"{field} = {value!r}: no such setting; {_suggest(names, section)}"
     elif kind in ("union_tag_invalid", "union_tag_not_found"):
         given = value.get("type") if isinstance(value, dict) else value
-        types = detail["ctx"].get("expected_tags", "'dvae' or 'fsq'").replace(", ", " or ")
+        types = detail["ctx"].get("expected_tags", "those of the reference").replace(", ", " or ")
         yield f"{field}.type = {given!r}: write one of {types}"
     else:
         if kind == "model_type":

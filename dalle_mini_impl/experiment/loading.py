@@ -84,10 +84,11 @@ def _forget_other_types(settings: dict[str, Any], path: list[str], type_name: An
     """Remove the settings of the section at `path` that the named type does not have."""
     kinds: list[type[Config]] = [Experiment]
     for part in path:
-        kinds = sections_of(kinds[0].model_fields[part].annotation)
+        field = kinds[0].model_fields.get(part) if kinds else None
+        kinds = sections_of(field.annotation) if field else []
         settings = settings.get(part, {})
     for kind in kinds:
-        if kind.model_fields["type"].default == type_name:
+        if "type" in kind.model_fields and kind.model_fields["type"].default == type_name:
             for name in settings.keys() - kind.model_fields.keys():
                 del settings[name]
 

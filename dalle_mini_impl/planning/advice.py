@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -65,8 +66,8 @@ def _changes(experiment: Experiment, stage: StageName) -> Iterator[tuple[str, An
         yield f"{stage}.training.batch_size", max(parts, batch // 2)
     yield "image_tokenizer.downsampling", 2 * experiment.image_tokenizer.downsampling
     for setting in HALVED[stage]:
-        section, name = setting.split(".")
-        yield setting, getattr(getattr(experiment, section), name) // 2
+        value: Any = reduce(getattr, setting.split("."), experiment)
+        yield setting, value // 2
 
 
 def _with(experiment: Experiment, setting: str, value: Any) -> Experiment:

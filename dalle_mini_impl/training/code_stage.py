@@ -28,11 +28,11 @@ def variants_of(data: DataConfig) -> int:
 def encode_images(context: StageContext) -> None:
     """Fill the code cache unless it is current, and report how the codes are used."""
     tokenizer = frozen(load_image_tokenizer(context.run), context.device)
-    counts = codes_of(context, tokenizer).counts(tokenizer.code_count)
-    usage, spread = factor_usage(counts, tokenizer.factors), float(perplexity(counts))
+    values, counts = codes_of(context, tokenizer).histogram()
+    usage, spread = factor_usage(values, tokenizer.factors), perplexity(counts)
     each = " of each factor" if len(tokenizer.factors) > 1 else ""
     context.say(
-        f"codes: {(counts > 0).sum():,} of {tokenizer.code_count:,} in use ({usage:.0%}{each}), "
+        f"codes: {len(values):,} of {tokenizer.code_count:,} in use ({usage:.0%}{each}), "
         f"perplexity {spread:,.0f}"
     )
     if context.processes.is_main_process:

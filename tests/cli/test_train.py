@@ -69,6 +69,8 @@ def test_types_and_what_they_need_may_be_asked_for_together(stage_calls):
         main(["train", "tiny.yaml", *options, "--image-tokenizer.quantizer.codes", "9", "4", "4"])
         == 0
     )
+    fitting = ["--image-tokenizer.downsampling", "4", "--image-tokenizer.autoencoder.patch", "2"]
+    assert main(["train", "tiny.yaml", "--run", "runs/fine", *fitting]) == 0
     tokenizer = stage_calls[0][0].experiment.image_tokenizer
     assert (tokenizer.autoencoder.type, tokenizer.factors) == ("palette", (9, 4, 4))
 

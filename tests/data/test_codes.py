@@ -70,7 +70,8 @@ def test_a_missing_or_damaged_cache_is_none(tmp_path):
 
 def test_counts_and_perplexity_measure_usage(tmp_path):
     cache = CodeCache.write(tmp_path, KEY, [ROWS % 4])
-    counts = cache.counts(8)
-    assert counts.tolist() == [6, 6, 6, 6, 0, 0, 0, 0]
+    values, counts = cache.histogram()
+    assert values.tolist() == [0, 1, 2, 3]
+    assert counts.tolist() == [6, 6, 6, 6]
     assert perplexity(counts) == pytest.approx(4)
     assert perplexity(np.array([9, 0])) == pytest.approx(1)

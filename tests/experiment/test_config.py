@@ -83,6 +83,12 @@ def test_another_preset_replaces_what_presets_set_and_keeps_the_rest(save):
     assert again == load_experiment(save(text)).image_tokenizer
 
 
+@pytest.mark.parametrize("name", ["image_tokenizer.quantiser.type", "transformer.type"])
+def test_types_of_what_does_not_exist_are_refused(save, name):
+    with pytest.raises(ConfigError, match="no such setting"):
+        load_experiment(save("transformer: {depth: 2}"), {name: "x"})
+
+
 def test_another_type_keeps_the_settings_that_it_shares(save):
     text = "image_tokenizer: {autoencoder: {width: 128, attention: 1, blocks: 3}}"
     overrides = {"image_tokenizer.autoencoder.type": "palette"} | {
@@ -126,6 +132,7 @@ def test_settings_are_frozen_and_described():
         ("transformer: {depth: 2.5}", "transformer.depth = 2.5"),
         ("transformer: {training: {precision: half}}", "should be 'auto', 'fp32' or 'bf16'"),
         ("image_tokenizer: {preset: fsq, quantizer: {levels: [8x8, x]}}", "levels has 'x'; write"),
+        ("image_tokenizer: {preset: [a]}", "image_tokenizer.preset = ['a']"),
         ("image_tokenizer: {preset: vq}", "image_tokenizer.preset = 'vq': should be 'dvae', 'fsq'"),
         (
             "image_tokenizer: {quantizer: {type: vq}}",

@@ -47,6 +47,16 @@ def colored_batch(seed: int, rows: int = 16) -> ImageBatch:
 
 
 @torch.no_grad()
+def test_tokens_before_a_token_are_part_of_it():
+    captions = torch.tensor([[5, 6, 7, 0, 0, 0], [6, 5, 7, 0, 0, 0]])
+    before, plain = build(preceding_tokens=2), build(preceding_tokens=0)
+    last = [model.text.embedding(captions)[:, 2] for model in (before, plain)]
+    assert not torch.allclose(last[0][0], last[0][1])
+    assert torch.equal(last[1][0], last[1][1])
+    long = build(preceding_tokens=9)  # more than there are positions
+    assert long.text.embedding(captions).shape == (2, 6, 32)
+
+
 def test_vectors_have_unit_length():
     model, batch = build(), colored_batch(0)
     for vectors in (model.encode_image(batch.images), model.encode_text(batch.captions)):

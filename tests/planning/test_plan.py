@@ -206,6 +206,14 @@ def test_what_does_not_fit_is_said_with_settings_that_help():
     assert by_name["transformer.training.batch_size"].saves == stage.cost.peak - smaller
 
 
+def test_an_image_tokenizer_that_does_not_fit_gets_advice():
+    experiment = tiny(image_tokenizer={"preset": "dvae", "autoencoder": {"width": 64}})
+    plan = make_plan(experiment, measure=False)
+    stage = plan.stages[0]
+    advice = advise(experiment, replace(plan, memory=plan.program + 1), stage)
+    assert "image_tokenizer.autoencoder.width" in {own.setting for own in advice}
+
+
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_experiment_can_be_planned(config):
     shallow = {"transformer.depth": 1, "clip.text_depth": 1}  # counting takes a while by the layer

@@ -53,15 +53,15 @@ def measure_reconstructions(
     """
     code_count = math.prod(factors)
     quality, structure = psnr(decoded, images), ssim(decoded, images)
-    counts = np.bincount(codes.flatten().numpy(), minlength=code_count)
+    values, counts = np.unique(codes.numpy(), return_counts=True)
     figures: dict[str, Any] = {
         "images": len(images),
         "psnr": float(quality.mean()),
         "psnr_worst": float(quality.min()),
         "ssim": float(structure.mean()),
         "codes": code_count,
-        "code_usage": factor_usage(counts, factors),
-        "perplexity": float(perplexity(counts)),
+        "code_usage": factor_usage(values, factors),
+        "perplexity": perplexity(counts),
         "frechet_distance": frechet_distance(features(images), features(decoded)),
         "features": features.name,
     }

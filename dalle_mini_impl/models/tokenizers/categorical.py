@@ -26,13 +26,18 @@ LARGEST_SCALE = 200.0
 
 
 class CategoricalConfig(Config):
-    """A categorical posterior over a codebook, as in DALL·E's dVAE (arXiv 2102.12092)."""
+    """A categorical posterior over a codebook, as in DALL·E's dVAE (arXiv 2102.12092).
+
+    By default training decodes the likeliest code, the limit of a relaxation without noise at
+    temperature 0, and the posterior only keeps all codes in use. `relaxation: soft` with
+    `kl_weight` is the variational autoencoder of the paper.
+    """
 
     type: Literal["categorical"] = "categorical"
     """A distribution over codes at each position, of which the likeliest is used afterwards."""
     codes: CodeCounts = (512,)
     """Codes of each factor."""
-    width: int = Field(4, gt=0)
+    width: int = Field(4, gt=1)
     """Channels of a codebook vector; with distances few are best, with free logits 64."""
     logits: Literal["distance", "free"] = "distance"
     """From a feature's distance to each code, or one output of the encoder per code (the paper)."""
@@ -150,7 +155,7 @@ class FreeCategorical(CategoricalQuantizer):
 
 
 class DistanceCategorical(CategoricalQuantizer):
-    """Logits are -s·‖z - e‖² of unit features z and unit codes e, with a learned scale s.
+    """Logits are -s·‖z - e‖² of unit features z and unit codes e, with a scale s.
 
     A feature near a code makes it likely, so encoder and codebook cannot disagree about what a code
     means. Such a posterior is SQ-VAE's (Takida et al. 2022, arXiv 2205.07547). Few channels keep
@@ -161,10 +166,10 @@ class DistanceCategorical(CategoricalQuantizer):
 
     def __init__(self, code_count: int, config: CategoricalConfig):
         super().__init__(code_count, config.width, config)
-        # Without these nothing depends on the scale, and data parallelism wants a gradient for all.
-        weighed = config.kl_weight > 0 or config.entropy_weight > 0
-        learns = weighed or config.relaxation != "straight-through"
-        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)), requires_grad=learns)
+        # With straight-through no reconstruction depends on the scale, and a posterior that may
+        # become flat would close the gap of its entropy without using more codes.
+        learned = config.relaxation != "straight-through"
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)), requires_grad=learned)
 
     def forward(
         self, features: Float[Tensor, "b d h w"], relaxation: Relaxation | None = None

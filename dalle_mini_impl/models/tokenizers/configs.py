@@ -106,7 +106,8 @@ class ImageTokenizerConfig(Config):
     def _fill_in_preset(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        preset = PRESETS.get(values.get("preset", "dvae"), {})
+        name = values.get("preset", "dvae")
+        preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
         return _merged({"autoencoder": {"type": "convolutions"}, **preset}, values)
 
     @model_validator(mode="after")

@@ -25,11 +25,11 @@ class ConvolutionsConfig(Config):
     patch: int = Field(4, gt=0)
     """Pixels per side that the stem folds into channels; a power of two, at most downsampling."""
     width: int = Field(64, gt=0)
-    """Channels at the code grid; each finer level has half of the next."""
+    """Channels at the code grid; each finer level has half, and a patch encoder twice as many."""
     blocks: int = Field(2, ge=0)
     """Residual blocks per level, in the encoder and in the decoder."""
     attention: int = Field(0, ge=0)
-    """Self-attention blocks at the code grid, in the encoder and in the decoder."""
+    """Self-attention blocks at the code grid, in the decoder and a convolutional encoder."""
 
     def widths(self, downsampling: int) -> list[int]:
         """Channels per level, the finest first and the code grid last."""

@@ -1,7 +1,6 @@
 """What the objectives of all image tokenizers share: pixel losses and measures of quality."""
 
-import math
-
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -51,8 +50,8 @@ def foreground_weights(
 
 def code_statistics(codes: Int[Tensor, "b n"], factors: tuple[int, ...]) -> dict[str, float]:
     """`code_usage`, the share of codes that occur, and their `perplexity`."""
-    counts = torch.bincount(codes.flatten(), minlength=math.prod(factors)).cpu().numpy()
-    return {"code_usage": factor_usage(counts, factors), "perplexity": float(perplexity(counts))}
+    values, counts = np.unique(codes.cpu().numpy(), return_counts=True)
+    return {"code_usage": factor_usage(values, factors), "perplexity": perplexity(counts)}
 
 
 def collapse_warning(usage: float, perplexity: float, model: ImageTokenizer) -> str | None:
@@ -63,11 +62,11 @@ def collapse_warning(usage: float, perplexity: float, model: ImageTokenizer) -> 
     Finite scalars have no codebook to collapse: there, few codes in use only mean that fewer
     would be enough.
     """
-    count = model.code_count
-    use = f"{usage:.0%} of {count} codes in use, perplexity {perplexity:.0f}"
+    factors = " × ".join(map(str, model.factors))
+    use = f"{usage:.0%} of {factors} codes in use, perplexity {perplexity:.0f}"
     if isinstance(model.quantizer.parts[0], FiniteScalarQuantizer):
         return f"{use}: image_tokenizer.quantizer.levels could be fewer" if usage < 0.1 else None
-    if usage >= 0.4 and perplexity >= 0.01 * count:
+    if usage >= 0.4 and perplexity >= 0.01 * max(model.factors):
         return None
     return (
         f"the codebook is collapsing: {use}. With a categorical quantizer raise its "

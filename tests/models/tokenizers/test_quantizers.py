@@ -157,7 +157,11 @@ def test_what_is_trained_gets_a_gradient(weight):
     (latents.sum() + sum(losses.values())).backward()
     trained = [parameter for parameter in quantizer.parameters() if parameter.requires_grad]
     assert all(parameter.grad is not None for parameter in trained)
-    assert quantizer.log_scale.requires_grad == (weight > 0)
+
+
+def test_a_flat_posterior_is_no_way_to_close_the_entropy_gap():
+    assert not categorical().log_scale.requires_grad
+    assert categorical(relaxation="soft").log_scale.requires_grad
 
 
 def test_the_scale_of_distance_logits_is_bounded():

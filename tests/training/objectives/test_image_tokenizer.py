@@ -141,8 +141,8 @@ def test_gradient_reaches_every_parameter(config):
     objective = objective_of(config)
     losses = objective.losses(objective.model, batch_of(squares(2)), 0.5)
     losses["loss"].backward()
-    parameters = objective.model.named_parameters()
-    assert [n for n, p in parameters if p.grad is None or not p.grad.any()] == []
+    trained = [(n, p) for n, p in objective.model.named_parameters() if p.requires_grad]
+    assert [n for n, p in trained if p.grad is None or not p.grad.any()] == []
     assert all(value.ndim == 0 for value in losses.values())
 
 
@@ -212,6 +212,10 @@ def test_collapse_is_warned_of_with_advice():
     warning = collapse_warning(0.02, 6.0, learned)
     assert warning is not None
     assert "2% of 32" in warning
+    # With several factors few of all combinations occur.
+    assert collapse_warning(1.0, 3.0, objective_of(FACTORS).model) is None
+    huge = config_of(quantizer={"codes": [512, 512, 512]})
+    assert collapse_warning(1.0, 100.0, objective_of(huge).model) is None
     assert "fsq" in warning
     assert collapse_warning(0.2, 2.0, scalars) is None
     assert "levels" in (collapse_warning(0.02, 2.0, scalars) or "")
