@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import ImageFilter
+from PIL import Image, ImageFilter
 
 from benchmarks.record import environment
-from dalle_mini_impl.data.synthetic.rendering import render_scene
+from dalle_mini_impl.data.synthetic.rendering import render_scene, shape_mask
 from dalle_mini_impl.data.synthetic.scenes import BACKGROUNDS, CANVAS, COLORS, SHAPES, Scene
 from dalle_mini_impl.data.synthetic.shapes import ShapesConfig, random_scene
 from dalle_mini_impl.evaluation.detectors.scenes import CONTRAST, find_scene, is_clean
@@ -65,6 +65,7 @@ def run(options: DetectorOptions) -> None:
         changes["reconstructed"] = reconstruction(options.run)
     changes["a patch of 8 × 8 shifted by 2 to 4 pixels"] = shifted
     changes["a patch of 8 × 8 of another shape"] = pasted
+    changes["a block attached to an object"] = attached
     changes["a speck of 3 × 3 pixels"] = specked
     rows = [judged(name, change, options) for name, change in changes.items()]
     columns = ["images", "number", "right", "right by the strict grade"]
@@ -147,6 +148,30 @@ def patched(scene: Scene, image: Pixels, source: Pixels, rng: random.Random) -> 
             changed = image.copy()
             changed[box] = source[box]
             return changed
+    return None
+
+
+def attached(scene: Scene, rng: random.Random) -> Pixels | None:
+    """The scene with a block of 3 to 8 pixels in any color that touches an object from outside."""
+    image, item = render_scene(scene), scene.objects[0]
+    colors = [*COLORS.values(), *BACKGROUNDS.values()]
+    colors.remove(BACKGROUNDS[scene.background])
+    whole = Image.new("L", (CANVAS, CANVAS))
+    whole.paste(shape_mask(item.shape, item.side, item.side), (item.x, item.y))
+    cover = np.asarray(whole)
+    free = (np.asarray(image) == BACKGROUNDS[scene.background]).all(-1) | (cover > 0)
+    for _ in range(200):
+        width, height = rng.randint(3, 8), rng.randint(3, 8)
+        x, y = (
+            min(max(1, rng.randint(start - extent, start + item.side)), CANVAS - 1 - extent)
+            for start, extent in ((item.x, width), (item.y, height))
+        )
+        down, across = slice(y, y + height), slice(x, x + width)
+        around = cover[y - 1 : y + height + 1, across], cover[down, x - 1 : x + width + 1]
+        outside = free[down, across].all() and cover[down, across].max() < 128
+        if outside and max(part.max() for part in around) >= 128:
+            image.paste(rng.choice(colors), (x, y, x + width, y + height))
+            return np.asarray(image)
     return None
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageFilter
 from scipy import ndimage
@@ -94,11 +94,15 @@ def refine(cover: Cover, fit: Fit, halves: bool = False) -> Fit:
     return max(near, key=lambda found: found.overlap)
 
 
-def ragged_parts(cover: Cover, fit: Fit) -> int:
-    """Places where the object and its shape visibly differ."""
+def ragged_parts(cover: Cover, fit: Fit, wrong: Bool[np.ndarray, "n n"]) -> int:
+    """Places where the object and its shape visibly differ.
+
+    wrong: pixels of the fit's mask that are wrong whatever the object covers of them.
+    """
     window = cover.windows(fit.side, fit.left, fit.top, 1)[0, 0]
-    wrong = 9 * ndimage.uniform_filter(np.abs(window - fit.mask), 3, mode="constant")
-    return int(ndimage.label(wrong > RAGGED, EIGHT)[1])
+    miss = np.where(wrong, 1, np.abs(window - fit.mask))
+    nearby = 9 * ndimage.uniform_filter(miss, 3, mode="constant")
+    return int(ndimage.label(nearby > RAGGED, EIGHT)[1])
 
 
 def _slide(

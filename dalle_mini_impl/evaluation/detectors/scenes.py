@@ -5,6 +5,7 @@ The background is the most frequent one, objects are connected pieces of one col
 the canonical shape of its area that it overlaps with most.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +62,7 @@ class FoundScene(Scene):
 
     objects: tuple[FoundObject, ...]
     specks: int
-    """Visible pieces that are no object and no part of a canonical shape."""
+    """Visible pieces that are no object, and places where an object is not like its shape."""
 
 
 def is_clean(scene: FoundScene) -> bool:
@@ -78,33 +79,65 @@ def find_scene(image: UInt8[np.ndarray, "h w 3"]) -> FoundScene:
     ground, name = find_background(pixels)
     offsets = np.pad(pixels - ground, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)))
     foreground = (offsets**2).sum(-1) > CONTRAST**2
+    candidates = list(_candidates(offsets, foreground, ground))
+    sure = np.zeros_like(foreground)
+    for item in candidates:
+        sure |= item.piece
+    judged = [_object(_without_others(offsets, foreground, sure, own), own) for own in candidates]
+    # Touching at a corner joins pieces here, so that noise at an edge is no speck.
+    clusters, count = ndimage.label(foreground, EIGHT)
+    specks = count - len(np.unique(clusters[sure])) + sum(ragged for _, ragged in judged)
+    return FoundScene(tuple(found for found, _ in judged), name, specks)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A connected piece of one color, large enough for an object."""
+
+    color: str
+    value: Float[np.ndarray, "3"]
+    """Its color minus the background."""
+    part: Bool[np.ndarray, "h w"]
+    """The pixels of this color in its region, also those that it covers in part."""
+    piece: Bool[np.ndarray, "h w"]
+    """The pixels that it surely covers."""
+
+
+def _candidates(
+    offsets: Float[np.ndarray, "h w 3"],
+    foreground: Bool[np.ndarray, "h w"],
+    ground: Float[np.ndarray, "3"],
+) -> Iterator[_Candidate]:
+    """The pieces of the foreground that may be objects."""
     regions, _ = ndimage.label(foreground)
-    objects: list[FoundObject] = []
-    specks = count_specks(foreground)
     for at, box in enumerate(ndimage.find_objects(regions), start=1):
         region = regions[box] == at
         if region.sum() < SPECK:
             continue
-        y, x = (part.start for part in box)
-        for color, value, part in _colors(offsets[box], region, ground):
-            cover = offsets[box] @ (value / (value @ value))
-            pieces, _ = ndimage.label(part & (cover > 0.5), EIGHT)
-            own = offsets.copy()
-            own[box][region & ~part] = 0
-            for number, inner in enumerate(ndimage.find_objects(pieces), start=1):
-                piece = pieces[inner] == number
+        for color, value, own in _colors(offsets[box], region, ground):
+            part = np.zeros_like(foreground)
+            part[box] = own
+            pieces, count = ndimage.label(part & (offsets @ (value / (value @ value)) > 0.5), EIGHT)
+            for number in range(1, count + 1):
+                piece = pieces == number
                 if piece.sum() >= SPECK:
-                    corner = (x + inner[1].start, y + inner[0].start)
-                    item, wrong = _object(own, value, piece, color, corner)
-                    objects.append(item)
-                    specks += wrong
-    return FoundScene(tuple(objects), name, specks)
+                    yield _Candidate(color, value, part, piece)
 
 
-def count_specks(foreground: Bool[np.ndarray, "h w"]) -> int:
-    """Pieces of the foreground that are too small for an object."""
-    pieces, _ = ndimage.label(foreground, EIGHT)
-    return int((np.bincount(pieces[foreground]) < SPECK)[1:].sum())
+def _without_others(
+    offsets: Float[np.ndarray, "h w 3"],
+    foreground: Bool[np.ndarray, "h w"],
+    sure: Bool[np.ndarray, "h w"],
+    item: _Candidate,
+) -> Float[np.ndarray, "h w 3"]:
+    """The offsets without the other candidates, but with what belongs to none: dirt on this one.
+
+    sure: the surely covered pixels of all candidates.
+    """
+    clusters, count = ndimage.label(foreground & ~item.part, EIGHT)
+    of_others = np.zeros(count + 1, dtype=bool)
+    of_others[clusters[sure & ~item.part]] = True
+    return np.where(of_others[clusters][..., None], 0, offsets)
 
 
 def on_canvas(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "64 64 3"]:
@@ -164,30 +197,53 @@ def _colors(
     return [(name, value, region & (owner == i)) for i, (name, value) in enumerate(found)]
 
 
-def _object(
-    offsets: Float[np.ndarray, "h w 3"],
-    value: Float[np.ndarray, "3"],
-    piece: Bool[np.ndarray, "a b"],
-    color: str,
-    corner: tuple[int, int],
-) -> tuple[FoundObject, int]:
-    """The object of this color whose surely covered pixels are `piece`, and its ragged parts.
-
-    corner: x and y of the piece in `offsets`.
-    """
-    x, y = corner[0] - 2, corner[1] - 2
-    near = ndimage.binary_dilation(np.pad(piece, 2), EIGHT, iterations=2)
-    near = near[max(0, -y) :, max(0, -x) :]
-    x, y = max(0, x), max(0, y)
-    window = offsets[y : y + near.shape[0], x : x + near.shape[1]]
-    near = near[: window.shape[0], : window.shape[1]]
+def _object(offsets: Float[np.ndarray, "h w 3"], item: _Candidate) -> tuple[FoundObject, int]:
+    """The object that a candidate shows, and its ragged parts."""
+    value = item.value
+    box = ndimage.find_objects(item.piece.astype(int))[0]
+    y, x = (max(0, side.start - 2) for side in box)
+    bottom, right = (side.stop + 2 for side in box)
+    window = offsets[y:bottom, x:right]
+    near = ndimage.binary_dilation(item.piece[y:bottom, x:right], EIGHT, iterations=2)
     share = np.clip(window @ (value / (value @ value)), 0, 1)
     cover = near * soften(share)
     fit = best_fit(Cover(cover))
     shape = fit.shape if fit.overlap >= RESEMBLANCE else UNKNOWN
     # To the strict grade, pixels of another color are holes.
-    away = ((window - share[..., None] * value) ** 2).sum(-1) > FOREIGN**2
-    pure = Cover(np.where(away, 0, cover))
+    pure = Cover(np.where(_foreign(window, value), 0, cover))
     fit = refine(pure, fit, halves=True)
     left, top = x + fit.left - MARGIN, y + fit.top - MARGIN
-    return FoundObject(shape, color, fit.side, left, top, fit.overlap), ragged_parts(pure, fit)
+    wrong = _visibly_wrong(offsets, value, fit.mask, (left, top))
+    found = FoundObject(shape, item.color, fit.side, left, top, fit.overlap)
+    return found, ragged_parts(pure, fit, wrong)
+
+
+def _foreign(
+    offsets: Float[np.ndarray, "h w 3"], value: Float[np.ndarray, "3"]
+) -> Bool[np.ndarray, "h w"]:
+    """Pixels that no mixture of object and background looks like."""
+    share = np.clip(offsets @ (value / (value @ value)), 0, 1)
+    return ((offsets - share[..., None] * value) ** 2).sum(-1) > FOREIGN**2
+
+
+def _visibly_wrong(
+    offsets: Float[np.ndarray, "h w 3"],
+    value: Float[np.ndarray, "3"],
+    mask: Float[np.ndarray, "n n"],
+    corner: tuple[int, int],
+) -> Bool[np.ndarray, "n n"]:
+    """Pixels that are far from the colors that an object with this mask may have there.
+
+    Only beside an edge may a pixel mix object and background. corner: x and y of the mask in
+    `offsets`, whose border is background.
+    """
+    x, y = (
+        np.arange(start, start + len(mask)).clip(0, reach - 1)
+        for start, reach in zip(corner, (offsets.shape[1], offsets.shape[0]), strict=True)
+    )
+    seen = offsets[np.ix_(y, x)]
+    outside = ndimage.maximum_filter(mask, 3) == 0
+    inside = ndimage.minimum_filter(mask, 3) == 1
+    dirt = outside & ((seen**2).sum(-1) > CONTRAST**2)
+    hole = inside & (((seen - value) ** 2).sum(-1) > FOREIGN**2)
+    return _foreign(seen, value) | dirt | hole
