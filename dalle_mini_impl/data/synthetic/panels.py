@@ -33,6 +33,9 @@ SIZE = "large"
 SIDES = SIZES[SIZE]
 """Sides of their boxes; `PanelsConfig.lattice` leaves only some of them."""
 
+TOLERANCE = 3
+"""Pixels of the canvas that a judge forgives in a position or a side."""
+
 Style = Literal["filled", "outline"]
 ChangeKind = Literal["same", "color", "mirrored", "outline", "background"]
 
@@ -141,11 +144,17 @@ def compose_panels(
         if upper is None or change is None:
             continue
         lower = apply_change(change, upper)
-        # A symmetric scene is its own mirror image: the change would not be visible.
-        if kind == "mirrored" and panels_match(replace(lower, background=upper.background), upper):
+        # A nearly symmetric scene looks like its own mirror image.
+        if kind == "mirrored" and not _moved(upper, lower):
             continue
         if (is_held_out(upper) or is_held_out(lower)) == (split == "held_out"):
             return Panels(upper, lower), change
+
+
+def _moved(upper: Panel, lower: Panel) -> bool:
+    """Whether any object stands elsewhere in the lower panel, beyond what a judge forgives."""
+    pairs = zip(upper.objects, lower.objects, strict=True)
+    return any(abs(before.x - after.x) > TOLERANCE for before, after in pairs)
 
 
 def _random_upper(rng: random.Random, number: int, lattice: int) -> Panel | None:

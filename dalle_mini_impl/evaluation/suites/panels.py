@@ -18,6 +18,7 @@ from torch import Tensor
 from dalle_mini_impl.data.synthetic.panel_captions import Request, phrase_request, random_request
 from dalle_mini_impl.data.synthetic.panels import (
     CHANGE_KINDS,
+    TOLERANCE,
     Change,
     Panel,
     PanelObject,
@@ -37,9 +38,6 @@ SAME = Change("same")
 
 ASPECTS: tuple[str, ...] = ("count", "shape", "color", "style", "place", "background")
 """What must be right in the lower half."""
-
-TOLERANCE = 3
-"""Pixels of the canvas that a position or a side may be off."""
 
 ALL_CHANGES = "all changes"
 """The group of every prompt."""

@@ -17,6 +17,7 @@ from dalle_mini_impl.data.synthetic.panel_captions import (
 )
 from dalle_mini_impl.data.synthetic.panels import (
     CHANGE_KINDS,
+    TOLERANCE,
     Change,
     Panel,
     PanelObject,
@@ -105,6 +106,14 @@ def test_changes_do_what_they_say_and_nothing_else():
 def test_every_change_but_none_is_to_be_seen():
     for panels, change in panels_of():
         assert panels_match(panels.lower, panels.upper) == (change == Change("same"))
+
+
+def test_mirrored_scenes_move_further_than_the_judge_forgives():
+    mirrored = [panels for panels, change in panels_of(count=1500) if change.kind == "mirrored"]
+    assert len(mirrored) > 200
+    for panels in mirrored:
+        pairs = zip(panels.upper.objects, panels.lower.objects, strict=True)
+        assert max(abs(before.x - after.x) for before, after in pairs) > TOLERANCE
 
 
 def test_splits_keep_compositions_apart():

@@ -34,7 +34,7 @@ def test_the_fingerprint_changes_with_version_and_rendering(monkeypatch):
     before = open_source(SHAPES, "train").fingerprint()
     assert open_source(SHAPES, "train").fingerprint() == before
     with monkeypatch.context() as other:
-        other.setattr(synthetic, "VERSION", 0)
+        other.setitem(synthetic.VERSIONS, "shapes", 0)
         assert open_source(SHAPES, "train").fingerprint() != before
     with monkeypatch.context() as other:
         other.setattr(

@@ -9,7 +9,12 @@ from dalle_mini_impl.data.synthetic.panel_captions import fulfills
 from dalle_mini_impl.data.synthetic.panels import CHANGE_KINDS, Panel, Panels, PanelsConfig
 from dalle_mini_impl.data.synthetic.rendering import render_panels
 from dalle_mini_impl.data.synthetic.shapes import is_held_out
-from dalle_mini_impl.evaluation.suites.panels import ASPECTS, panels_originals, panels_prompts
+from dalle_mini_impl.evaluation.suites.panels import (
+    ASPECTS,
+    judge_change,
+    panels_originals,
+    panels_prompts,
+)
 from dalle_mini_impl.pipeline import TextToImage
 from tests.tiny import tiny_run
 
@@ -59,6 +64,14 @@ def test_the_lower_half_is_judged_by_the_half_that_was_given():
         missing = prompt.judge(np.asarray(prompt.given_image(64)))
         assert not missing.correct["count"]
         assert missing.seen == f"nothing on {prompt.panels.upper.background}"
+
+
+def test_an_unchanged_lower_half_does_not_pass_as_changed():
+    for prompt in panels_prompts(PanelsConfig(), 60, seed=2):
+        change, upper = prompt.request.change, prompt.panels.upper
+        copied = replace(upper, background=change.background or upper.background)
+        if change.kind not in ("same", "background"):
+            assert not all(judge_change(change, upper, copied).values())
 
 
 def test_originals_are_scored_by_half():
