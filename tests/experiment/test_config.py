@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment, field_paths, load_experiment
 from dalle_mini_impl.experiment.sections import sections_of
 from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
+from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -29,6 +31,16 @@ def test_shipped_experiments_are_read(name):
     assert (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").startswith("#")
     synthetic = experiment.data.path in ("shapes", "panels")
     assert not synthetic or name.startswith(experiment.data.path)
+
+
+def test_codes_of_a_lower_panel_do_not_depend_on_the_upper_background():
+    experiment = load_experiment(CONFIGS / "panels.yaml")
+    tokenizer = build_image_tokenizer(experiment.image_tokenizer, experiment.data.image_size)
+    images = torch.ones(2, 3, 64, 64)
+    images[:, 0, 48:56, 16:32] = 0
+    images[1, :, :32] = 0.2
+    first, second = tokenizer.encoder(images)
+    assert torch.equal(first[:, 5:], second[:, 5:])
 
 
 @pytest.mark.parametrize(
