@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from benchmarks import peers
+from benchmarks.tokenizer_types import PAPER
 from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
 from dalle_mini_impl.precision import Precision
@@ -38,17 +39,7 @@ class TokenizerOptions:
 def configurations(options: TokenizerOptions) -> dict[str, ImageTokenizerConfig]:
     """This project's tokenizers by name, 512 codes each."""
     f = options.downsampling
-    paper = {
-        "quantizer": {
-            "logits": "free",
-            "relaxation": "soft",
-            "width": 64,
-            "kl_weight": 6.6,
-            "entropy_weight": 0,
-            "noise": None,
-        },
-        "likelihood": "logit_laplace",
-    }
+    paper = {"quantizer": PAPER, "likelihood": "logit_laplace"}
     settings: dict[str, dict[str, Any]] = {
         "dvae": {},
         "dvae, two factors": {"quantizer": {"codes": (512, 512)}},

@@ -13,6 +13,7 @@ from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import load_clip
 from dalle_mini_impl.runs.stages import STAGES
 from dalle_mini_impl.runs.weights import RunError
+from dalle_mini_impl.training import transformer_stage
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.interruption import StopRequests
 from dalle_mini_impl.training.run_stages import (
@@ -60,8 +61,16 @@ def stages_done(said):
     return [line.split(":")[0] for line in said.splitlines() if ": done. Next" in line]
 
 
-def test_all_stages_lead_to_a_run_that_samples(tmp_path, capsys):
-    run = create(tmp_path / "run")
+FORM_AND_COLOR = {
+    "preset": "dvae",
+    "autoencoder": {"type": "form_and_color", "margin": 4, "width": 32, "blocks": 1},
+    "quantizer": {"codes": [16, 8], "entropy_weight": 0},
+}
+
+
+@pytest.mark.parametrize("image_tokenizer", [{}, FORM_AND_COLOR], ids=["plain", "factors"])
+def test_all_stages_lead_to_a_run_that_samples(tmp_path, capsys, image_tokenizer):
+    run = create(tmp_path / "run", image_tokenizer=image_tokenizer)
     assert next_command(run).endswith("--stage captions")
     run_stages(run)
     said = capsys.readouterr().out
@@ -77,6 +86,21 @@ def test_all_stages_lead_to_a_run_that_samples(tmp_path, capsys):
 
     run_stages(run)
     assert "is complete" in capsys.readouterr().out
+    results = TextToImage.from_pretrained(run, "cpu")("a red circle", num_images=2, candidates=4)
+    scores = [result.clip_score for result in results]
+    assert scores == sorted(scores, reverse=True)
+    assert results[0].image.size == (32, 32)
+
+
+def test_the_transformer_starts_from_the_codebook(run, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        transformer_stage, "start_from_codebooks", lambda *given: started.append(given)
+    )
+    run_stages(run, "transformer", resume=False)
+    assert len(started) == 3  # codes, those above, and the head
+    (codebook,) = started[0][1]
+    assert codebook.shape == (16, 4)
 
 
 def test_a_stage_alone_needs_those_before_it(tmp_path):

@@ -61,11 +61,19 @@ class CategoricalConfig(Config):
     """Weight that keeps features near their codes, ‖z - sg[e]‖², with straight-through."""
 
     @model_validator(mode="after")
-    def _features_can_be_codes(self) -> "CategoricalConfig":
-        if self.logits == "free" and self.relaxation == "straight-through":
+    def _relaxation_fits(self) -> "CategoricalConfig":
+        if self.relaxation != "straight-through":
+            return self
+        if self.logits == "free":
             raise ValueError(
                 "logits is free, but relaxation straight-through needs distances; use soft or hard"
             )
+        for name in ("temperature", "final_temperature", "annealing", "noise"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, but relaxation straight-through has none; "
+                    "use soft or hard"
+                )
         return self
 
     @property

@@ -185,6 +185,8 @@ def test_form_codes_do_not_depend_on_colors():
         ({"preset": "fsq", "quantizer": {"levels": [8, 8, 8]}}, "valid string"),
         ({"quantizer": {"codes": [512, 1]}}, "greater than 1"),
         ({"quantizer": {"logits": "free"}}, "needs distances; use soft or hard"),
+        ({"quantizer": {"noise": 0.3}}, "noise is 0.3, but relaxation straight-through has none"),
+        ({"quantizer": {"width": 1}}, "greater than 1"),
         ({"quantizer": {"codes": []}}, "at least 1 item"),
         ({"objective": {"patches": 8}}, "a patch depends on its neighbors"),
         ({"objective": {"patches": 8}}, "objective.foreground is 3.0, which needs whole images"),
