@@ -38,9 +38,9 @@ def test_proposals_are_likely_codes_within_the_given_distance(space):
     loose, maps = proposed(max_weight=1e-3, min_weight=1e-4, early_factor=1)
     whole = (maps == codes).float().mean(dim=1)
     assert whole.max() > 0.9  # where the whole map was free
-    assert whole.min() < 0.9  # a part of it
+    assert whole.min() < 1  # a part of it
     assert (maps == start.repeat(8, 1)).any(dim=1).float().mean() > 0.4  # parts leave the rest
-    close, maps = proposed(max_weight=1e3, min_weight=1e3, outside_weight=1e4, early_factor=1)
+    close, maps = proposed(max_weight=1e6, min_weight=1e6, outside_weight=1e7, early_factor=1)
     assert torch.equal(maps, start.repeat(8, 1))
     assert loose.mean() > close.mean() + 1
 
