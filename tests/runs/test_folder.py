@@ -13,7 +13,7 @@ from torch import nn
 
 from dalle_mini_impl.captions import CaptionsConfig, CaptionTokenizer
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.experiment import Experiment, load_experiment
+from dalle_mini_impl.experiment import FORMAT, Experiment, load_experiment
 from dalle_mini_impl.models.dalle import TransformerConfig
 from dalle_mini_impl.runs import weights as weights_module
 from dalle_mini_impl.runs.folder import RunFolder
@@ -45,7 +45,7 @@ def test_a_copied_run_is_the_same_run(run, tmp_path):
     for name, value in model.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], value, rtol=0, atol=0)
     text = (copy.path / "config.yaml").read_text(encoding="utf-8")
-    assert "format: 1\n" in text
+    assert f"format: {FORMAT}\n" in text
     assert "package_version: " in text
     assert "data_fingerprint: abc" in text
     assert load_experiment(copy.path / "config.yaml") == copy.experiment
@@ -55,8 +55,8 @@ def test_a_copied_run_is_the_same_run(run, tmp_path):
     ("old", "given"),
     [
         ("transformer: {hidden: 48}\nrun: {package_version: 0.0.9}", "0.0.9 without a format"),
-        ("run: {format: 0, package_version: 0.0.9}", "0.0.9 in format 0"),
-        ("run: {format: 2, package_version: 7.0.0}", "7.0.0 in format 2"),
+        ("run: {format: 1, package_version: 0.2.0}", "0.2.0 in format 1"),
+        ("run: {format: 3, package_version: 7.0.0}", "7.0.0 in format 3"),
         ("transformer: {depth: 2}", "unknown without a format"),
     ],
 )

@@ -40,7 +40,7 @@ def test_a_report_holds_figures_curves_previews_and_galleries(run):
     assert "hard_psnr 21.50 dB" in text
     assert "code_usage 75.0 %" in text
     assert "code_usage 50.0 %  perplexity 7.25" in text
-    assert "levels:" in text
+    assert "codes:" in text
     assert "<script" not in text
     assert "&lt;script&gt;alert(&#x27;a &amp; b&#x27;)&lt;/script&gt;" in text
     # The last preview by number is shown before the folded ones.
