@@ -8,7 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_mini_impl.images import contact_sheet, fit, psnr, save_png, to_images, to_rgb, to_tensor
+from dalle_mini_impl.images import (
+    contact_sheet,
+    fit,
+    psnr,
+    save_png,
+    to_images,
+    to_rgb,
+    to_tensor,
+)
 
 
 def stored(image: Image.Image, format: str, **options) -> Image.Image:

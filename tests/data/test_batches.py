@@ -1,6 +1,7 @@
 """Batches depend on the step alone, cover every image, and draw captions and crops at random."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -179,3 +180,18 @@ def test_prefetch_keeps_order_raises_errors_and_ends_its_thread():
     next(stream)
     stream.close()
     assert not any(thread.name == "batches" for thread in threading.enumerate())
+
+
+def test_prefetch_computes_on_one_core_and_leaves_its_caller_with_all():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        stream = prefetch(lambda step: torch.get_num_threads(), 0, 2)
+        assert next(stream) == 1
+        assert torch.get_num_threads() == 2
+        stream.close()
+        # Nor does a thread that begins later inherit the one.
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from dalle_mini_impl.kernels.largest_nearby import largest_nearby
 from dalle_mini_impl.models.tokenizers.patches import PatchEncoder, PatchesConfig
 
 
@@ -54,7 +54,4 @@ def relief(images: Float[Tensor, "b 3 h w"], reach: int) -> Float[Tensor, "b 1 h
     """
     background = images.flatten(2).median(dim=2).values[:, :, None, None]
     distance = (images - background).square().sum(dim=1, keepdim=True).sqrt()
-    # Rows, then columns: a ninth of the work of squares.
-    nearby = F.max_pool2d(distance, (1, reach), stride=1, padding=(0, reach // 2))
-    nearby = F.max_pool2d(nearby, (reach, 1), stride=1, padding=(reach // 2, 0))
-    return distance / (nearby + 0.05)
+    return distance / (largest_nearby(distance, reach) + 0.05)

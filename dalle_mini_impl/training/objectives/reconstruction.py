@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from dalle_mini_impl.data.codes import factor_usage, perplexity
 from dalle_mini_impl.images import psnr
+from dalle_mini_impl.kernels.largest_nearby import largest_nearby
 from dalle_mini_impl.models.tokenizers.finite_scalar import FiniteScalarQuantizer
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 
@@ -43,7 +43,7 @@ def foreground_weights(
     )
     distance = (images - border.mean(dim=-1)[..., None, None]).abs().mean(dim=1, keepdim=True)
     # Widened by two pixels, so that both sides of an outline count.
-    distance = F.max_pool2d(distance, 5, stride=1, padding=2)
+    distance = largest_nearby(distance, 5)
     weights = 1 + strength * distance / distance.amax(dim=(2, 3), keepdim=True).clamp_min(1e-3)
     return weights / weights.mean(dim=(2, 3), keepdim=True)
 
