@@ -6,14 +6,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dalle_mini_impl.pipeline import TextToImage
+    from dalle_mini_impl.pipeline import Result, Results, TextToImage
 
-__all__ = ["TextToImage"]
+__all__ = ["Result", "Results", "TextToImage"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "TextToImage":
-        from dalle_mini_impl.pipeline import TextToImage
+    if name in __all__:
+        from dalle_mini_impl import pipeline
 
-        return TextToImage
+        return getattr(pipeline, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

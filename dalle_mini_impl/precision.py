@@ -25,6 +25,25 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def available_device(device: str | torch.device | None) -> torch.device:
+    """The device if tensors can be put on it here, for None the best one; else ConfigError."""
+    if device is None:
+        return best_device()
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        there = "cpu or cuda" if torch.cuda.is_available() else "cpu"
+        raise ConfigError(f"device {device}: not available here; use {there}") from error
+
+
+def precision_of(dtype: torch.dtype, device: torch.device) -> Precision:
+    """The precision that a dtype means; ConfigError for one that is not supported on `device`."""
+    named: dict[torch.dtype, Precision] = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+    if dtype not in named:
+        raise ConfigError(f"dtype {dtype}: not supported; use torch.float32 or torch.bfloat16")
+    return choose_precision(named[dtype], device)
+
+
 def native_bf16(device: torch.device) -> bool:
     """Whether `device` multiplies bf16 matrices in hardware."""
     if device.type == "cuda":

@@ -46,7 +46,7 @@ def shown(model: TextToImage, caption: str) -> list[dict[str, str]]:
     """What stands in one image for each seed; nothing where there is not exactly one object."""
     found = []
     settings = {"num_images": SEEDS, "candidates": SEEDS, "rank_by": "none", "guidance": 2.0}
-    for result in model(caption, 0, compile="off", **settings):
+    for result in model(caption, compile="off", **settings):
         scene = find_scene(np.asarray(result.image))
         if len(scene.objects) == 1:
             (item,) = scene.objects

@@ -34,10 +34,9 @@ def open_run(path: Path | None, weights: str | None) -> "RunFolder":
 
 def check_device(name: str | None) -> None:
     """ConfigError unless tensors can be put on --device `name` here."""
-    import torch
+    from dalle_mini_impl.precision import available_device
 
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        there = "cpu or cuda" if torch.cuda.is_available() else "cpu"
-        raise ConfigError(f"--device {name}: not available here; use {there}") from error
+        available_device(name)
+    except ConfigError as error:
+        raise ConfigError(f"--{error}") from error

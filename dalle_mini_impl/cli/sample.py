@@ -44,24 +44,33 @@ def sample_images(run: "RunFolder", model: "TextToImage", arguments: SampleArgum
     """Sample images from every caption; write them, sheet.png and samples.json."""
     from dalle_mini_impl.images import contact_sheet, save_png
 
-    truncated = model.captions.count_truncated(arguments.captions)
+    truncated = model.captions.count_truncated([*arguments.captions, arguments.negative])
     if truncated:
         print(f"{truncated} captions are longer than {model.captions.context} tokens and were cut")
+    guidance = arguments.sampling_settings.get("guidance", model.sampling.guidance)
+    if arguments.negative and guidance == 1:
+        raise ConfigError("--negative acts through guidance, which is 1 here: add --guidance 2")
     given = given_codes(model, arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
     shown: list[Result] = []
     records = []
     for number, caption in enumerate(arguments.captions):
-        results = model(caption, arguments.seed, given, **arguments.sampling_settings)
+        results = model(
+            caption,
+            seed=arguments.seed,
+            negative=arguments.negative,
+            given=given,
+            **arguments.sampling_settings,
+        )
         for place, result in enumerate(results):
             file = arguments.out / f"{number:02d}-{place:02d}.png"
-            save_png(result.image, file)
-            records.append(record(result, arguments.seed, file.name))
+            result.save(file)
+            records.append(record(result, file.name))
         shown += results
     sheet = contact_sheet(
         [result.image for result in shown],
         [result.caption for result in shown],
-        [score_line(result) for result in shown],
+        [result.score_line for result in shown],
         columns=len(shown) // len(arguments.captions),
         scale=2,
     )
@@ -72,38 +81,37 @@ def sample_images(run: "RunFolder", model: "TextToImage", arguments: SampleArgum
 
 def given_codes(model: "TextToImage", arguments: SampleArguments) -> "Int[Tensor, 'n'] | None":
     """The codes to keep with --complete or --inpaint, -1 where free."""
+    from dalle_mini_impl.pipeline.given_codes import given_by_mask, given_by_rows
+
+    tokenizer = model.image_tokenizer
     if arguments.complete is not None:
-        keep_rows, grid = arguments.keep_rows, model.image_tokenizer.grid
+        keep_rows, grid = arguments.keep_rows, tokenizer.grid
         keep_rows = grid // 2 if keep_rows is None else keep_rows
         if not 0 < keep_rows < grid:
             raise ConfigError(
                 f"--keep-rows {keep_rows}: the code grid has {grid} rows, keep 1 to {grid - 1}"
             )
-        return model.given_by_rows(open_image("--complete", arguments.complete), keep_rows)
+        image = open_image("--complete", arguments.complete)
+        return given_by_rows(tokenizer, image, keep_rows)
     if arguments.inpaint is not None and arguments.mask is not None:
         image = open_image("--inpaint", arguments.inpaint)
         mask = open_image("--mask", arguments.mask)
         try:
-            return model.given_by_mask(image, mask)
+            return given_by_mask(tokenizer, image, mask)
         except ValueError as error:
             raise ConfigError(f"--mask {arguments.mask}: {error}") from error
     return None
 
 
-def record(result: "Result", first_seed: int, file: str) -> dict[str, str | float | None]:
+def record(result: "Result", file: str) -> dict[str, str | float | None]:
     """An image's entry in samples.json."""
     return {
         "caption": result.caption,
+        "negative": result.negative,
         "seed": result.seed,
-        "candidate": result.seed - first_seed,
+        "candidate": result.candidate,
         "clip_score": result.clip_score,
         "log_likelihood": result.log_likelihood,
         "log_likelihood_ratio": result.log_likelihood_ratio,
         "file": file,
     }
-
-
-def score_line(result: "Result") -> str:
-    """The scores in a line that fits under an image."""
-    ratio = f"llr {result.log_likelihood_ratio:.1f}"
-    return ratio if result.clip_score is None else f"clip {result.clip_score:.2f} {ratio}"

@@ -35,6 +35,8 @@ class SampleArguments:
 
     captions: Annotated[tuple[str, ...], tyro.conf.Positional]
     """What the images should show; each caption gives a row of images."""
+    negative: str = ""
+    """Guidance moves away from this caption, in place of the null caption."""
     run: Path | None = None
     """Run folder; the newest run with a transformer under runs/ if not given."""
     sampling: Annotated[Config, tyro.conf.arg(name="", constructor=SamplingOptions)] = field(
@@ -78,7 +80,7 @@ def check(arguments: SampleArguments) -> None:
         raise ConfigError("--sample needs --continue-text: captions you give are sampled anyway")
     if of_captions and not arguments.sample:
         unused = arguments.sampling_settings.keys() - {"temperature", "top_k"}
-        unused |= {name for name in ("complete", "inpaint") if getattr(arguments, name) is not None}
+        unused |= {name for name in ("complete", "inpaint", "negative") if getattr(arguments, name)}
         if unused:
             options = " and ".join(f"--{name.replace('_', '-')}" for name in sorted(unused))
             raise ConfigError(

@@ -10,16 +10,19 @@ from dalle_mini_impl.config import Config, ConfigError
 from dalle_mini_impl.experiment.sections import Experiment, field_paths, sections_of
 
 
-def explain(error: ValidationError, origin: str) -> ConfigError:
-    """One error with a line per wrong setting; `origin` names the file or the command line."""
-    lines = [line for detail in error.errors() for line in _explain_one(dict(detail))]
+def explain(error: ValidationError, origin: str, root: type[Config] = Experiment) -> ConfigError:
+    """One error with a line per wrong setting of `root`.
+
+    origin: the file, the command line or what else the settings came from.
+    """
+    lines = [line for detail in error.errors() for line in _explain_one(dict(detail), root)]
     separator = "\n  " if len(lines) > 1 else " "
     return ConfigError(f"{origin}:{separator}{separator.join(lines)}")
 
 
-def _explain_one(detail: dict[str, Any]) -> Iterator[str]:
+def _explain_one(detail: dict[str, Any], root: type[Config]) -> Iterator[str]:
     kind, value = detail["type"], detail["input"]
-    names, section = _locate(detail["loc"])
+    names, section = _locate(detail["loc"], root)
     field = ".".join(names)
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if kind == "value_error":
@@ -57,11 +60,13 @@ def _suggest(names: list[str], section: type[Config] | None) -> str:
     return f"remove it; the settings here are {', '.join(section.model_fields)}"
 
 
-def _locate(location: tuple[int | str, ...]) -> tuple[list[str], type[Config] | None]:
+def _locate(
+    location: tuple[int | str, ...], root: type[Config]
+) -> tuple[list[str], type[Config] | None]:
     """The names that lead to a setting, without a union's tags, and the section that holds it."""
     names: list[str] = []
     holder: type[Config] | None = None
-    options: list[type[Config]] = [Experiment]
+    options: list[type[Config]] = [root]
     for part in location:
         tagged = [o for o in options if "type" in o.model_fields]
         chosen = [o for o in tagged if o.model_fields["type"].default == part]

@@ -25,7 +25,7 @@ from dalle_mini_impl.sampling.draw import (
 
 
 class DecodeState(NamedTuple):
-    """Images being decoded. The cache has a row for each, and with guidance a null row too."""
+    """Images being decoded. The cache has a row for each, and with guidance a negative row too."""
 
     cache: KVCache
     codes: Int[Tensor, "b total"]
@@ -55,15 +55,18 @@ def prefill(
     config: SamplingConfig,
     given: Int[Tensor, "n"] | None = None,
     padding: int = 0,
+    negative: Int[Tensor, "1 t"] | None = None,
 ) -> tuple[DecodeState, Float[Tensor, "rows w"]]:
     """A state with the text in its cache, and what the first code is drawn from.
 
-    Each caption runs once and the null caption once for all. padding: further rows, to fill a
-    batch; they repeat the last caption.
+    Each caption runs once and the negative caption once for all. padding: further rows, to fill a
+    batch; they repeat the last caption. negative: what guidance moves away from, None for the null
+    caption.
     """
     device, images, length = captions.device, len(seeds) + padding, model.image_length
     guided = config.guidance != 1
-    texts = torch.cat((captions, torch.zeros_like(captions[:1]))) if guided else captions
+    negative = torch.zeros_like(captions[:1]) if negative is None else negative
+    texts = torch.cat((captions, negative)) if guided else captions
     each = len(seeds) // len(captions)
     rows = (torch.arange(images, device=device) // each).clamp(max=len(captions) - 1)
     if guided:
@@ -111,8 +114,8 @@ def draw_code(
     def choose(logits: Tensor, uniform: Tensor) -> Tensor:
         logits = logits.float()
         if state.guided:
-            conditional, null = logits.chunk(2)
-            logits = guide(conditional, null, state.scales[at])
+            conditional, negative = logits.chunk(2)
+            logits = guide(conditional, negative, state.scales[at])
         return draw(logits, uniform, state.parameters)
 
     uniform = state.noise.index_select(1, at)[:, 0]

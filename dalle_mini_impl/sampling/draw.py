@@ -74,10 +74,13 @@ class DrawParameters(NamedTuple):
 
 
 def guide(
-    conditional: Float[Tensor, "*b k"], null: Float[Tensor, "*b k"], scale: float | Tensor
+    conditional: Float[Tensor, "*b k"], negative: Float[Tensor, "*b k"], scale: float | Tensor
 ) -> Float[Tensor, "*b k"]:
-    """Classifier-free guidance on logits (Ho and Salimans 2022, arXiv 2207.12598)."""
-    return torch.lerp(null, conditional, scale)
+    """Classifier-free guidance on logits (Ho and Salimans 2022, arXiv 2207.12598).
+
+    negative: the logits to move away from, of the null caption or of a negative one.
+    """
+    return torch.lerp(negative, conditional, scale)
 
 
 def guidance_at(config: SamplingConfig, index: int, length: int) -> float:

@@ -1,7 +1,7 @@
 """The sampling loop: codes of many images at once, for captions whose text runs only once."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,9 @@ from dalle_mini_impl.sampling.draw import SamplingConfig
 if TYPE_CHECKING:
     from dalle_mini_impl.sampling.compiled.steps import CompiledSteps
 
+Progress = Callable[[int, Tensor], None]
+"""Called after each row of codes with the number of codes per image, and the codes (`b n`)."""
+
 
 def sample_codes(
     model: Dalle,
@@ -25,21 +28,29 @@ def sample_codes(
     seeds: Sequence[int],
     config: SamplingConfig,
     given: Int[Tensor, "n"] | None = None,
+    negative: Int[Tensor, "1 t"] | None = None,
+    progress: Progress | None = None,
     compiled: "CompiledSteps | None" = None,
 ) -> Int[Tensor, "b n"]:
     """Codes of b / c images for each of c captions, grouped by caption.
 
     seeds: one for each image. given: known codes that every image keeps, -1 where they are to be
-    sampled. compiled: steps that replace `advance`; their model must have the weights of `model`.
+    sampled. negative: the caption that guidance moves away from, None for the null caption.
+    compiled: steps that replace `advance`; their model must have the weights of `model`.
     """
     padding = 0 if compiled is None else compiled.padding(len(seeds))
-    state, features = prefill(model, captions, seeds, config, given, padding)
+    state, features = prefill(model, captions, seeds, config, given, padding, negative)
     draw_code(model, state, features, state.code_index)
     step = partial(advance, model, state) if compiled is None else compiled.bind(state)
     positions = torch.arange(model.length, device=captions.device)
-    for cached in range(model.text_length + 1, model.length + 1):
-        step(positions[:cached])
-    return state.codes[: len(seeds), model.grid :]
+    codes = state.codes[: len(seeds), model.grid :]
+    for drawn in range(1, model.image_length):
+        if progress is not None and drawn % model.grid == 0:
+            progress(drawn, codes)
+        step(positions[: model.text_length + drawn])
+    if progress is not None:
+        progress(model.image_length, codes)
+    return codes
 
 
 class CodeSampler:
@@ -60,6 +71,8 @@ class CodeSampler:
         seeds: Sequence[int],
         config: SamplingConfig,
         given: Int[Tensor, "n"] | None = None,
+        negative: Int[Tensor, "1 t"] | None = None,
+        progress: Progress | None = None,
     ) -> Int[Tensor, "b n"]:
         """`sample_codes` in the precision, and eager or compiled, as `config` says.
 
@@ -70,12 +83,13 @@ class CodeSampler:
                 f"{len(seeds)} seeds for {len(captions)} captions: give each caption equally many"
             )
         precision = choose_precision(config.precision, captions.device)
+        how = (captions, seeds, config, given, negative, progress)
         with torch.inference_mode(False), torch.no_grad():
             if config.compile == "off":
-                return sample_codes(self._model_in(precision), captions, seeds, config, given)
+                return sample_codes(self._model_in(precision), *how)
             steps = self._compiled_steps(precision)
             with steps.choose(config, len(seeds)) as chosen:
-                codes = sample_codes(steps.model, captions, seeds, config, given, chosen)
+                codes = sample_codes(steps.model, *how, chosen)
                 return codes.cpu().to(captions.device)  # waits for the GPU: `choose` times it
 
     def _model_in(self, precision: Precision) -> Dalle:

@@ -39,6 +39,7 @@ def images(tmp_path_factory):
         ("--complete run", "--complete run: a folder"),
         ("--complete torn.png", "--complete torn.png: not an image that Pillow can read"),
         ("--complete none.png", "--complete none.png: there is no such file"),
+        ("--negative ring --guidance 1", "--negative acts through guidance, which is 1 here"),
         ("--device gpu", "--device gpu: not available here; use cpu"),
     ],
 )
@@ -72,6 +73,19 @@ def test_an_image_is_completed(images, monkeypatch, tmp_path):
     assert main(["sample", "a red star", "--run", "run", "--device", "cpu", *options]) == 0
     assert len(json.loads((tmp_path / "samples.json").read_text())["samples"]) == 2
     assert not list(tmp_path.glob(".*"))
+
+
+def test_images_are_guided_away_from_a_negative_caption(images, monkeypatch, tmp_path):
+    monkeypatch.chdir(images)
+    codes = []
+    for negative in ("", "a blue ring"):
+        out = tmp_path / f"negative {negative}"
+        options = ["--negative", negative, "--guidance", "3", "--out", str(out)]
+        assert main(["sample", "a red star", "--run", "run", "--device", "cpu", *options]) == 0
+        records = json.loads((out / "samples.json").read_text())["samples"]
+        assert {record["negative"] for record in records} == {negative}
+        codes.append([record["log_likelihood"] for record in records])
+    assert codes[0] != codes[1]
 
 
 def test_sample_continues_text(run, capsys):
@@ -115,6 +129,7 @@ def test_images_can_be_sampled_from_sampled_captions(run, capsys, tmp_path):
     [
         (["sample", "a", "--continue-text", "a"], "give it, or captions"),
         (["sample", "a", "--sample"], "--sample needs --continue-text"),
+        (["sample", "--continue-text", "a", "--negative", "b"], "--negative would do nothing; add"),
         (["sample", "--continue-text", "a", "--top-p", "0.5"], "--top-p would do nothing; add"),
         (
             ["sample", "--continue-text", "a", "--num-captions", "0"],

@@ -12,6 +12,7 @@ from dalle_mini_impl.sampling.sampler import CodeSampler, in_bf16
 
 GRID, CONTEXT, CODES, WORDS = 3, 4, 16, 20
 CAPTIONS = torch.tensor([[3, 4, 5, 0], [7, 0, 0, 0], [9, 8, 7, 6]])
+NULL, NEGATIVE = torch.tensor([[0, 0, 0, 0]]), torch.tensor([[5, 9, 0, 0]])
 
 VARIANTS = {
     "modern": {},
@@ -40,9 +41,10 @@ def model(request) -> Dalle:
     return build(**VARIANTS[request.param])
 
 
-def uncached(model, captions, seeds, config) -> torch.Tensor:
+def uncached(model, captions, seeds, config, negative=NULL) -> torch.Tensor:
     """The same codes the slow way: the whole stream anew for every code."""
     rows = captions.repeat_interleave(len(seeds) // len(captions), dim=0)
+    away = negative.expand(len(rows), -1)
     noise = uniform_noise(seeds, GRID * GRID, model.image_head.draws)
     codes = torch.zeros(len(seeds), GRID * GRID, dtype=torch.long)
     for index in range(GRID * GRID):
@@ -50,14 +52,15 @@ def uncached(model, captions, seeds, config) -> torch.Tensor:
         for at, count in enumerate(model.factors):
             logits = model(rows, codes).image[:, index].split(model.factors, dim=1)[at]
             if config.guidance != 1:
-                null = model(torch.zeros_like(rows), codes).image[:, index]
-                logits = guide(logits, null.split(model.factors, dim=1)[at], config.guidance)
+                other = model(away, codes).image[:, index]
+                logits = guide(logits, other.split(model.factors, dim=1)[at], config.guidance)
             digit = draw(logits, noise[:, index, at], DrawParameters.of(config))
             codes[:, index] += digit * place
             place *= count
     return codes
 
 
+@pytest.mark.parametrize("negative", [NULL, NEGATIVE], ids=["null", "negative"])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -68,11 +71,11 @@ def uncached(model, captions, seeds, config) -> torch.Tensor:
     ],
     ids=str,
 )
-def test_codes_are_those_of_the_uncached_model(model, settings):
+def test_codes_are_those_of_the_uncached_model(model, settings, negative):
     config = exact(**settings)
     seeds = [5, 6, 100, 101, 7, 8]
-    codes = CodeSampler(model)(CAPTIONS, seeds, config)
-    assert torch.equal(codes, uncached(model, CAPTIONS, seeds, config))
+    codes = CodeSampler(model)(CAPTIONS, seeds, config, negative=negative)
+    assert torch.equal(codes, uncached(model, CAPTIONS, seeds, config, negative))
     assert settings.get("temperature") == 0 or len(codes.unique(dim=0)) > 1
 
 
@@ -85,6 +88,26 @@ def test_an_image_depends_on_its_own_caption_and_seed_only():
     ]
     assert torch.equal(together, torch.cat(alone))
     assert not torch.equal(together[0], together[2])
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+def test_the_null_caption_as_the_negative_one_changes_nothing(guidance):
+    sampler, config = CodeSampler(build()), exact(guidance=guidance)
+    plain = sampler(CAPTIONS, range(6), config)
+    assert torch.equal(sampler(CAPTIONS, range(6), config, negative=NULL), plain)
+    away = sampler(CAPTIONS, range(6), config, negative=NEGATIVE)
+    assert torch.equal(away, plain) == (guidance == 1)
+
+
+def test_progress_is_told_after_every_row():
+    sampler, told = CodeSampler(build()), []
+
+    def progress(step, codes):
+        told.append((step, codes[:, :step].clone()))
+
+    codes = sampler(CAPTIONS, range(6), exact(), progress=progress)
+    assert [step for step, _ in told] == [GRID, 2 * GRID, 3 * GRID]
+    assert all(torch.equal(own, codes[:, :step]) for step, own in told)
 
 
 def test_guidance_moves_over_the_image():

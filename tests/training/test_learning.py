@@ -105,9 +105,9 @@ def test_the_true_caption_of_a_image_ranks_first(model):
 
 
 def test_prompts_are_continued_as_the_collection_does(model):
-    written = {c.caption for c in model.continue_text("a red b", count=12, seed=0)}
+    written = {c.caption for c in model.continue_text("a red b", num_captions=12, seed=0)}
     assert {caption("red", "left"), caption("red", "right")} <= written
-    free = model.continue_text("", count=20, seed=0, temperature=0.7)
+    free = model.continue_text("", num_captions=20, seed=0, temperature=0.7)
     known = {caption(*scene) for scene in scenes()}
     assert sum(c.caption in known for c in free) >= 15
 

@@ -63,17 +63,20 @@ def sampler_of(attention):
         torch.nn.init.normal_(parameter, std=0.3)
     return CodeSampler(model)
 
-def check(sampler, captions, count, compile="on", **numbers):
+def check(sampler, captions, count, compile="on", negative=None, **numbers):
     config = SamplingConfig(top_k=8, compile=compile, precision="fp32", **numbers)
-    codes = sampler(torch.tensor(captions), range(count), config)
+    negative = negative and torch.tensor(negative)
+    codes = sampler(torch.tensor(captions), range(count), config, negative=negative)
     eager = config.model_copy(update={"compile": "off"})
-    assert torch.equal(codes, sampler(torch.tensor(captions), range(count), eager))
+    others = sampler(torch.tensor(captions), range(count), eager, negative=negative)
+    assert torch.equal(codes, others)
     assert len(codes.unique(dim=0)) > 1 or count == 1
 
 full, near = sampler_of("full"), sampler_of("dalle")
 check(full, [[3, 4, 5, 0]], 5, guidance=3.0, top_p=0.9)
 check(full, [[7, 0, 0, 0], [9, 8, 7, 6]], 6, guidance=2.0, top_p=0.5)
 check(full, [[7, 0, 0, 0], [9, 8, 7, 6]], 2, guidance=2.0, top_p=0.5)
+check(full, [[3, 4, 5, 0]], 5, guidance=3.0, top_p=0.9, negative=[[5, 9, 0, 0]])
 check(full, [[7, 0, 0, 0]], 1, guidance=1.0)
 check(near, [[7, 0, 0, 0], [9, 8, 7, 6]], 4, guidance=1.0)
 steps = full.compiled["fp32"]

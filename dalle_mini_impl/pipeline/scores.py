@@ -1,0 +1,34 @@
+"""Sampled codes as images with the scores that rank them."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dalle_mini_impl.models.clip import Clip
+from dalle_mini_impl.models.dalle import Dalle
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
+
+
+def decode_and_score(
+    codes: Int[Tensor, "b n"],
+    captions: Int[Tensor, "c t"],
+    image_tokenizer: ImageTokenizer,
+    dalle: Dalle,
+    clip: Clip | None,
+) -> dict[str, Tensor]:
+    """The tensors of `Samples`, `c k ...`, of equally many images of each caption."""
+    pixels = image_tokenizer.decode(codes)
+    each = len(codes) // len(captions)
+    rows = captions.repeat_interleave(each, dim=0)
+    likelihoods = dalle.log_likelihood(rows, codes).sum(dim=1)
+    null = dalle.log_likelihood(torch.zeros_like(rows), codes).sum(dim=1)
+    fields = {
+        "pixels": pixels,
+        "codes": codes,
+        "log_likelihoods": likelihoods,
+        "log_likelihood_ratios": likelihoods - null,
+    }
+    if clip is not None:
+        texts = clip.encode_text(captions).repeat_interleave(each, dim=0)
+        fields["clip_scores"] = (clip.encode_image(pixels) * texts).sum(dim=-1)
+    return {name: value.unflatten(0, (len(captions), each)) for name, value in fields.items()}
