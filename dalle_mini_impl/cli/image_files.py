@@ -8,6 +8,7 @@ from PIL import Image
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.collections.detect import IMAGE_SUFFIXES, suffix
+from dalle_mini_impl.data.messages import counted, first_names
 
 MAX_SHORT_SIDE = 512
 """Larger images are reduced to it, so that many fit into memory; no CLIP uses more pixels."""
@@ -34,7 +35,7 @@ def open_images(paths: Sequence[Path]) -> dict[str, Image.Image]:
     Unreadable ones are left out, counted and named on standard error. ConfigError where no
     image is given or none can be read.
     """
-    from dalle_mini_impl.data.examples import first_names, unreadable_reason
+    from dalle_mini_impl.data.examples import unreadable_reason
 
     files: list[Path] = []
     for path in paths:
@@ -50,11 +51,11 @@ def open_images(paths: Sequence[Path]) -> dict[str, Image.Image]:
             failures.append(f"{file}: {unreadable_reason(error)}")
     named = first_names(failures)
     if not images:
-        raise ConfigError(f"none of {len(files):,} images can be read: {named}")
+        raise ConfigError(f"none of {counted(len(files), 'image')} can be read: {named}")
     if failures:
         # Standard output holds only the result, which may be JSON.
-        skipped = f"skipped {len(failures):,} unreadable of {len(files):,} images: {named}"
-        print(skipped, file=sys.stderr)
+        skipped = f"skipped {len(failures):,} unreadable of {counted(len(files), 'image')}"
+        print(f"{skipped}: {named}", file=sys.stderr)
     return images
 
 

@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from dalle_mini_impl.data.collections.detect import DataError
 from dalle_mini_impl.data.config import DataConfig
-from dalle_mini_impl.data.examples import Example, SyntheticImage, first_names, unreadable_reason
+from dalle_mini_impl.data.examples import Example, SyntheticImage, unreadable_reason
+from dalle_mini_impl.data.messages import first_names
 from dalle_mini_impl.data.sources import open_source
 from dalle_mini_impl.data.splits import SPLITS
 from dalle_mini_impl.data.workers import map_examples
@@ -83,6 +85,28 @@ class Report:
         if self.sheet is not None:
             rows.append(("contact sheet", str(self.sheet)))
         return "\n".join(f"{name:<16}{text}" for name, text in rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {
+            "path": self.path,
+            "description": self.description,
+            "images": self.counts,
+            "sizes": [
+                {"width": width, "height": height, "images": count}
+                for (width, height), count in self.sizes.items()
+            ],
+            "modes": self.modes,
+            "unreadable": self.unreadable,
+            "captions": self.captions,
+            "words": _spread(self.words),
+            "tokens": None if self.tokens is None else _spread(self.tokens),
+            "without_caption": self.uncaptioned,
+            "shared_captions": self.duplicates,
+            "enlarged": self.small,
+            "image_size": self.image_size,
+            "sheet": None if self.sheet is None else str(self.sheet),
+        }
 
 
 def check(
@@ -168,8 +192,18 @@ def _count_and_names(items: Sequence[str]) -> str:
     return f"{len(items):,}: {first_names(items, SHOWN)}" if items else "0"
 
 
-def _quantiles(values: Sequence[int]) -> str:
+def _spread(values: Sequence[int]) -> dict[str, int] | None:
     if not values:
-        return "none"
+        return None
     low, middle, high, top = (int(q) for q in np.quantile(values, (0, 0.5, 0.95, 1)))
-    return f"{low} to {top}, median {middle}, 95 % have at most {high}"
+    return {"least": low, "median": middle, "percentile_95": high, "most": top}
+
+
+def _quantiles(values: Sequence[int]) -> str:
+    spread = _spread(values)
+    if spread is None:
+        return "none"
+    return (
+        f"{spread['least']} to {spread['most']}, median {spread['median']}, "
+        f"95 % have at most {spread['percentile_95']}"
+    )

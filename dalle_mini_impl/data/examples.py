@@ -2,7 +2,7 @@
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,8 +78,3 @@ def unreadable_reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     return (str(error).splitlines() or [type(error).__name__])[0][:120]
-
-
-def first_names(items: Sequence[str], most: int = 5) -> str:
-    """The first items, for a message."""
-    return "; ".join(items[:most]) + ("; …" if len(items) > most else "")

@@ -22,7 +22,8 @@ import numpy as np
 
 from dalle_mini_impl.data.collections.detect import DataError
 from dalle_mini_impl.data.config import SYNTHETIC, DataConfig
-from dalle_mini_impl.data.examples import Example, Source, first_names, unreadable_reason
+from dalle_mini_impl.data.examples import Example, Source, unreadable_reason
+from dalle_mini_impl.data.messages import counted, first_names
 from dalle_mini_impl.data.sources import open_source
 from dalle_mini_impl.data.splits import Split
 from dalle_mini_impl.data.workers import map_examples
@@ -102,8 +103,11 @@ def prepare(
     target = Path(folder) / split
     if _stored_fingerprint(target) == fingerprint:
         store = Store.open(target)
-        report(f"{split}: {_image_count(len(store))} ready in {target}")
+        report(f"{split}: {counted(len(store), 'image')} ready in {target}")
         return store
+    size = source.size()
+    images = "the images" if size is None else f"at most {counted(size, 'image')}"
+    report(f"{split}: preparing {images} of {config.path}")
     started = time.perf_counter()
     temporary = Path(folder) / f".{split}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -165,11 +169,13 @@ def _write(
     named = first_names(failures)
     if len(failures) > config.max_unreadable * seen:
         raise DataError(
-            f"{len(failures):,} of {seen:,} images in data.path {config.path!r} are unreadable, "
+            f"{len(failures):,} of {counted(seen, 'image')} in data.path {config.path!r} "
+            "are unreadable, "
             f"more than data.max_unreadable = {config.max_unreadable:g} allows: {named}"
         )
     if failures:
-        report(f"{split}: skipped {len(failures):,} unreadable of {seen:,} images: {named}")
+        skipped = f"skipped {len(failures):,} unreadable of {counted(seen, 'image')}"
+        report(f"{split}: {skipped}: {named}")
     if kept == 0 and split == "train":
         why = f"all {seen:,} lack a caption" if seen else "none belongs to the training split"
         raise DataError(f"data.path {config.path!r} leaves no image to train on: {why}")
@@ -195,12 +201,8 @@ def _decode(
     return example.key, example.captions, example.attributes, image
 
 
-def _image_count(count: int) -> str:
-    return f"{count:,} image{'' if count == 1 else 's'}"
-
-
 def _summary(split: str, store: Store, source: Source, seconds: float) -> str:
-    text = f"{split}: {_image_count(len(store))} in {seconds:.1f} s ({source.description})"
+    text = f"{split}: {counted(len(store), 'image')} in {seconds:.1f} s ({source.description})"
     if store.counts["uncaptioned"]:
         text += f"; skipped {store.counts['uncaptioned']:,} without a caption"
     if not store.captioned:

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from dalle_mini_impl.data.collections.detect import DataError, detect
+from dalle_mini_impl.data.collections.tables import captions_in
 from dalle_mini_impl.data.config import SYNTHETIC, DataConfig
 from dalle_mini_impl.data.examples import Example, SyntheticImage
 from dalle_mini_impl.data.sources import open_source
@@ -70,7 +71,8 @@ def entries_of(source: DataConfig) -> Iterator[IndexEntry]:
             # Every image under the folder, with or without a caption.
             for file in found.files:
                 name = found.relative(file)
-                yield IndexEntry(name, _stamp(file), Example(name, file, ()))
+                captions = captions_in(Path(file).with_suffix(".txt"))
+                yield IndexEntry(name, _stamp(file), Example(name, file, captions))
             return
     seen: set[str] = set()
     for split in SPLITS:

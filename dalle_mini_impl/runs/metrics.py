@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.data.messages import import_problem
 
 
 class MetricsLog:
@@ -24,7 +25,7 @@ class MetricsLog:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ConfigError(
-                "--tensorboard: TensorBoard is not installed; "
+                f"--tensorboard: {import_problem('tensorboard', error)}; "
                 "`pip install -e '.[tensorboard]'` or leave the option out"
             ) from error
         # Opened with the first line, so that only the process that logs makes event files.

@@ -9,6 +9,7 @@ from dalle_mini_impl.data.augment import load_images
 from dalle_mini_impl.data.batches import step_rng
 from dalle_mini_impl.data.codes import CodeCache, CodeKey, factor_usage, perplexity
 from dalle_mini_impl.data.config import DataConfig
+from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.training.context import StageContext
@@ -54,7 +55,8 @@ def codes_of(context: StageContext, tokenizer: ImageTokenizer) -> CodeCache:
             if (folder / "codes.json").is_file():
                 context.say("codes: the cache is of another image tokenizer or data; renewing it")
             context.say(
-                f"codes: encoding {len(context.store):,} images, {variants} variant(s) each"
+                f"codes: encoding {counted(len(context.store), 'image')}, "
+                f"{counted(variants, 'variant')} each"
             )
             cache = CodeCache.write(folder, key, _encoded(context, tokenizer, variants))
     return cache

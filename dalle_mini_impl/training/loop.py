@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from dalle_mini_impl.config import TrainingConfig
+from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.data.prefetch import prefetch
 from dalle_mini_impl.kernels.allocator import keep_freed_memory
 from dalle_mini_impl.training.checkpoints import TrainState, clear_checkpoints, load_checkpoint
@@ -131,8 +132,8 @@ class Loop:
         self._say(f"resuming at step {found.step:,}")
         if found.processes != self.state.processes:
             self._say(
-                f"begun on {found.processes} processes, continued on {self.state.processes}: "
-                "the batches will not be those of an uninterrupted run"
+                f"begun on {counted(found.processes, 'process', 'processes')}, continued on "
+                f"{self.state.processes}: the batches will not be those of an uninterrupted run"
             )
         self.state = replace(found, processes=self.state.processes)
         self.elapsed_before = found.elapsed

@@ -234,3 +234,14 @@ def test_half_a_store_is_not_used(collection, tmp_path):
     prepare(config(collection), "train", tmp_path / "cache", silent)
     (tmp_path / "cache" / "train" / "store.json").write_text("{")
     assert len(prepare(config(collection), "train", tmp_path / "cache", silent)) == 12
+
+
+def test_preparing_is_announced_before_it_takes_its_time(collection, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    said = []
+    monkeypatch.setattr(store_module, "_write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(config(collection), "train", tmp_path / "cache", said.append)
+    assert said == [f"train: preparing at most 12 images of {collection}"]

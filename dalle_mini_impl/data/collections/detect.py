@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import urlsplit
 
+from dalle_mini_impl.data.messages import counted
+
 
 class DataError(ValueError):
     """A collection cannot be read; the message names the path, what is wrong and how to fix it."""
@@ -213,7 +215,7 @@ def _folder(path: str, folder: Path) -> Collection:
         return _of_one_kind(path, [str(file) for file in found[0]], folder)
     if not found:
         endings = sorted({file.suffix.lower() or "no ending" for file in files})
-        what = f"{len(files)} files ({', '.join(endings[:6])})" if files else "nothing"
+        what = f"{counted(len(files), 'file')} ({', '.join(endings[:6])})" if files else "nothing"
         raise DataError(f"data.path {path!r} is a folder that holds {what}. Accepted: {ACCEPTED}")
     kinds = ", ".join([*(["images"] if images else []), *shards])
     example = next(iter(shards.values()))[0]

@@ -9,7 +9,9 @@ from typing import Any
 
 from dalle_mini_impl.data.collections.columns import Columns, choose_columns
 from dalle_mini_impl.data.collections.detect import HUB, Collection, DataError, suffix
+from dalle_mini_impl.data.collections.hub import missing_on_hub, only_cached
 from dalle_mini_impl.data.config import DataConfig
+from dalle_mini_impl.data.messages import root_cause
 
 ADDED_COLUMNS = ("__key__", "__url__", "__index_level_0__")
 """Columns that file formats add by themselves."""
@@ -56,13 +58,21 @@ def open_hub(config: DataConfig, path: str, validation: bool) -> tuple[list[Coll
     import datasets
 
     name, _, subset = path.removeprefix(HUB).partition(":")
+    here = f"data.path {path!r} is no file or folder here (from {Path.cwd()})"
+    offline = ""
+    try:
+        if why := missing_on_hub(name):
+            raise DataError(f"{here}, and as a Hub name: {why}")
+    except ConnectionError as error:
+        offline = str(error)
     with quiet_datasets():
         try:
-            loaded = datasets.load_dataset(name, subset or None, streaming=config.stream)
+            with only_cached() if offline else contextlib.nullcontext():
+                loaded = datasets.load_dataset(name, subset or None, streaming=config.stream)
         except Exception as error:
+            why = f"{offline}, and it was not downloaded before" if offline else root_cause(error)
             raise DataError(
-                f"data.path {path!r} is no file or folder here (from {Path.cwd()}), and could "
-                f"not be loaded as a Hub name either: {root_cause(error)}"
+                f"{here}, and could not be loaded as a Hub name either: {why}"
             ) from error
         train = "train" if "train" in loaded else next(iter(loaded))
         names = [name for name in ("validation", "valid", "dev", "test") if name in loaded]
@@ -157,13 +167,6 @@ def iterate_rows(table: CollectionTable, path: str) -> Iterator[dict[str, Any]]:
         except Exception as error:
             raise DataError(f"data.path {path!r} is damaged: {root_cause(error)}") from error
         yield row
-
-
-def root_cause(error: BaseException) -> str:
-    """First line of the innermost error message: `datasets` wraps the informative one."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager

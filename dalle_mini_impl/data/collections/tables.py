@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dalle_mini_impl.data.collections.columns import Columns
 from dalle_mini_impl.data.collections.detect import KIND_NAMES, detect, real_path
 from dalle_mini_impl.data.collections.fingerprints import files_fingerprint
 from dalle_mini_impl.data.collections.loading import (
@@ -22,6 +23,7 @@ from dalle_mini_impl.data.collections.loading import (
 from dalle_mini_impl.data.collections.overlap import separate_validation
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.examples import Example, Source
+from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.data.splits import Split
 
 
@@ -130,8 +132,7 @@ class TableSource(Source):
 
     def _captions(self, table: CollectionTable, row: dict[str, Any]) -> tuple[str, ...]:
         if self.collection.kind == "images" and table.columns.caption:
-            text = Path(row["captions"])
-            row = {**row, "captions": _read_text(text) if text.is_file() else ""}
+            return captions_in(Path(row["captions"]))
         return table.columns.captions(row, self.config.templates)
 
     def fingerprint(self) -> str:
@@ -156,9 +157,7 @@ class TableSource(Source):
 
     def _describe(self) -> str:
         found, columns = self.collection, self.tables[0].columns
-        count = f"{len(found.files):,} {KIND_NAMES[found.kind]}"
-        if len(found.files) == 1:
-            count = count.removesuffix("s")
+        count = counted(len(found.files), KIND_NAMES[found.kind].removesuffix("s"))
         if found.kind == "images":
             if columns.caption:
                 return f"{count}, captions from same-named .txt files"
@@ -167,6 +166,12 @@ class TableSource(Source):
         text += f", captions from `{columns.caption}`" if columns.caption else ""
         text += f", labels from `{columns.label}`" if columns.label else ""
         return text if columns.caption or columns.label else text + ", no captions"
+
+
+def captions_in(file: Path) -> tuple[str, ...]:
+    """The captions in an image's text file, one a line; none if there is no such file."""
+    columns = Columns(image="", caption="text", label=None, lines=True)
+    return columns.captions({"text": _read_text(file) if file.is_file() else ""}, ())
 
 
 def _identity(example: Example) -> Example:

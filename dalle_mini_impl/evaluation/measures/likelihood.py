@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
 from dalle_mini_impl.evaluation.report.page import ReportPart, Table, share
 
@@ -90,6 +91,6 @@ def measure_likelihood(
         "",
         ["caption", "bits per image token", "more than true", "true one likelier"],
         rows,
-        f"{len(ids):,} images; a uniform guess costs {math.log2(code_count):.2f} bits.",
+        f"{counted(len(ids), 'image')}; a uniform guess costs {math.log2(code_count):.2f} bits.",
     )
     return ReportPart("Transformer: does it read the caption?", figures, [table])

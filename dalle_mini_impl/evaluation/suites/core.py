@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.images import to_uint8
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.sampling.draw import SamplingConfig
@@ -158,7 +159,7 @@ def run_suite(
             outcome = judge_samples(prompts[at], guidance, samples, settings.candidates, ranking)
             outcomes.append(outcome)
             if (at + 1) % max(1, len(prompts) // 10) == 0:
-                report(f"guidance {guidance:g}: {at + 1:,} of {len(prompts):,} prompts")
+                report(f"guidance {guidance:g}: {at + 1:,} of {counted(len(prompts), 'prompt')}")
     return outcomes
 
 

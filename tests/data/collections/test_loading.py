@@ -150,6 +150,7 @@ def test_hub_names_use_the_hubs_splits(monkeypatch):
         asked.append((name, subset, streaming))
         return datasets.DatasetDict({"train": table(COLORS[:4]), "test": table(COLORS[4:])})
 
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)  # No name is asked for.
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert [e.captions for e in examples("someone/squares:small")] == [(c,) for c in COLORS[:4]]
     assert [e.captions for e in examples("hub:squares", "validation")] == [(c,) for c in COLORS[4:]]

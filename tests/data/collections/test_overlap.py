@@ -73,6 +73,7 @@ def test_a_hub_data_set_is_no_validation_of_itself(monkeypatch):
         splits = {"train": table.select(range(4)), "validation": table.select((4, 5))}
         return datasets.DatasetDict(splits)
 
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)  # No name is asked for.
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     for other in ("a/b", "hub:a/b", "a/c"):
         found = examples("a/b", "validation", held_out_path=other)
