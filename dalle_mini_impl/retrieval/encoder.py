@@ -18,6 +18,7 @@ from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.images import to_tensor
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.precision import best_device
+from dalle_mini_impl.retrieval.preprocessing import Preprocessing
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_clip
 
@@ -32,6 +33,8 @@ class JointEncoder(ABC):
     """Identifies the weights; stored vectors can be used as long as it stays the same."""
     image_size: int
     """Side in pixels of the images that it takes."""
+    preprocessing = Preprocessing()
+    """How images of other proportions are made square."""
     logit_scale: float
     """What similarities are multiplied by before a softmax."""
     device: torch.device
@@ -44,6 +47,10 @@ class JointEncoder(ABC):
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "b e"]:
         """Unit vectors of a few texts."""
 
+    def prepare(self, image: Image.Image) -> Image.Image:
+        """The image as this CLIP takes it: RGB, with `image_size`² pixels."""
+        return self.preprocessing(image, self.image_size)
+
     @torch.no_grad()
     def encode_images(
         self, images: Sequence[Image.Image] | Float[Tensor, "b 3 h w"]
@@ -52,7 +59,10 @@ class JointEncoder(ABC):
         vectors = []
         for start in range(0, max(len(images), 1), BATCH):
             part = images[start : start + BATCH]
-            pixels = part if isinstance(part, Tensor) else to_tensor(part, self.image_size)
+            if isinstance(part, Tensor):
+                pixels = part
+            else:
+                pixels = to_tensor([self.prepare(image) for image in part], self.image_size)
             vectors.append(self.embed_pixels(pixels.to(self.device)))
         return torch.cat(vectors)
 

@@ -4,17 +4,24 @@ A name that is a local folder or file is read from there; nothing is downloaded 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.data.messages import import_problem
 from dalle_mini_impl.files import tensor_digest
 from dalle_mini_impl.retrieval.encoder import JointEncoder
+from dalle_mini_impl.retrieval.preprocessing import Preprocessing
 from dalle_mini_impl.runs.loading import frozen
+
+BROKEN = (ImportError, RuntimeError, OSError)
+"""What importing a library raises, or one that it needs and that does not fit this torch."""
+WEIGHT_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")
 
 
 def load_pretrained(name: str, device: str | torch.device = "cpu") -> JointEncoder:
@@ -41,8 +48,9 @@ class TransformersClip(JointEncoder):
     def __init__(self, name: str, device: str | torch.device = "cpu"):
         try:
             from transformers import AutoConfig, AutoModel, AutoTokenizer, ImageProcessingMixin
-        except ImportError as error:
-            raise _not_installed("transformers") from error
+        except BROKEN as error:
+            raise _not_importable("transformers", error) from error
+        name = _present(name, f"--clip transformers:{name}", "folder")
         try:
             config = AutoConfig.from_pretrained(name)
             # Safetensors only: other weight files are pickles, which can run code.
@@ -50,7 +58,9 @@ class TransformersClip(JointEncoder):
             # Only its numbers are needed; the processor itself would need torchvision.
             processor, _ = ImageProcessingMixin.get_image_processor_dict(name)
             self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError, ImportError) as error:
+        except ImportError as error:
+            raise _not_importable("transformers", error) from error
+        except (OSError, ValueError) as error:
             raise ConfigError(f"--clip transformers:{name}: {error}") from error
         if not hasattr(model, "get_image_features"):
             raise ConfigError(f"--clip transformers:{name}: {config.model_type} is not a CLIP")
@@ -63,8 +73,9 @@ class TransformersClip(JointEncoder):
         self.mean, self.deviation = _per_channel(
             processor["image_mean"], processor["image_std"], self.device
         )
+        self.preprocessing = Preprocessing.of_transformers(processor)
         self.logit_scale = float(self.model.logit_scale.exp())
-        self.key = f"transformers {tensor_digest(self.model.state_dict())}"
+        self.key = _key("transformers", self.model, self.preprocessing)
 
     def embed_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
         normalized = (resized(pixels, self.image_size) - self.mean) / self.deviation
@@ -87,11 +98,15 @@ class OpenClip(JointEncoder):
     def __init__(self, name: str, device: str | torch.device = "cpu"):
         try:
             import open_clip
-        except ImportError as error:
-            raise _not_installed("open_clip") from error
+        except BROKEN as error:
+            raise _not_importable("open_clip", error) from error
         # A Hub name such as hf-hub:owner/name contains a colon itself.
         hub = name.startswith(("hf-hub:", "local-dir:"))
         architecture, _, weights = (name, "", "") if hub else name.partition(":")
+        if name.startswith("local-dir:"):
+            folder = name.removeprefix("local-dir:")
+            architecture = f"local-dir:{_present(folder, f'--clip open_clip:{name}', 'folder')}"
+        weights = _present(weights, f"--clip open_clip:{name}", "file")
         self.device = torch.device(device)
         try:
             model = open_clip.create_model(
@@ -109,8 +124,9 @@ class OpenClip(JointEncoder):
         self.mean, self.deviation = _per_channel(
             model.visual.image_mean, model.visual.image_std, self.device
         )
+        self.preprocessing = Preprocessing.of_open_clip(getattr(model.visual, "preprocess_cfg", {}))
         self.logit_scale = float(model.logit_scale.exp())
-        self.key = f"open_clip {tensor_digest(model.state_dict())}"
+        self.key = _key("open_clip", model, self.preprocessing)
 
     def embed_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
         normalized = (resized(pixels, self.image_size) - self.mean) / self.deviation
@@ -139,8 +155,22 @@ def _per_channel(
     return tuple(torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (mean, deviation))  # type: ignore[return-value]
 
 
-def _not_installed(library: str) -> ConfigError:
+def _key(library: str, model: nn.Module, preprocessing: Preprocessing) -> str:
+    """Changes with the weights and with how images are prepared, as the vectors do."""
+    return f"{library} {tensor_digest(model.state_dict())} {preprocessing}"
+
+
+def _present(name: str, option: str, kind: Literal["file", "folder"]) -> str:
+    """The name, `~` resolved; ConfigError if it can only be a local path and nothing is there."""
+    path = Path(name).expanduser()
+    local = path.is_absolute() or name.startswith(".") or name.count("/") > 1
+    if (local or path.suffix in WEIGHT_SUFFIXES) and not path.exists():
+        raise ConfigError(f"{option}: there is no {kind} {path} (from {Path.cwd()})")
+    return str(path) if path.exists() else name
+
+
+def _not_importable(library: str, error: Exception) -> ConfigError:
     return ConfigError(
-        f"--clip {library}:…: {library} is not installed; "
+        f"--clip {library}:…: {import_problem(library, error)}; "
         "`pip install -e '.[pretrained]'`, or leave --clip out to use the run's CLIP"
     )

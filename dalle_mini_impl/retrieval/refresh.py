@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dalle_mini_impl.images import fit
+from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.retrieval.collection import IndexEntry, entries_of
 from dalle_mini_impl.retrieval.encoder import BATCH, JointEncoder
 from dalle_mini_impl.retrieval.image_index import ImageIndex
@@ -53,10 +53,10 @@ def refresh(
             if row is None or usable.stamps[row] != entry.stamp:
                 yield entry
 
-    for done, (names, images) in enumerate(_batches(wanted(), clip.image_size, unreadable), 1):
+    for done, (names, images) in enumerate(_batches(wanted(), clip, unreadable), 1):
         fresh |= dict(zip(names, clip.encode_images(images).cpu(), strict=True))
         if done % max(1, SAVE_EVERY // BATCH) == 0:
-            report(f"{len(fresh):,} images embedded so far")
+            report(f"{counted(len(fresh), 'image')} embedded so far")
             if save is not None:
                 unreached = dict(zip(usable.names, usable.stamps, strict=True))
                 save(_assemble(usable, unreached | current, fresh))
@@ -92,7 +92,7 @@ def _assemble(
 
 
 def _batches(
-    entries: Iterable[IndexEntry], side: int, unreadable: list[str]
+    entries: Iterable[IndexEntry], clip: JointEncoder, unreadable: list[str]
 ) -> Iterator[tuple[list[str], list[Image.Image]]]:
     """Names and opened images, BATCH at a time; names that fail are added to `unreadable`."""
     names: list[str] = []
@@ -102,7 +102,7 @@ def _batches(
             if not entry.stamp:
                 raise FileNotFoundError(entry.name)
             # Resized at once: a batch of full photographs would fill the memory.
-            images.append(fit(entry.example.open(side), side))
+            images.append(clip.prepare(entry.example.open(clip.image_size)))
             names.append(entry.name)
         except Exception:  # Pillow fails in many ways on damaged files
             unreadable.append(entry.name)

@@ -55,6 +55,21 @@ def test_images_without_a_file_are_shown_by_their_captions(run, tmp_path, capsys
         assert found["caption"] == opened.captions[0]
 
 
+def test_captions_in_files_beside_the_images_are_shown(run, folder, tmp_path, capsys):
+    for name in COLORS:
+        for file in folder.rglob(f"{name}.png"):
+            file.with_suffix(".txt").write_text(f"all of it is {name}\n", encoding="utf-8")
+    options = ["--run", str(run.path), "--device", "cpu"]
+    index_command.main([str(folder), *options, "--json"])
+    assert json.loads(capsys.readouterr().out)["images"] == 4
+    given = ["a picture of a blue", "--top", "1", "--out", str(tmp_path / "out"), *options]
+    search_command.main([*given, "--quiet"])
+    told = capsys.readouterr()
+    assert "all of it is blue" in told.out
+    assert "1 image: " in told.out
+    assert told.err == ""
+
+
 def test_several_collections_are_searched_as_one(clip, folder, tmp_path):
     other = tmp_path / "other"
     other.mkdir()

@@ -150,7 +150,7 @@ def test_transformers_models_are_read_from_a_folder(tmp_path):
     )
 
 
-def test_open_clip_models_get_their_own_normalization(monkeypatch):
+def test_open_clip_models_get_their_own_normalization(monkeypatch, tmp_path):
     class Visual:
         image_size, image_mean, image_std = (4, 4), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -176,8 +176,10 @@ def test_open_clip_models_get_their_own_normalization(monkeypatch):
     library = SimpleNamespace(create_model=create_model, get_tokenizer=get_tokenizer)
     library.list_pretrained_tags_by_model = lambda architecture: ["a", "b"]
     monkeypatch.setitem(sys.modules, "open_clip", library)
-    clip = load_pretrained("open_clip:ViT-B-32:weights.pt")
-    assert asked == [("ViT-B-32", "weights.pt")]
+    weights = tmp_path / "weights.pt"
+    weights.touch()
+    clip = load_pretrained(f"open_clip:ViT-B-32:{weights}")
+    assert asked == [("ViT-B-32", str(weights))]
     pixels = torch.tensor([0.5, 0.75, 0.5]).view(1, 3, 1, 1).expand(-1, -1, 8, 8)
     torch.testing.assert_close(clip.embed_pixels(pixels), torch.tensor([[0.0, 1.0, 0.0]]))
     torch.testing.assert_close(clip.encode_texts(["x"]), torch.tensor([[0.6, 0.0, 0.8]]))
