@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.evaluation.measures.distances import (
     frechet_distance,
     nearest,
@@ -29,6 +30,10 @@ from dalle_mini_impl.sampling.samples import Samples
 
 SHOWN = 12
 NEIGHBORS = 3
+AVERAGED = 16
+"""Training images in an average that stands for fog."""
+MOST_FOG = 0.5
+"""Precision of fog above which precision says nothing."""
 
 
 def measure_distribution(
@@ -37,27 +42,48 @@ def measure_distribution(
     train: Float[Tensor, "n 3 h w"],
     features: Features,
 ) -> ReportPart:
-    """Fréchet distance, precision and recall of samples, and of training images as a floor."""
+    """Fréchet distance, precision and recall of samples, of training images and of fog.
+
+    Training images show what real ones reach, averages of them what images without content reach.
+    Where such fog is as precise as if it were real, no precision is given.
+    """
     references = features(real)
-    rows, figures = [], {"features": features.name, "images": len(real), "k": NEIGHBORS}
-    for name, images in (("samples", samples), ("training images", train)):
-        own = features(images)
-        distance = frechet_distance(references, own)
-        precision, recall = precision_recall(references, own, NEIGHBORS)
+    sets = {"samples": samples, "training images": train, "fog": averages(train)}
+    own = {name: features(images) for name, images in sets.items()}
+    distances = {name: frechet_distance(references, own[name]) for name in sets}
+    shares = {name: precision_recall(references, own[name], NEIGHBORS) for name in sets}
+    fog, warnings = shares["fog"][0], []
+    if blind := fog > MOST_FOG:
+        warnings.append(
+            f"No precision: by {features.name}, averages of {AVERAGED} training images (fog) would "
+            f"have {fog:.3f}, as if they were real."
+        )
+    figures: dict[str, Any] = {"features": features.name, "images": len(real), "k": NEIGHBORS}
+    rows = []
+    for name, (precision, recall) in shares.items():
         figures[name.replace(" ", "_")] = {
-            "frechet_distance": distance,
-            "precision": precision,
+            "frechet_distance": distances[name],
+            "precision": None if blind else precision,
             "recall": recall,
         }
-        rows.append([name, number(distance), f"{precision:.3f}", f"{recall:.3f}"])
+        shown = "–" if blind else f"{precision:.3f}"
+        rows.append([name, number(distances[name]), shown, f"{recall:.3f}"])
     table = Table(
         "",
         ["against held-out images", "Fréchet distance", "precision", "recall"],
         rows,
-        f"{len(samples):,} unranked samples, one for each held-out image's caption, over "
-        f"{features.name}; k = {NEIGHBORS}. Training images show what real ones reach.",
+        f"{counted(len(samples), 'unranked sample')}, one for each held-out image's caption, over "
+        f"{features.name}; k = {NEIGHBORS}. Training images show what real ones reach, fog what "
+        f"averages of {AVERAGED} of them reach.",
     )
-    return ReportPart("Samples: distribution", figures, [table])
+    return ReportPart("Samples: distribution", figures, [table], warnings=warnings)
+
+
+def averages(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    """As many images, each the average of AVERAGED random ones: fog in the right colors."""
+    rng = torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(images), (len(images), AVERAGED), generator=rng)
+    return torch.stack([images[rows].mean(dim=0) for rows in chosen])
 
 
 def measure_scores(samples: Sequence[Samples]) -> ReportPart:
@@ -108,8 +134,8 @@ def measure_memorization(
         )
     ]
     note = (
-        f"Among {len(train):,} training images by the {figures['distance']}. A near copy is "
-        f"within {threshold:.4f}, as 95 % of reconstructions are of their originals."
+        f"Among {counted(len(train), 'training image')} by the {figures['distance']}. A near copy "
+        f"is within {threshold:.4f}, as 95 % of reconstructions are of their originals."
     )
     table = Table("", ["", "near copies", "median distance"], rows, note)
     tiles = []
@@ -144,7 +170,7 @@ def measure_reranking(
         rows.append([f"{count}", *(f"{own['likeness']:.4f}" for own in scores.values())])
     note = (
         "Mean cosine similarity of the chosen image with the held-out image whose caption it was "
-        f"sampled for, over {features.name}; {len(samples):,} captions."
+        f"sampled for, over {features.name}; {counted(len(samples), 'caption')}."
     )
     table = Table("", ["candidates", *RANKINGS, "oracle"], rows, note)
     return ReportPart("Reranking", figures, [table])

@@ -30,6 +30,7 @@ svg { display: block; } svg path { fill: none; stroke: var(--ink); stroke-width:
 svg line { stroke: var(--line); } svg text { font: 10px system-ui, sans-serif; fill: var(--soft); }
 pre { overflow-x: auto; padding: .8rem; border: 1px solid var(--line); border-radius: .4rem; }
 summary { cursor: pointer; margin: .5rem 0; }
+.warning { padding: .4rem .8rem; border-left: .3rem solid #d97706; }
 """
 
 POINTS = 400
@@ -184,6 +185,14 @@ class ReportPart:
     tables: Sequence[Table] = ()
     images: str = ""
 
+    warnings: Sequence[str] = ()
+    """Why its numbers say less than they seem to."""
+
     def to_html(self) -> str:
+        warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in self.warnings)
         tables = "".join(table.to_html() for table in self.tables)
-        return heading(self.name) + tables + self.images
+        return heading(self.name) + warnings + tables + self.images
+
+    def __str__(self) -> str:
+        warnings = [f"WARNING: {text}" for text in self.warnings]
+        return "\n".join([self.name, *warnings, *map(str, self.tables)])

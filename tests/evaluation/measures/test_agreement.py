@@ -1,9 +1,13 @@
 """CLIP's retrieval, hard negatives and calibration on similarities with known answers."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from dalle_mini_impl.evaluation.held_out_clip import HeldOutClip
 from dalle_mini_impl.evaluation.measures.agreement import (
+    above_median,
     measure_calibration,
     measure_hard_negatives,
     measure_retrieval,
@@ -26,6 +30,30 @@ def test_images_with_an_equal_caption_count_as_found():
     assert retrieval["caption_to_image"]["recall@1"] == 1.0
     wrong = measure_retrieval(IMAGES, TEXTS[[1, 0, 0]], same).figures
     assert wrong["image_to_caption"]["recall@1"] == 0.0
+
+
+def test_own_captions_are_above_the_median_for_half_of_the_images_by_chance():
+    apart = torch.eye(4).bool()
+    assert above_median(torch.eye(4), torch.eye(4), apart) == 4
+    alike = unit([1.0, 1.0]).expand(4, 2)
+    texts = unit([1.0, 0.0], [1.0, 0.2], [1.0, 0.4], [1.0, 0.6])
+    assert above_median(alike, texts, apart) == 2
+    assert above_median(alike, alike, apart) == 0
+    assert above_median(torch.eye(4), torch.eye(4), torch.ones(4, 4).bool()) == 0
+
+
+def test_features_of_an_untrained_clip_are_refused():
+    class Held(list):
+        same = torch.eye(8).bool()
+
+    def why_not(images, texts):
+        clip = SimpleNamespace(images=images, texts=texts, held_out=Held(range(8)))
+        return HeldOutClip.why_no_measure(clip)
+
+    vectors = torch.eye(8)
+    assert why_not(vectors, vectors) == ""
+    assert "for 0 of 8 images" in why_not(vectors, vectors.flip(0))
+    assert "pixels take their place" in why_not(vectors[:1].expand(8, 8), vectors)
 
 
 def test_a_tie_with_a_hard_negative_is_a_failure():
