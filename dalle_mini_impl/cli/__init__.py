@@ -1,6 +1,7 @@
 """The `dalle` command: a table of commands, of which only the chosen one is imported."""
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -24,6 +25,19 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (2 for errors that the user can fix)."""
+    try:
+        try:
+            return run_command(argv)
+        finally:
+            sys.stdout.flush()  # A closed pipe shows here, not after the interpreter's end.
+    except BrokenPipeError:
+        # The reader, such as head, has enough. What is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13  # As a shell reports SIGPIPE.
+
+
+def run_command(argv: Sequence[str] | None) -> int:
+    """Run one command; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments.pop(0) if arguments else "--help"
     if name in ("-h", "--help", "help"):

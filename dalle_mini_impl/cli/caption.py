@@ -4,13 +4,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from PIL import Image
 
 from dalle_mini_impl.cli.image_files import open_images
-from dalle_mini_impl.cli.output import print_json, show_table
+from dalle_mini_impl.cli.output import OutputOptions, Result, output, show_table
 from dalle_mini_impl.cli.run_options import Device, check_device, open_run
 from dalle_mini_impl.config import ConfigError
 
@@ -23,7 +23,7 @@ MAX_TRAINING_CAPTIONS = 8192
 
 
 @dataclass(frozen=True)
-class CaptionArguments:
+class CaptionArguments(OutputOptions):
     """Order captions by how well they explain an image: by p(image's codes | caption).
 
     Without --captions, the run's transformer samples candidates without seeing the image;
@@ -48,15 +48,19 @@ class CaptionArguments:
     """Captions to show for each image, best first; 0 shows all."""
     run: Path | None = None
     """Run folder; the newest run with a transformer under runs/ if not given."""
-    json: bool = False
-    """Print JSON instead of a table."""
     device: Device = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the options and order the captions of each image."""
+    """Parse the options and order the captions."""
     arguments = tyro.cli(CaptionArguments, args=argv, prog="dalle caption")
     check(arguments)
+    with output(arguments) as result:
+        rank(arguments, result)
+
+
+def rank(arguments: CaptionArguments, result: Result) -> None:
+    """Order the captions of each image."""
     images = open_images(arguments.images)
 
     from dalle_mini_impl.pipeline import TextToImage
@@ -71,16 +75,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     captions = arguments.captions or candidate_captions(arguments, run, model)
     choose = None if arguments.captions else Closest(captions, arguments.candidates, model)
-    answers = []
+    answers: list[dict[str, Any]] = []
     for name, image in images.items():
         chosen = captions if choose is None else choose(image)
         ranked = model.rank_captions(image, chosen, arguments.rank_by)
         shown = ranked[: arguments.top or None]
         answers.append({"image": name, "captions": [asdict(caption) for caption in shown]})
-        if not arguments.json:
-            show_table([_row(asdict(caption)) for caption in shown], name)
-    if arguments.json:
-        print_json({"run": str(run.path), "images": answers})
+
+    def show() -> None:
+        for answer in answers:
+            show_table([_row(caption) for caption in answer["captions"]], answer["image"])
+
+    result({"run": str(run.path), "images": answers}, show)
 
 
 def check(arguments: CaptionArguments) -> None:

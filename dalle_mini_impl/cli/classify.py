@@ -8,15 +8,16 @@ from typing import Annotated
 import tyro
 
 from dalle_mini_impl.cli.image_files import open_images
-from dalle_mini_impl.cli.output import print_json, show_table
+from dalle_mini_impl.cli.output import OutputOptions, Result, output, show_table
 from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, check_device
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.data.messages import counted
 
 TEMPLATE = "a picture of a {}"
 
 
 @dataclass(frozen=True)
-class ClassifyArguments:
+class ClassifyArguments(OutputOptions):
     """Probabilities of labels for images; no training on the labels is needed."""
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -29,8 +30,6 @@ class ClassifyArguments:
     """Labels to show for each image, most likely first."""
     run: ClipRun = None
     clip: OtherClip = None
-    json: bool = False
-    """Print JSON instead of a table."""
     device: Device = None
 
 
@@ -40,6 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.top < 1:
         raise ConfigError(f"--top {arguments.top}: show one label or more")
     check_device(arguments.device)
+    with output(arguments) as result:
+        classify(arguments, result)
+
+
+def classify(arguments: ClassifyArguments, result: Result) -> None:
+    """The labels of each image, most likely first."""
     images = open_images(arguments.images)
 
     from dalle_mini_impl.retrieval.loading import load_encoder
@@ -48,13 +53,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     clip = load_encoder(arguments.run, arguments.clip, arguments.device)
     classifier = ZeroShotClassifier(clip, arguments.labels, arguments.template)
     predictions = classifier.classify(list(images.values()), arguments.top)
-    if arguments.json:
-        named = zip(images, predictions, strict=True)
-        print_json([{"image": n, "labels": {p.label: p.probability for p in r}} for n, r in named])
-        return
+    named = zip(images, predictions, strict=True)
+    values = [{"image": n, "labels": {p.label: p.probability for p in r}} for n, r in named]
     rows = [
         {"image": name if place == 0 else "", "label": p.label, "probability": p.probability}
         for name, row in zip(images, predictions, strict=True)
         for place, p in enumerate(row)
     ]
-    show_table(rows, f"{len(images)} images, {len(arguments.labels)} labels")
+    title = f"{counted(len(images), 'image')}, {len(arguments.labels)} labels"
+    result(values, lambda: show_table(rows, title))

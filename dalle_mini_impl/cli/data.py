@@ -1,19 +1,23 @@
-"""data check PATH [--sheet OUT.png] [--vocabulary FILE.json] [--data.FIELD VALUE]
+"""data check PATH [--sheet OUT.png] [--vocabulary FILE.json] [--json] [--data.FIELD VALUE]
 
 Reads every image and caption of a collection and reports what training would find.
 
   PATH              a folder, file, glob, URL, Hub name, shapes or panels; or an experiment's YAML
   --sheet OUT.png   also write a contact sheet of images and captions
   --vocabulary FILE also count the tokens of the captions, with a vocabulary from tokenizers/
+  --json            print the report as one JSON document
+  --quiet           print only the report, and errors
 
 `data check --help` lists the fields of the data section, such as --data.image-column.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from dalle_mini_impl.cli.output import OutputOptions, output
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.check import check
 from dalle_mini_impl.data.config import DataConfig
@@ -41,6 +45,7 @@ def main(argv: Sequence[str]) -> None:
         sheet: Path | None = None,
         vocabulary: Path | None = None,
         data: DataConfig = default,
+        options: Annotated[OutputOptions, tyro.conf.arg(name="")] = OutputOptions(),  # noqa: B008
     ) -> None:
         """Read every image and caption of a collection and report what training would find.
 
@@ -49,10 +54,13 @@ def main(argv: Sequence[str]) -> None:
             sheet: Write a contact sheet of images and captions here.
             vocabulary: Count the tokens of the captions with this vocabulary.
             data: Fields of the data section; path is taken from PATH.
+            options: How the report is printed.
         """
         if not path.endswith(YAML):
             data = data.model_copy(update={"path": path})
-        print(check(data, sheet, _counter(vocabulary) if vocabulary else None))
+        with output(options) as result:
+            report = check(data, sheet, _counter(vocabulary) if vocabulary else None)
+            result(report.to_json(), lambda: print(report))
 
     tyro.cli(check_collection, prog="dalle data check", args=arguments[1:])
 

@@ -1,6 +1,6 @@
 """`dalle evaluate`: a run measured on held-out data, or judged by rule on a prompt suite."""
 
-import importlib.util
+import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from dalle_mini_impl.cli.output import OutputOptions, Result, output
 from dalle_mini_impl.cli.run_options import Device, check_device, open_run
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.data.messages import import_problem
 from dalle_mini_impl.files import write_text
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EvaluateArguments:
+class EvaluateArguments(OutputOptions):
     """Measure a run; prints tables and writes JSON and a page."""
 
     run: Path | None = None
@@ -62,10 +64,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     out = arguments.out or run.path / "evaluation"
     out.mkdir(parents=True, exist_ok=True)
-    if arguments.suite is None:
-        evaluate_held_out(run, arguments, out / "evaluation")
-    else:
-        evaluate_on_suite(run, arguments, arguments.suite, out / arguments.suite)
+    with output(arguments) as result:
+        if arguments.suite is None:
+            evaluate_held_out(run, arguments, out / "evaluation", result)
+        else:
+            evaluate_on_suite(run, arguments, arguments.suite, out / arguments.suite, result)
 
 
 def check(arguments: EvaluateArguments) -> None:
@@ -80,11 +83,14 @@ def check(arguments: EvaluateArguments) -> None:
         raise ConfigError(
             f"--guidance {arguments.guidance}: give scales of at least 0; 1 is no guidance"
         )
-    missing = [n for n in ("scipy", "torchmetrics") if importlib.util.find_spec(n) is None]
-    if missing:
-        raise ConfigError(
-            f"dalle evaluate needs {' and '.join(missing)}: `pip install -e '.[evaluation]'`"
-        )
+    for library in ("scipy", "torchmetrics"):
+        try:
+            importlib.import_module(library)
+        except (ImportError, RuntimeError, OSError) as error:
+            raise ConfigError(
+                f"dalle evaluate needs {library}: {import_problem(library, error)}; "
+                "`pip install -e '.[evaluation]'`"
+            ) from error
 
 
 def say(message: str) -> None:
@@ -93,7 +99,11 @@ def say(message: str) -> None:
 
 
 def evaluate_on_suite(
-    run: "RunFolder", arguments: EvaluateArguments, suite: Literal["shapes", "panels"], out: Path
+    run: "RunFolder",
+    arguments: EvaluateArguments,
+    suite: Literal["shapes", "panels"],
+    out: Path,
+    result: Result,
 ) -> None:
     """Judge images of a prompt suite by rule."""
     from dalle_mini_impl.evaluation.evaluate_suite import evaluate_suite
@@ -106,20 +116,20 @@ def evaluate_on_suite(
         arguments.seed,
         arguments.batch_size,
     )
-    result = evaluate_suite(run, suite, settings, arguments.device, say)
-    for table in result.tables:
-        say(f"\n{table}")
-    save(out, json.dumps(result.values, ensure_ascii=False), result.page)
+    judged = evaluate_suite(run, suite, settings, arguments.device, say)
+    files = save(out, json.dumps(judged.values, ensure_ascii=False), judged.page)
+    text = [*(f"\n{table}" for table in judged.tables), "", *files]
+    result(judged.values, lambda: say("\n".join(text)))
 
 
-def evaluate_held_out(run: "RunFolder", arguments: EvaluateArguments, out: Path) -> None:
+def evaluate_held_out(
+    run: "RunFolder", arguments: EvaluateArguments, out: Path, result: Result
+) -> None:
     """Measure every model of the run on held-out data."""
     import torch
 
-    from dalle_mini_impl.evaluation.evaluate_collection import (
-        CollectionSettings,
-        evaluate_collection,
-    )
+    from dalle_mini_impl.evaluation.evaluate_collection import evaluate_collection
+    from dalle_mini_impl.evaluation.held_out import CollectionSettings
     from dalle_mini_impl.evaluation.measures.features import local_features
     from dalle_mini_impl.evaluation.report.page import note, page
     from dalle_mini_impl.precision import best_device
@@ -137,8 +147,6 @@ def evaluate_held_out(run: "RunFolder", arguments: EvaluateArguments, out: Path)
     features = local_features(arguments.features) if arguments.features else None
     device = torch.device(arguments.device) if arguments.device else best_device()
     parts = evaluate_collection(run, settings, device, features, say)
-    for part in parts:
-        say("\n".join(map(str, [f"\n{part.name}", *part.tables])))
     values = {
         "run": str(run.path),
         "settings": asdict(settings),
@@ -146,12 +154,13 @@ def evaluate_held_out(run: "RunFolder", arguments: EvaluateArguments, out: Path)
     }
     origin = f"{settings.split} images, guidance {settings.guidance:g}, seed {settings.seed}"
     html = page(f"Evaluation: {run.path.name}", [note(origin), *(p.to_html() for p in parts)])
-    save(out, json.dumps(values, indent=1, ensure_ascii=False), html)
+    files = save(out, json.dumps(values, indent=1, ensure_ascii=False), html)
+    result(values, lambda: say("\n".join([*(f"\n{part}" for part in parts), "", *files])))
 
 
-def save(out: Path, values: str, page: str) -> None:
-    """Write OUT.json and OUT.html and name them."""
+def save(out: Path, values: str, page: str) -> list[str]:
+    """Write OUT.json and OUT.html; returns their names."""
     files = {out.with_suffix(".json"): values + "\n", out.with_suffix(".html"): page}
     for path, text in files.items():
         write_text(path, text)
-    say("\n" + "\n".join(map(str, files)))
+    return list(map(str, files))

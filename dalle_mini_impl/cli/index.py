@@ -1,16 +1,18 @@
 """`dalle index`: embed the images of a folder or collection, so that they can be searched."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
 import tyro
 
+from dalle_mini_impl.cli.output import OutputOptions, Result, output
 from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, check_device, open_run
+from dalle_mini_impl.data.messages import counted, first_names
 
 
 @dataclass(frozen=True)
-class IndexArguments:
+class IndexArguments(OutputOptions):
     """Make a collection searchable, or update its index after changes.
 
     The index is stored in the run's folder index/. Only new and changed images are embedded, and
@@ -27,10 +29,15 @@ class IndexArguments:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the options, embed the images and save the index."""
+    """Parse the options and index."""
     arguments = tyro.cli(IndexArguments, args=argv, prog="dalle index")
     check_device(arguments.device)
+    with output(arguments) as result:
+        embed(arguments, result)
 
+
+def embed(arguments: IndexArguments, result: Result) -> None:
+    """Embed the images and save the index."""
     from dalle_mini_impl.retrieval.collection import collection
     from dalle_mini_impl.retrieval.image_index import ImageIndex, index_path
     from dalle_mini_impl.retrieval.loading import load_encoder
@@ -50,10 +57,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     index, changes = refresh(index, clip, save=lambda unfinished: unfinished.save(path))
     index.save(path)
     if changes.unreadable:
-        shown = ", ".join(changes.unreadable[:5]) + (", …" if len(changes.unreadable) > 5 else "")
-        print(f"{len(changes.unreadable):,} unreadable images left out: {shown}")
-    print(
-        f"{len(index):,} images in {path}: {changes.added:,} added, {changes.refreshed:,} "
-        f"refreshed, {changes.removed:,} removed, {changes.kept:,} unchanged"
+        left_out = f"{counted(len(changes.unreadable), 'unreadable image')} left out"
+        print(f"{left_out}: {first_names(changes.unreadable)}")
+    summary = (
+        f"{counted(len(index), 'image')} in {path}: {changes.added:,} added, "
+        f"{changes.refreshed:,} refreshed, {changes.removed:,} removed, {changes.kept:,} unchanged"
     )
+    values = {"run": str(run.path), "index": str(path), "images": len(index), **asdict(changes)}
+    result(values, lambda: print(summary))
     print(f'next: dalle search "TEXT" --run {run.path}')

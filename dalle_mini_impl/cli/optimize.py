@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import tyro
 
 from dalle_mini_impl.cli.optimize_arguments import REFINING, OptimizeArguments, check
+from dalle_mini_impl.cli.output import output
 from dalle_mini_impl.cli.run_options import check_device
 
 
@@ -18,4 +19,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_device(arguments.device)
     from dalle_mini_impl.cli.optimize_images import optimize_images
 
-    optimize_images(arguments)
+    with output(arguments) as result:
+        optimize_images(arguments, result)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import Field
 
+from dalle_mini_impl.cli.output import OutputOptions
 from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip
 from dalle_mini_impl.config import Config, ConfigError
 from dalle_mini_impl.vqgan_clip.code_prior import CodePriorConfig
@@ -30,7 +31,7 @@ class FilmConfig(Config):
 
 
 @dataclass(frozen=True)
-class OptimizeArguments:
+class OptimizeArguments(OutputOptions):
     """Optimize an image's latents along CLIP's gradient (VQGAN+CLIP), with any image tokenizer.
 
     With --refine the start is the transformer's best candidate, changed in small steps.

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dalle_mini_impl.cli.image_files import open_image
 from dalle_mini_impl.cli.optimize_arguments import OptimizeArguments, start_of
-from dalle_mini_impl.cli.optimize_output import ProgressWriter, write
+from dalle_mini_impl.cli.optimize_output import ProgressWriter, summary, write
+from dalle_mini_impl.cli.output import Result
 from dalle_mini_impl.cli.run_options import open_run
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.images import to_tensor
@@ -24,7 +25,7 @@ from dalle_mini_impl.vqgan_clip.optimize import Motion, Proposals, optimize
 from dalle_mini_impl.vqgan_clip.prompts import PromptScore, WeightedPrompt, parse_prompt
 
 
-def optimize_images(arguments: OptimizeArguments) -> None:
+def optimize_images(arguments: OptimizeArguments, result: Result) -> None:
     """Load the run, optimize from the start and write the images."""
     run = open_run(arguments.run, "clip" if arguments.clip is None else "image_tokenizer")
     device = arguments.device or best_device()
@@ -40,7 +41,7 @@ def optimize_images(arguments: OptimizeArguments) -> None:
     if not run.experiment.data.horizontal_flip and arguments.settings.cutouts.flip:
         print("--cutouts.flip: this run was trained without mirrored images")
     writer = ProgressWriter(arguments)
-    result = optimize(
+    optimized = optimize(
         Objective(
             space.decode,
             score,
@@ -55,7 +56,9 @@ def optimize_images(arguments: OptimizeArguments) -> None:
         proposals=code_proposals(arguments, model, space) if model and use_prior else None,
         progress=writer,
     )
-    write(arguments, run, clip, result, space.codes(result.latents), writer.frames)
+    codes = space.codes(optimized.latents)
+    values = write(arguments, run, clip, optimized, codes, writer.frames)
+    result(values, lambda: print(summary(values)))
 
 
 def prompt_score(arguments: OptimizeArguments, clip: JointEncoder) -> PromptScore:

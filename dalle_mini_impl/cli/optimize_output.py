@@ -46,6 +46,7 @@ class ProgressWriter:
         print(
             f"step {step}/{self.steps}  loss {metrics['loss']:.4f}  "
             f"score {metrics['score']:.4f}  best {metrics['best']:.4f}  "
+            f"chosen by {metrics['value']:.4f}  "
             f"{1000 * seconds:.0f} ms/step",
             flush=True,
         )
@@ -58,8 +59,8 @@ def write(
     result: OptimizeResult,
     codes: Int[Tensor, "b n"],
     frames: list[Image.Image],
-) -> None:
-    """Images, best first, sheet, film, plot and result.json; then the scores in a line."""
+) -> dict[str, Any]:
+    """Images, best first, sheet, film, plot and result.json; returns what the command prints."""
     out = arguments.out
     records = image_records(result, codes, clip, arguments.text)
     images, start_images = to_images(result.images), to_images(result.start_images)
@@ -76,18 +77,18 @@ def write(
         save_film(frames, out / f"film.{arguments.film.format}", arguments.film.per_second)
     values = {
         "run": str(run.path),
-        "arguments": to_jsonable_python(vars(arguments)),
+        "folder": str(out),
         "interrupted": result.interrupted,
         "images": records,
-        "history": result.history,
     }
-    write_json(out / "result.json", values)
-    print(summary(records[0], result.interrupted, out / "image.png"))
+    given = {"arguments": to_jsonable_python(vars(arguments))}
+    write_json(out / "result.json", values | given | {"history": result.history})
+    return values
 
 
 def order_of(result: OptimizeResult) -> list[int]:
-    """The rows, best first."""
-    return result.scores.argsort(descending=True).tolist()
+    """The rows, best first, by what each row's best step was chosen by."""
+    return result.value.argsort(descending=True).tolist()
 
 
 def image_records(
@@ -100,6 +101,10 @@ def image_records(
         {
             "file": "image.png" if place == 0 else f"image-{place:02d}.png",
             "step": int(result.steps[row]),
+            "value": {
+                "start": float(result.start_value[row]),
+                "best": float(result.value[row]),
+            },
             "score": {
                 "start": float(result.start_scores[row]),
                 "best": float(result.scores[row]),
@@ -119,16 +124,18 @@ def similarity(clip: JointEncoder, text: str | None, pixels: Tensor) -> list[flo
     return (clip.encode_images(to_images(pixels)) @ target).tolist()
 
 
-def summary(record: dict[str, Any], interrupted: bool, file: Path) -> str:
-    """The scores of the best image in a line."""
-    score, cosine = record["score"], record["clip_score"]
-    stopped = "interrupted; " if interrupted else ""
+def summary(values: dict[str, Any]) -> str:
+    """What the best image was chosen by, and its parts, in a line."""
+    record, file = values["images"][0], Path(values["folder"]) / values["images"][0]["file"]
+    value, score, cosine = record["value"], record["score"], record["clip_score"]
+    stopped = "interrupted; " if values["interrupted"] else ""
     by_text = ""
     if cosine["start"] is not None:
-        by_text = f" (cosine with the text {cosine['start']:.3f}, then {cosine['best']:.3f})"
+        by_text = f"; cosine with the text {cosine['start']:.3f}, then {cosine['best']:.3f}"
     return (
-        f"{stopped}score {score['start']:.4f} at the start, {score['best']:.4f} "
-        f"at step {record['step']}{by_text}: {file}"
+        f"{stopped}chosen by score less penalties: {value['start']:.4f} at the start, "
+        f"{value['best']:.4f} at step {record['step']} (score {score['start']:.4f}, then "
+        f"{score['best']:.4f}{by_text}): {file}"
     )
 
 

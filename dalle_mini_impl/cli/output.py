@@ -1,7 +1,11 @@
-"""What commands print and write: tables, JSON and text files."""
+"""What commands print and write: --json and --quiet, tables, JSON files."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,41 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dalle_mini_impl.files import write_text
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """The base of every command's options: how it prints."""
+
+    json: bool = False
+    """Print the result as one JSON document; everything else goes to standard error."""
+    quiet: bool = False
+    """Print only the result, and errors."""
+
+
+Result = Callable[[object, Callable[[], None]], None]
+"""Prints a command's result, once: as JSON, or by the function that shows it as text."""
+
+
+@contextmanager
+def output(options: OutputOptions) -> Iterator[Result]:
+    """Inside, what is printed is no result: --json sends it to standard error, --quiet nowhere."""
+    standard = sys.stdout
+
+    def result(value: object, show: Callable[[], None]) -> None:
+        with redirect_stdout(standard):
+            if options.json:
+                print(json.dumps(value, indent=2, ensure_ascii=False))
+            else:
+                show()
+
+    with ExitStack() as stack:
+        if options.quiet:
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
+        elif options.json:
+            stack.enter_context(redirect_stdout(sys.stderr))
+        yield result
 
 
 def show_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
@@ -31,11 +69,9 @@ def _cell(value: Any) -> Text:
     return Text(f"{value:.3f}" if isinstance(value, float) else str(value), overflow="fold")
 
 
-def print_json(value: object) -> None:
-    """JSON on standard output, for other programs."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
 def write_json(path: Path, value: object) -> None:
     """Write a JSON file; a reader never sees half of it."""
+    # Imported here because it imports torch, which would make every --help slow.
+    from dalle_mini_impl.files import write_text
+
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

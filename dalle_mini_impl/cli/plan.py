@@ -5,7 +5,7 @@ what to reduce if it does not fit. Runs a few real steps of each model on random
 nothing.
 
   CONFIG         an experiment's YAML, or the config.yaml of a run
-  --json         print JSON instead of tables
+  --json         print one JSON document instead of tables
   --memory GIB   plan for this much memory instead of what is free here
   --no-measure   count only, without running any step
 
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dalle_mini_impl.cli.experiment_options import parse
-from dalle_mini_impl.cli.output import print_json
+from dalle_mini_impl.cli.output import OutputOptions, output
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment
 
@@ -36,15 +36,13 @@ PIPED = 120
 
 
 @dataclass(frozen=True)
-class Command:
+class Command(OutputOptions):
     """Estimate what training needs on this machine; every field of the experiment is an option."""
 
     config: tyro.conf.Positional[str]
     """The experiment's YAML."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     """Fields of the experiment."""
-    json: bool = False
-    """Print JSON instead of tables."""
     memory: float | None = None
     """GiB of memory to plan for, instead of what is free here."""
     measure: bool = True
@@ -67,13 +65,11 @@ def main(argv: Sequence[str]) -> None:
     from dalle_mini_impl.planning.plan import make_plan
 
     memory = None if command.memory is None else round(command.memory * GIB)
-    plan = make_plan(command.experiment, command.measure, memory)
-    tight = [stage for stage in plan.stages if not plan.fits(stage)]
-    advice = {stage.stage: advise(command.experiment, plan, stage) for stage in tight}
-    if command.json:
-        print_json(as_json(plan, advice))
-    else:
-        show_plan(command.experiment, plan, advice)
+    with output(command) as result:
+        plan = make_plan(command.experiment, command.measure, memory)
+        tight = [stage for stage in plan.stages if not plan.fits(stage)]
+        advice = {stage.stage: advise(command.experiment, plan, stage) for stage in tight}
+        result(as_json(plan, advice), lambda: show_plan(command.experiment, plan, advice))
 
 
 def as_json(plan: "Plan", advice: "dict[Any, list[Advice]]") -> dict[str, Any]:

@@ -8,12 +8,12 @@ from typing import Annotated
 import tyro
 
 from dalle_mini_impl.cli.image_files import open_images
-from dalle_mini_impl.cli.output import print_json, show_table
+from dalle_mini_impl.cli.output import OutputOptions, Result, output, show_table
 from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, check_device
 
 
 @dataclass(frozen=True)
-class RerankArguments:
+class RerankArguments(OutputOptions):
     """Order images by how well they fit a caption."""
 
     caption: Annotated[str, tyro.conf.Positional]
@@ -22,8 +22,6 @@ class RerankArguments:
     """Images, or folders of them."""
     run: ClipRun = None
     clip: OtherClip = None
-    json: bool = False
-    """Print JSON instead of a table."""
     sheet: Path | None = None
     """Also write the images, best first, on one sheet (PNG)."""
     device: Device = None
@@ -33,6 +31,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the options and rank the images."""
     arguments = tyro.cli(RerankArguments, args=argv, prog="dalle rerank")
     check_device(arguments.device)
+    with output(arguments) as result:
+        order(arguments, result)
+
+
+def order(arguments: RerankArguments, result: Result) -> None:
+    """The images, best first."""
     opened = open_images(arguments.images)
 
     from dalle_mini_impl.images import contact_sheet, fit, save_png
@@ -47,7 +51,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         tiles = [fit(opened[names[r.index]], 128) for r in ranked]
         captions = [Path(names[r.index]).name for r in ranked]
         save_png(contact_sheet(tiles, captions, [r.score for r in ranked]), arguments.sheet)
-    if arguments.json:
-        print_json({"caption": arguments.caption, "images": rows})
-    else:
-        show_table(rows, arguments.caption)
+    values = {"caption": arguments.caption, "images": rows}
+    result(values, lambda: show_table(rows, arguments.caption))

@@ -57,8 +57,8 @@ class SampleArguments:
     """With --inpaint: black and white image of the same size, white where to sample again."""
     continue_text: str | None = None
     """Sample captions that begin so instead of images: "a small red", or "" for any caption."""
-    num_captions: int = 8
-    """With --continue-text: captions to sample, at --temperature and --top-k."""
+    num_captions: int | None = None
+    """With --continue-text: captions to sample, at --temperature and --top-k; 8 if not given."""
     sample: bool = False
     """With --continue-text: also sample images from these captions, at the run's settings."""
     device: Device = None
@@ -86,7 +86,9 @@ def check(arguments: SampleArguments) -> None:
             raise ConfigError(
                 f"--continue-text samples captions only: {options} would do nothing; add --sample"
             )
-    if arguments.num_captions < 1:
+    if arguments.num_captions is not None and not of_captions:
+        raise ConfigError("--num-captions needs --continue-text; --num-images counts images")
+    if arguments.num_captions is not None and arguments.num_captions < 1:
         raise ConfigError(f"--num-captions {arguments.num_captions}: sample at least one caption")
     if arguments.complete and arguments.inpaint:
         raise ConfigError("--complete and --inpaint exclude each other: give one image")

@@ -4,6 +4,9 @@ from dalle_mini_impl.cli.sample_arguments import SampleArguments
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.pipeline import TextToImage
 
+NUM_CAPTIONS = 8
+"""Captions to sample unless --num-captions says otherwise."""
+
 
 def sample_captions(model: TextToImage, arguments: SampleArguments) -> tuple[str, ...]:
     """Print one caption a line after its ln p in nats; returns the different ones."""
@@ -11,7 +14,7 @@ def sample_captions(model: TextToImage, arguments: SampleArguments) -> tuple[str
     try:
         sampled = model.continue_text(
             arguments.continue_text or "",
-            arguments.num_captions,
+            NUM_CAPTIONS if arguments.num_captions is None else arguments.num_captions,
             arguments.seed,
             settings.get("temperature", 1.0),
             settings.get("top_k", 0),

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from dalle_mini_impl.cli.image_files import open_image
-from dalle_mini_impl.cli.output import print_json, show_table, write_json
+from dalle_mini_impl.cli.output import OutputOptions, Result, output, show_table, write_json
 from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, check_device, open_run
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.data.messages import counted
 
 if TYPE_CHECKING:
     from dalle_mini_impl.retrieval.collection import OpenedImage
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SearchArguments:
+class SearchArguments(OutputOptions):
     """Find images that `dalle index` has embedded, by a text, by an image, or by both."""
 
     text: Annotated[str | None, tyro.conf.Positional] = None
@@ -32,8 +33,6 @@ class SearchArguments:
     clip: OtherClip = None
     out: Path = Path("outputs")
     """Folder for the contact sheet search.png and for search.json."""
-    json: bool = False
-    """Print JSON instead of a table."""
     device: Device = None
 
 
@@ -45,10 +44,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.top < 1:
         raise ConfigError(f"--top {arguments.top}: ask for one image or more")
     check_device(arguments.device)
-    find(arguments)
+    with output(arguments) as result:
+        find(arguments, result)
 
 
-def find(arguments: SearchArguments) -> None:
+def find(arguments: SearchArguments, result: Result) -> None:
     """Search the run's indexes and write the images that are found."""
     import torch
     import torch.nn.functional as F
@@ -92,19 +92,21 @@ def find(arguments: SearchArguments) -> None:
             scores.append(hit.score)
     asked = " + ".join(str(part) for part in (arguments.text, arguments.image) if part)
     save_png(contact_sheet(shown, captions, scores), arguments.out / "search.png")
-    result = {"query": asked, "run": str(run.path), "images": rows}
-    write_json(arguments.out / "search.json", result)
-    if arguments.json:
-        print_json(result)
-        return
+    values = {"query": asked, "run": str(run.path), "images": rows}
+    write_json(arguments.out / "search.json", values)
     total = sum(len(index) for index in indexes)
-    if not any(row["caption"] for row in rows):
-        rows = [{name: row[name] for name in ("image", "score")} for row in rows]
-    show_table(rows, f"{asked} (of {total:,} images)")
-    print(f"{len(found)} images: {arguments.out / 'search.png'}")
+    columns = ["image", *(["caption"] if any(row["caption"] for row in rows) else []), "score"]
+    table = [{name: row[name] for name in columns} for row in rows]
+
+    def show() -> None:
+        show_table(table, f"{asked} (of {counted(total, 'image')})")
+        print(f"{counted(len(found), 'image')}: {arguments.out / 'search.png'}")
+
+    result(values, show)
     missing = len(found) - len(shown)
     if missing:
-        print(f"{missing} of them were deleted or damaged after indexing: run dalle index again")
+        lost = f"{missing} of them {'was' if missing == 1 else 'were'} deleted or damaged"
+        print(f"{lost} after indexing: run dalle index again")
 
 
 def usable_indexes(folder: Path, clip: str, key: str, run: Path) -> "list[ImageIndex]":

@@ -8,6 +8,8 @@ Trains what the run does not have yet: captions, image_tokenizer, codes, transfo
   --no-resume      train the stage from the beginning, not from its checkpoint; without --stage,
                    all stages, also finished ones
   --tensorboard    also log for TensorBoard
+  --json           print the results as one JSON document, and progress on standard error
+  --quiet          print only the path of the report, and errors
 
 `train CONFIG --help` lists every field of that experiment with its value: each is an option, as
 in --transformer.depth 8.
@@ -15,6 +17,7 @@ in --transformer.depth 8.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +26,7 @@ import tyro
 from dalle_mini_impl.cli.changed_settings import create_or_continue
 from dalle_mini_impl.cli.experiment_options import parse
 from dalle_mini_impl.cli.launch_processes import launch_missing_processes
+from dalle_mini_impl.cli.output import OutputOptions, Result, output
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import SHIPPED, Experiment
 from dalle_mini_impl.runs.folder import RunFolder
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Command:
+class Command(OutputOptions):
     """Train what the run does not have yet; every field of the experiment is an option."""
 
     config: tyro.conf.Positional[str | None]
@@ -71,20 +75,32 @@ def main(argv: Sequence[str]) -> None:
         command.experiment,
         restart=None if command.resume else (command.stage or "all"),
     )
-    from dalle_mini_impl.training.run_stages import run_stages
+    with output(command) as result:
+        # Importing what trains takes seconds.
+        print(f"training in {run.path}", flush=True)
+        from dalle_mini_impl.training.run_stages import run_stages
 
-    run_stages(run, command.stage, command.resume, command.tensorboard, show_results)
+        show = partial(show_results, result)
+        run_stages(run, command.stage, command.resume, command.tensorboard, show)
 
 
-def show_results(context: "StageContext", complete: bool) -> None:
+def show_results(result: Result, context: "StageContext", complete: bool) -> None:
     """Write the run's report; once the run is complete, with a gallery of samples."""
     from dalle_mini_impl.evaluation.report.gallery import sample_gallery
-    from dalle_mini_impl.evaluation.report.run_report import write_report
+    from dalle_mini_impl.evaluation.report.run_report import final, write_report
     from dalle_mini_impl.pipeline import TextToImage
 
+    run = context.run
     if complete:
-        sample_gallery(context.run, TextToImage.from_pretrained(context.run, context.device))
-    context.say(f"report: {write_report(context.run)}")
+        sample_gallery(run, TextToImage.from_pretrained(run, context.device))
+    report = str(write_report(run))
+    records = run.metrics()
+    stages = {
+        stage: final([r for r in records if r["stage"] == stage])
+        for stage in dict.fromkeys(record["stage"] for record in records)
+    }
+    values = {"run": str(run.path), "complete": complete, "stages": stages, "report": report}
+    result(values, lambda: print(f"report: {report}"))
 
 
 def _config_and_run(argv: Sequence[str]) -> tuple[str | None, str | None]:

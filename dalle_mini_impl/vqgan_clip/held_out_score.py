@@ -46,7 +46,7 @@ class HeldOutScore:
             if each is not None:
                 value = value - each(latents)
         steps = torch.full((len(scores),), step, device=scores.device)
-        return Best(value, latents, images, scores, steps, images, scores)
+        return Best(value, latents, images, scores, steps, images, scores, value)
 
     def _scores(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
         score, size = self.objective.score, self.objective.size or images.shape[-1]

@@ -53,7 +53,10 @@ class Snapshot:
     """What the progress callback gets at each step."""
 
     metrics: StepMetrics
-    """step, score, best, loss, total_variation, penalty, learning_rate; means over the batch."""
+    """step, score, value, best, loss, total_variation, penalty, learning_rate; batch means.
+
+    best: the held-out score of the best so far; value: that less its penalties and costs, by which
+    it is chosen."""
     images: Float[Tensor, "b 3 h w"]
 
 
@@ -160,6 +163,7 @@ class _Optimization:
             "step": step,
             "score": float(current.scores.mean()),
             "best": float(self.best.scores.mean()),
+            "value": float(self.best.value.mean()),
             "loss": float(-mean.mean()),
             "total_variation": float(variation.mean()),
             "penalty": float(cost.mean()),

@@ -24,6 +24,7 @@ class Best:
     """The step at which each was found; 0 is the start."""
     start_images: Float[Tensor, "b 3 h w"]
     start_scores: Float[Tensor, "b"]
+    start_value: Float[Tensor, "b"]
 
     def or_better(self, other: "Best") -> "Best":
         """Row by row the other where it is better; the start stays."""

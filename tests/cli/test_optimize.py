@@ -31,9 +31,9 @@ def test_the_command_writes_images_and_metrics(run, tmp_path, capsys):
     )  # fmt: skip
     result = json.loads((out / "result.json").read_text())
     assert [image["file"] for image in result["images"]] == ["image.png", "image-01.png"]
-    scores = [image["score"]["best"] for image in result["images"]]
-    assert scores == sorted(scores, reverse=True)
-    assert all(p["score"]["best"] >= p["score"]["start"] for p in result["images"])
+    values = [image["value"]["best"] for image in result["images"]]
+    assert values == sorted(values, reverse=True)
+    assert all(p["value"]["best"] >= p["value"]["start"] for p in result["images"])
     assert len(result["history"]) == 7
     assert not result["interrupted"]
     for name in ("image.png", "sheet.png", "preview.png", "loss.png", "film.webp"):
@@ -49,8 +49,13 @@ def test_the_command_writes_images_and_metrics(run, tmp_path, capsys):
     )
     printed = capsys.readouterr().out
     assert "step 6/6" in printed
-    first = result["images"][0]["clip_score"]
-    assert f"with the text {first['start']:.3f}, then {first['best']:.3f}" in printed
+    first = result["images"][0]
+    value, cosine = first["value"], first["clip_score"]
+    assert f"with the text {cosine['start']:.3f}, then {cosine['best']:.3f}" in printed
+    chosen = f"chosen by score less penalties: {value['start']:.4f} at the start, "
+    assert f"{chosen}{value['best']:.4f} at step {first['step']}" in printed
+    assert f"chosen by {result['history'][-1]['value']:.4f}" in printed
+    assert value["best"] < first["score"]["best"]  # The prior's cost is part of it.
 
 
 def test_with_the_sign_of_its_score_flipped_the_command_does_not_improve(
@@ -105,8 +110,11 @@ def test_without_a_transformer_the_prior_is_left_out(run, tmp_path, capsys):
     bare = tmp_path / "bare"
     shutil.copytree(run.path, bare)
     (bare / "dalle.safetensors").unlink()
-    command.main(["a red", "--run", str(bare), "--out", str(tmp_path / "out"), *SMALL])
-    assert "no transformer yet: optimizing without" in capsys.readouterr().out
+    out = tmp_path / "out"
+    command.main(["a red", "--run", str(bare), "--out", str(out), *SMALL, "--json"])
+    told = capsys.readouterr()
+    assert "no transformer yet: optimizing without" in told.err
+    assert json.loads(told.out)["images"] == json.loads((out / "result.json").read_text())["images"]
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ from dalle_mini_impl.cli import main
 from dalle_mini_impl.runs.folder import RunFolder
 
 
-def test_train_creates_the_run_and_passes_it_on(stage_calls):
+def test_train_creates_the_run_and_passes_it_on(stage_calls, capsys):
     options = ["--transformer.depth", "3", "--image-tokenizer.training.steps", "100"]
     assert (
         main(["train", "tiny.yaml", *options, "--stage", "clip", "--no-resume", "--tensorboard"])
         == 0
     )
+    assert capsys.readouterr().out == "training in runs/tiny\n"
     ((run, stage, resume, tensorboard),) = stage_calls
     assert (str(run.path), stage, resume, tensorboard) == ("runs/tiny", "clip", False, True)
     saved = RunFolder.open("runs/tiny").experiment
