@@ -40,5 +40,4 @@ def rank(
 
 def standardize(scores: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
     """Scores with mean 0 and standard deviation 1."""
-    scores = scores.double()
     return (scores - scores.mean()) / (scores.std(correction=0) + 1e-8)

@@ -35,8 +35,10 @@ def compile_if_it_pays(
     """
     config = learner.config
     steps_left, time_left = config.steps - trial.step, trial.time_left
-    too_short = config.compile == "auto" and time_left < COMPILE_FROM
-    if config.compile == "off" or steps_left < 1 or too_short:
+    unknown = learner.device.type not in ("cpu", "cuda")
+    if config.compile == "off" or steps_left < 1:
+        return
+    if config.compile == "auto" and (unknown or time_left < COMPILE_FROM):
         return
     if why := getattr(learner.objective, "runs_eagerly", ""):
         if config.compile == "on":
@@ -58,6 +60,7 @@ def compile_if_it_pays(
             attempt(0.0)
             if min(time_left, steps_left * (clock() - started)) < COMPILE_FROM:
                 return
+        say("compiling the training step, which takes 10 to 40 s")
         what = _compile(learner, attempt)
         say(f"compiled the {what} in {clock() - started:.0f} s")
     except Exception as error:

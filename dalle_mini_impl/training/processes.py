@@ -11,10 +11,15 @@ SINGLE_PROCESS_HINT = (
 
 
 def cpu_only() -> bool:
-    """Whether accelerate must be told to stay on the CPU: several processes and no GPU."""
+    """Whether accelerate must be told to stay on the CPU.
+
+    With several processes and no GPU, and on Apple's GPU, which accelerate would choose by itself
+    but which nobody has tested: ACCELERATE_TORCH_DEVICE=mps asks for it.
+    """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     requested = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    return requested or (several and not torch.cuda.is_available())
+    cuda = torch.cuda.is_available()
+    return requested or (not cuda and (several or torch.backends.mps.is_available()))
 
 
 def launched_alone_on_cpu() -> bool:

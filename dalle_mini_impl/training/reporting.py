@@ -46,7 +46,7 @@ class Reporter:
         self._bar: Progress | None = None
         self._text = ""
         self._begun: tuple[float, float] | None = None
-        self._said = -1
+        self._said = (-1, False)
         self._window = time.monotonic()
         self._waited = 0.0
         self._examples = 0
@@ -83,8 +83,9 @@ class Reporter:
         if self._bar is not None:
             at = f"{step:,}/{self.steps:,}{self._text}{left}"
             self._bar.update(self._task, completed=progress, at=at)
-        elif self.active and self._text and int(progress * 10) > self._said:
-            self._said = int(progress * 10)
+        elif self.active and (int(progress * 10), bool(self._text)) > self._said:
+            # The first step is told before there is a loss: nobody waits to see that it runs.
+            self._said = (int(progress * 10), bool(self._text))
             self.say(f"{self.stage} {progress:4.0%}  step {step:,}{self._text}{left}")
 
     def log(self, step: int, progress: float, means: dict[str, float], **values: float) -> None:

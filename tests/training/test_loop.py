@@ -88,3 +88,12 @@ def test_previews_show_the_ema_in_eval_mode(tmp_path):
     steps, objective, run = [], Regression(), folder(tmp_path / "run")
     train_toy(objective, points, settings(previews=3), run, preview=preview)
     assert steps == [4, 8, 12]
+
+
+def test_the_first_step_is_told_before_there_is_a_loss(tmp_path, capsys):
+    train_toy(Regression(), points, settings(steps=100, log_every=4), folder(tmp_path / "run"))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("toy ")]
+    assert lines[0].startswith("toy   1%  step 1")
+    assert "loss" not in lines[0]
+    assert lines[1].startswith("toy   4%  step 4  loss")
+    assert [line.split()[1] for line in lines[2:]] == [f"{tenth}%" for tenth in range(10, 101, 10)]

@@ -53,11 +53,12 @@ class CompiledSteps:
 
     def __init__(self, model: Dalle, versions: WeightVersions):
         self.model, self.versions = model, versions
-        self.on_cpu = model.embedding.start.device.type == "cpu"
+        device = model.embedding.start.device.type
+        self.on_cpu = device == "cpu"
         self.spent: defaultdict[Specialization, float] = defaultdict(float)
         self.key: Specialization | None = None
         self.graph_step: Callable[[DecodeState, Tensor], None] | None = None
-        self.works = True
+        self.works = device in ("cpu", "cuda")
 
     @cached_property
     def packages(self) -> StepPackages:
