@@ -74,6 +74,22 @@ def _covered(points: Float[Tensor, "n d"], support: Float[Tensor, "m d"], k: int
     return float(torch.cat(inside).float().mean())
 
 
+def told_apart(real: Float[Tensor, "n d"], generated: Float[Tensor, "n d"]) -> float:
+    """How often a feature's nearest other one is of its own set (arXiv 1610.06545, 1 neighbor).
+
+    About 0.5 where the sets are alike, 1 where they are apart, as also fog is from images.
+    """
+    both = torch.cat((real, generated))
+    generated_from = torch.arange(len(both)) >= len(real)
+    right = []
+    for rows in torch.arange(len(both)).split(ROWS):
+        distances = torch.cdist(both[rows], both)
+        distances[torch.arange(len(rows)), rows] = float("inf")
+        neighbor = distances.argmin(dim=1)
+        right.append(generated_from[neighbor] == generated_from[rows])
+    return float(torch.cat(right).float().mean())
+
+
 def nearest(
     points: Float[Tensor, "n d"], references: Float[Tensor, "m d"]
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n"]]:

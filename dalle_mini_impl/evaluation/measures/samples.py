@@ -12,6 +12,7 @@ from dalle_mini_impl.evaluation.measures.distances import (
     frechet_distance,
     nearest,
     precision_recall,
+    told_apart,
 )
 from dalle_mini_impl.evaluation.measures.features import Features
 from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
@@ -42,7 +43,7 @@ def measure_distribution(
     train: Float[Tensor, "n 3 h w"],
     features: Features,
 ) -> ReportPart:
-    """Fréchet distance, precision and recall of samples, of training images and of fog.
+    """How samples, training images and fog differ from held-out images.
 
     Training images show what real ones reach, averages of them what images without content reach.
     Where such fog is as precise as if it were real, no precision is given.
@@ -61,20 +62,24 @@ def measure_distribution(
     figures: dict[str, Any] = {"features": features.name, "images": len(real), "k": NEIGHBORS}
     rows = []
     for name, (precision, recall) in shares.items():
-        figures[name.replace(" ", "_")] = {
+        key = name.replace(" ", "_")
+        figures[key] = {
             "frechet_distance": distances[name],
             "precision": None if blind else precision,
             "recall": recall,
+            "told_apart": told_apart(references, own[name]),
         }
         shown = "–" if blind else f"{precision:.3f}"
-        rows.append([name, number(distances[name]), shown, f"{recall:.3f}"])
+        apart = f"{figures[key]['told_apart']:.3f}"
+        rows.append([name, number(distances[name]), shown, f"{recall:.3f}", apart])
     table = Table(
         "",
-        ["against held-out images", "Fréchet distance", "precision", "recall"],
+        ["against held-out images", "Fréchet distance", "precision", "recall", "told apart"],
         rows,
         f"{counted(len(samples), 'unranked sample')}, one for each held-out image's caption, over "
         f"{features.name}; k = {NEIGHBORS}. Training images show what real ones reach, fog what "
-        f"averages of {AVERAGED} of them reach.",
+        f"averages of {AVERAGED} of them reach. Told apart: how often an image's nearest neighbor "
+        "is of its own set, 0.5 for sets that are alike.",
     )
     return ReportPart("Samples: distribution", figures, [table], warnings=warnings)
 

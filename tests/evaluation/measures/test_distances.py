@@ -11,6 +11,7 @@ from dalle_mini_impl.evaluation.measures.distances import (
     precision_recall,
     recall_at,
     ssim,
+    told_apart,
 )
 
 
@@ -49,6 +50,15 @@ def test_precision_falls_with_strange_images_and_recall_with_missing_ones():
     assert precision_recall(left, right) == (0.0, 0.0)
     with pytest.raises(ValueError, match="k = 3"):
         precision_recall(left, right[:3])
+
+
+def test_sets_are_told_apart_where_they_differ():
+    same = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    assert told_apart(same[:100], same[100:]) == pytest.approx(0.5, abs=0.1)
+    # The middle of all is within every neighborhood, so precision takes it for real.
+    fog = 0.1 * same[100:]
+    assert precision_recall(same[:100], fog)[0] > 0.9
+    assert told_apart(same[:100], fog) > 0.85
 
 
 def test_nearest_names_the_reference_and_its_distance():

@@ -70,6 +70,7 @@ def test_features_that_see_fog_give_a_precision():
     assert not part.warnings
     assert part.figures["samples"]["precision"] > 0.9
     assert part.figures["fog"]["precision"] < 0.5
+    assert part.figures["fog"]["told_apart"] == 1
     assert measure_distribution(averages(train), real, train, color).figures["samples"][
         "precision"
     ] == pytest.approx(part.figures["fog"]["precision"])
