@@ -21,7 +21,7 @@ Precision = Literal["fp32", "bf16"]
 
 
 def best_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
+    """The GPU that CUDA knows if there is one, else the CPU: Apple's GPUs were never tested."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -32,8 +32,11 @@ def available_device(device: str | torch.device | None) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        there = "cpu or cuda" if torch.cuda.is_available() else "cpu"
-        raise ConfigError(f"device {device}: not available here; use {there}") from error
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        names = ["cpu", *(name for name, is_there in there.items() if is_there)]
+        raise ConfigError(
+            f"device {device}: not available here; use {' or '.join(names)}"
+        ) from error
 
 
 def precision_of(dtype: torch.dtype, device: torch.device) -> Precision:

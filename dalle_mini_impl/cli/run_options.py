@@ -21,7 +21,9 @@ OtherClip = Annotated[
         "paths)."
     ),
 ]
-Device = Annotated[str | None, tyro.conf.arg(help="cpu or cuda; the GPU if there is one.")]
+Device = Annotated[
+    str | None, tyro.conf.arg(help="cpu, cuda, or mps (never tested); cuda if it is there.")
+]
 
 
 def open_run(path: Path | None, weights: str | None) -> "RunFolder":

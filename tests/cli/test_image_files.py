@@ -44,7 +44,7 @@ def test_unreadable_images_are_skipped_counted_and_named(tmp_path, capsys):
 
 def test_an_error_where_none_is_left(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(ConfigError, match=r"none of 1 images .*broken\.png"):
+    with pytest.raises(ConfigError, match=r"none of 1 image .*broken\.png"):
         open_images([tmp_path])
     with pytest.raises(ConfigError, match="no image in an empty list"):
         open_images([])

@@ -173,9 +173,9 @@ def test_unreadable_images_are_skipped_counted_and_named(collection, tmp_path):
     assert store.counts["unreadable"] == 2
     assert "03.png" not in store.keys
     assert store.captions[3] == ("image 4", "number 4")
-    assert "skipped 2 unreadable of 12" in said[0]
-    assert "03.png" in said[0]
-    assert "07.png" in said[0]
+    assert "skipped 2 unreadable of 12 images" in said[1]
+    assert "03.png" in said[1]
+    assert "07.png" in said[1]
 
 
 def test_too_many_unreadable_images_stop_and_leave_nothing(collection, tmp_path):

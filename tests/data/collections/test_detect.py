@@ -77,7 +77,7 @@ def write(path: Path) -> Path:
         (lambda p: write(p / "a.zip"), "Unpack it"),
         (lambda p: write(p / "a.docx"), "is a .docx file"),
         (lambda p: write(p / "a.png"), "is one image"),
-        (lambda p: write(p / "notes.md").parent, r"holds 1 files \(.md\)"),
+        (lambda p: write(p / "notes.md").parent, r"holds 1 file \(.md\)"),
         (lambda p: write(p / "a.parquet"), "could not be read as parquet"),
         (lambda p: write(p / "a.tar"), "could not be read as webdataset"),
         (lambda p: (write(p / "a.tar"), write(p / "b.png"))[0].parent, "more than one kind"),
