@@ -1,11 +1,12 @@
 # make demo    train on the built-in synthetic scenes, sample, and write a report
 # make test    linters and the whole test suite
+# make pretrained  train, judge and export the models that lie in the package, see benchmarks/
 # make docs    API reference from the docstrings, build/api/index.html
 PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/shapes
 
-.PHONY: install demo test lint docs clean
+.PHONY: install demo pretrained test lint docs clean
 
 install: .venv/installed
 
@@ -26,6 +27,9 @@ demo: install
 		--run $(RUN) --num-images 4 --out $(RUN)/demo
 	@echo "Images:   $(RUN)/demo/sheet.png"
 	@echo "Report:   $(RUN)/report.html"
+
+pretrained: install
+	$(BIN)/python -m benchmarks.pretrained
 
 lint: install
 	$(BIN)/ruff check .

@@ -17,13 +17,13 @@ from pydantic import Field
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from dalle_mini_impl.config import Config, ConfigError
+from dalle_mini_impl.shipped.folders import shipped
 
 PAD = 0
 PAD_TOKEN = "∅"
 """Not one of the 256 characters that stand for bytes, so no text can produce it."""
 BLANK = "Ġ"
 """The character that stands for a space; the first token of a word begins with it."""
-SHIPPED = Path(__file__).resolve().parent.parent / "tokenizers"
 
 
 class CaptionsConfig(Config):
@@ -179,14 +179,15 @@ class CaptionTokenizer:
 
 def find_vocabulary(name: str) -> Path:
     """The file that `captions.vocabulary` means: a path, or a name in `tokenizers/`."""
-    candidates = [Path(name), SHIPPED / f"{name}.json", Path("tokenizers") / f"{name}.json"]
+    folder = shipped("tokenizers")
+    candidates = [Path(name), folder / f"{name}.json", Path("tokenizers") / f"{name}.json"]
     for path in candidates:
         if path.is_file():
             return path
-    shipped = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.json"))) or "none"
+    there = ", ".join(sorted(path.stem for path in folder.glob("*.json"))) or "none"
     raise ConfigError(
         f"captions.vocabulary: {name!r} is neither a file nor a vocabulary in tokenizers/ "
-        f"(there: {shipped}); leave it out to train one on the captions"
+        f"(there: {there}); leave it out to train one on the captions"
     )
 
 

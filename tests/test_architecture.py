@@ -36,6 +36,7 @@ class Rule:
 RULES = [
     Rule("config", only="config"),
     Rule("kernels", only="kernels"),
+    Rule("shipped", only="shipped"),
     Rule("models", only="models kernels config", never="accelerate datasets PIL"),
     Rule("models.dalle", never="models.clip models.tokenizers"),
     Rule("models.clip", never="models.dalle models.tokenizers"),

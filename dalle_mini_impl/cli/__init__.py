@@ -19,7 +19,9 @@ COMMANDS = {
     "search": ("dalle_mini_impl.cli.search", "find indexed images by text or by image"),
     "rerank": ("dalle_mini_impl.cli.rerank", "rank images by how well they fit a caption"),
     "evaluate": ("dalle_mini_impl.cli.evaluate", "measure a run and judge its samples"),
+    "export": ("dalle_mini_impl.cli.export", "copy what sampling needs of a run, as folder or zip"),
     "data": ("dalle_mini_impl.cli.data", "check a collection before training on it"),
+    "fetch-data": ("dalle_mini_impl.cli.fetch_data", "build the collection emoji or cifar10"),
 }
 
 

@@ -13,6 +13,7 @@ from dalle_mini_impl.cli.image_files import open_images
 from dalle_mini_impl.cli.output import OutputOptions, Result, output, show_table
 from dalle_mini_impl.cli.run_options import Device, check_device, open_run
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.shipped.commands import command
 
 if TYPE_CHECKING:
     from dalle_mini_impl.pipeline import TextToImage
@@ -47,7 +48,7 @@ class CaptionArguments(OutputOptions):
     top: int = 10
     """Captions to show for each image, best first; 0 shows all."""
     run: Path | None = None
-    """Run folder; the newest run with a transformer under runs/ if not given."""
+    """Run folder, zip or pretrained:NAME; the newest run with a transformer if not given."""
     device: Device = None
 
 
@@ -70,8 +71,8 @@ def rank(arguments: CaptionArguments, result: Result) -> None:
     model = TextToImage.from_pretrained(run, arguments.device)
     if arguments.rank_by != "likelihood" and model.clip is None:
         raise ConfigError(
-            f"--rank-by {arguments.rank_by}: {run.path} has no CLIP; use likelihood, or train it "
-            f"with `python train.py --run {run.path} --stage clip`"
+            f"--rank-by {arguments.rank_by}: {run.name} has no CLIP; use likelihood, or train it "
+            f"with `{command('train')} --run {run.path} --stage clip`"
         )
     captions = arguments.captions or candidate_captions(arguments, run, model)
     choose = None if arguments.captions else Closest(captions, arguments.candidates, model)
@@ -86,7 +87,7 @@ def rank(arguments: CaptionArguments, result: Result) -> None:
         for answer in answers:
             show_table([_row(caption) for caption in answer["captions"]], answer["image"])
 
-    result({"run": str(run.path), "images": answers}, show)
+    result({"run": run.name, "images": answers}, show)
 
 
 def check(arguments: CaptionArguments) -> None:

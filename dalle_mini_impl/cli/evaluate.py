@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from dalle_mini_impl.cli.output import OutputOptions, Result, output
-from dalle_mini_impl.cli.run_options import Device, check_device, open_run
+from dalle_mini_impl.cli.run_options import Device, check_device, open_run, refuse_read_only
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.messages import import_problem
 from dalle_mini_impl.files import write_text
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_device(arguments.device)
 
     run = open_run(arguments.run, weights="image_tokenizer")
+    refuse_read_only(run, "an evaluation")
     trained_on = run.experiment.data.path
     if arguments.suite is not None and trained_on != arguments.suite:
         raise ConfigError(
@@ -89,7 +90,7 @@ def check(arguments: EvaluateArguments) -> None:
         except (ImportError, RuntimeError, OSError) as error:
             raise ConfigError(
                 f"dalle evaluate needs {library}: {import_problem(library, error)}; "
-                "`pip install -e '.[evaluation]'`"
+                "`pip install scipy torchmetrics`"
             ) from error
 
 

@@ -20,8 +20,11 @@ def parse(
 
     default: what the command line is if only CONFIG is given. ConfigError for wrong options.
     """
-    # CONFIG comes first: after an option it would be taken for the option's value.
-    arguments = [*(a for a in argv if a == config), *(a for a in argv if a != config)]
+    arguments = list(argv)
+    if config in arguments:
+        # CONFIG comes first: after an option it would be taken for the option's value.
+        arguments.remove(config)
+        arguments.insert(0, config)
     command = default(_default_experiment(arguments, config))
     try:
         return tyro.cli(

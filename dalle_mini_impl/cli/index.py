@@ -7,7 +7,14 @@ from typing import Annotated
 import tyro
 
 from dalle_mini_impl.cli.output import OutputOptions, Result, output
-from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, check_device, open_run
+from dalle_mini_impl.cli.run_options import (
+    ClipRun,
+    Device,
+    OtherClip,
+    check_device,
+    open_run,
+    refuse_read_only,
+)
 from dalle_mini_impl.data.messages import counted, first_names
 
 
@@ -45,6 +52,7 @@ def embed(arguments: IndexArguments, result: Result) -> None:
 
     weights = "clip" if arguments.clip is None else None
     run = open_run(arguments.run, weights=weights)
+    refuse_read_only(run, "an index")
     source = collection(arguments.data, run.experiment.data, arguments.image_column)
     name = arguments.clip or "run"
     path = index_path(run.path / "index", source, name)

@@ -35,7 +35,7 @@ def optimize_images(arguments: OptimizeArguments, result: Result) -> None:
     from_sample = start_of(arguments) == "sample"
     use_prior = arguments.prior > 0 and run.has_weights("dalle")
     if arguments.prior and not use_prior and not from_sample:
-        print(f"{run.path} has no transformer yet: optimizing without the code prior")
+        print(f"{run.name} has no transformer yet: optimizing without the code prior")
     model = TextToImage.from_pretrained(run, device) if from_sample or use_prior else None
     space = CodeSpace(model.image_tokenizer if model else frozen(load_image_tokenizer(run), device))
     if not run.experiment.data.horizontal_flip and arguments.settings.cutouts.flip:

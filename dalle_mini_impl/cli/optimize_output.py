@@ -76,7 +76,7 @@ def write(
     if arguments.film.format != "none":
         save_film(frames, out / f"film.{arguments.film.format}", arguments.film.per_second)
     values = {
-        "run": str(run.path),
+        "run": run.name,
         "folder": str(out),
         "interrupted": result.interrupted,
         "images": records,

@@ -4,7 +4,8 @@ Estimates what training CONFIG needs on this machine: parameters, FLOPs, memory,
 what to reduce if it does not fit. Runs a few real steps of each model on random data; writes
 nothing.
 
-  CONFIG         an experiment's YAML, or the config.yaml of a run
+  CONFIG         an experiment's YAML, the name of a shipped one, such as shapes, or the
+                 config.yaml of a run
   --json         print one JSON document instead of tables
   --memory GIB   plan for this much memory instead of what is free here
   --no-measure   count only, without running any step
@@ -25,6 +26,7 @@ from dalle_mini_impl.cli.experiment_options import parse
 from dalle_mini_impl.cli.output import OutputOptions, output
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment
+from dalle_mini_impl.shipped.folders import config_names
 
 if TYPE_CHECKING:
     from dalle_mini_impl.planning.advice import Advice
@@ -40,7 +42,7 @@ class Command(OutputOptions):
     """Estimate what training needs on this machine; every field of the experiment is an option."""
 
     config: tyro.conf.Positional[str]
-    """The experiment's YAML."""
+    """The experiment's YAML, or the name of a shipped one."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     """Fields of the experiment."""
     memory: float | None = None
@@ -51,12 +53,14 @@ class Command(OutputOptions):
 
 def main(argv: Sequence[str]) -> None:
     """Parse the options and print the plan."""
-    config = next((a for a in argv if a.endswith((".yaml", ".yml"))), None)
+    first = argv[0] if argv and not argv[0].startswith("-") else None
+    config = first or next((a for a in argv if a.endswith((".yaml", ".yml"))), None)
     if config is None:
         if {"-h", "--help"} & set(argv):
             print(__doc__)
             return
-        raise ConfigError("CONFIG is missing: name a YAML, such as configs/shapes.yaml")
+        shipped = ", ".join(config_names())
+        raise ConfigError(f"CONFIG is missing: name a shipped configuration ({shipped}) or a YAML")
     command = parse(lambda experiment: Command(config, experiment), "dalle plan", argv, config)
     if command.memory is not None and command.memory <= 0:
         raise ConfigError(f"--memory {command.memory:g}: give a number of GiB above 0")

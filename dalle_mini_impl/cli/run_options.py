@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 ClipRun = Annotated[
     Path | None,
-    tyro.conf.arg(help="Run folder; the newest run with a CLIP under runs/ if not given."),
+    tyro.conf.arg(
+        help="Run folder, zip or pretrained:NAME; the newest run with a CLIP under runs/ if not "
+        "given."
+    ),
 ]
 OtherClip = Annotated[
     str | None,
@@ -26,12 +29,26 @@ Device = Annotated[
 ]
 
 
-def open_run(path: Path | None, weights: str | None) -> "RunFolder":
-    """The run at `path`, or the newest one under runs/ that has these weights."""
-    from dalle_mini_impl.runs.folder import RunFolder
-    from dalle_mini_impl.runs.newest import newest
+def open_run(path: Path | None, weights: str | None, otherwise: str = "") -> "RunFolder":
+    """The run that --run names, or the newest one under runs/ that has these weights.
 
-    return RunFolder.open(path) if path else newest(weights=weights)
+    otherwise: the pretrained model to take if there is no run, and if it is in the package.
+    """
+    from dalle_mini_impl.runs.named import find_run, pretrained_names
+    from dalle_mini_impl.runs.newest import newest, runs_with
+
+    if path is None and otherwise in pretrained_names() and not runs_with(weights):
+        return find_run(otherwise)
+    return find_run(path) if path else newest(weights=weights)
+
+
+def refuse_read_only(run: "RunFolder", results: str) -> None:
+    """ConfigError if `results` are kept in the run's folder, and the run has none of its own."""
+    if run.read_only:
+        raise ConfigError(
+            f"--run {run.name}: {results} is kept in the run's folder; make one with "
+            f"`dalle export {run.name} runs/NAME`"
+        )
 
 
 def check_device(name: str | None) -> None:

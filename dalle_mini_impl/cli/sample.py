@@ -11,6 +11,7 @@ from dalle_mini_impl.cli.output import write_json
 from dalle_mini_impl.cli.run_options import check_device, open_run
 from dalle_mini_impl.cli.sample_arguments import SampleArguments, check
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.shipped.commands import command
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from dalle_mini_impl.cli.sample_captions import sample_captions
     from dalle_mini_impl.pipeline import TextToImage
 
-    run = open_run(arguments.run, weights="dalle")
+    run = open_run(arguments.run, weights="dalle", otherwise="shapes")
     check_device(arguments.device)
     model = TextToImage.from_pretrained(run, arguments.device)
     if arguments.continue_text is not None:
@@ -75,8 +76,13 @@ def sample_images(run: "RunFolder", model: "TextToImage", arguments: SampleArgum
         scale=2,
     )
     save_png(sheet, arguments.out / "sheet.png")
-    write_json(arguments.out / "samples.json", {"run": str(run.path), "samples": records})
-    print(f"{len(records)} images from {run.path}: {arguments.out / 'sheet.png'}")
+    write_json(arguments.out / "samples.json", {"run": run.name, "samples": records})
+    print(f"{len(records)} images from {run.name}: {arguments.out / 'sheet.png'}")
+    if run.read_only and arguments.run is None:
+        print(
+            f"{run.name} comes with the package. Train your own with `{command('train')} shapes`, "
+            f"on your images with `{command('train')} folder --data.path FOLDER`"
+        )
 
 
 def given_codes(model: "TextToImage", arguments: SampleArguments) -> "Int[Tensor, 'n'] | None":

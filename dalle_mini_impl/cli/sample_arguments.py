@@ -38,7 +38,7 @@ class SampleArguments:
     negative: str = ""
     """Guidance moves away from this caption, in place of the null caption."""
     run: Path | None = None
-    """Run folder; the newest run with a transformer under runs/ if not given."""
+    """Run folder, zip or pretrained:NAME; the newest run under runs/, or else pretrained:shapes."""
     sampling: Annotated[Config, tyro.conf.arg(name="", constructor=SamplingOptions)] = field(
         default_factory=SamplingOptions
     )

@@ -2,8 +2,9 @@
 
 Trains what the run does not have yet: captions, image_tokenizer, codes, transformer, clip.
 
-  CONFIG           an experiment's YAML, such as configs/shapes.yaml; may be left out with --run
-  --run DIR        the run folder; runs/NAME for configs/NAME.yaml unless given
+  CONFIG           an experiment's YAML, or the name of a shipped one, such as shapes; may be left
+                   out with --run
+  --run DIR        the run folder; runs/NAME for NAME.yaml unless given
   --stage STAGE    this stage only
   --no-resume      train the stage from the beginning, not from its checkpoint; without --stage,
                    all stages, also finished ones
@@ -28,9 +29,10 @@ from dalle_mini_impl.cli.experiment_options import parse
 from dalle_mini_impl.cli.launch_processes import launch_missing_processes
 from dalle_mini_impl.cli.output import OutputOptions, Result, output
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.experiment import SHIPPED, Experiment
+from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.stages import StageName
+from dalle_mini_impl.shipped.folders import config_names
 
 if TYPE_CHECKING:
     from dalle_mini_impl.training.context import StageContext
@@ -41,11 +43,11 @@ class Command(OutputOptions):
     """Train what the run does not have yet; every field of the experiment is an option."""
 
     config: tyro.conf.Positional[str | None]
-    """The experiment's YAML; may be left out where --run names a run to continue."""
+    """The experiment's YAML or a shipped name; may be left out if --run names a run to continue."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     """Fields of the experiment."""
     run: str | None = None
-    """The run folder; runs/NAME for configs/NAME.yaml unless given."""
+    """The run folder; runs/NAME for NAME.yaml unless given."""
     stage: StageName | None = None
     """This stage only; unless given, all that the run does not have yet."""
     resume: bool = True
@@ -62,8 +64,11 @@ def main(argv: Sequence[str]) -> None:
         if {"-h", "--help"} & set(argv):
             print(__doc__)
             return
-        shipped = ", ".join(f"configs/{path.name}" for path in sorted(SHIPPED.glob("*.yaml")))
-        raise ConfigError(f"CONFIG is missing: name a YAML ({shipped}) or a run to continue, --run")
+        shipped = ", ".join(config_names())
+        raise ConfigError(
+            f"CONFIG is missing: name a shipped configuration ({shipped}) or a YAML file, or with "
+            "--run a run to continue"
+        )
     if config is None:
         RunFolder.open(run_path or "")  # Raises an error that names what is wrong with the folder.
     source = config or str(Path(run_path or "") / "config.yaml")

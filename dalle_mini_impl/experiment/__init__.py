@@ -3,7 +3,6 @@
 from dalle_mini_impl.experiment.errors import explain
 from dalle_mini_impl.experiment.loading import (
     FORMAT,
-    SHIPPED,
     check_format,
     load_experiment,
     read_settings,
@@ -12,7 +11,6 @@ from dalle_mini_impl.experiment.sections import Experiment, field_paths
 
 __all__ = [
     "FORMAT",
-    "SHIPPED",
     "Experiment",
     "check_format",
     "explain",

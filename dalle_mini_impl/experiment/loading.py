@@ -11,15 +11,17 @@ from dalle_mini_impl.experiment.errors import explain
 from dalle_mini_impl.experiment.sections import Experiment, sections_of
 from dalle_mini_impl.experiment.yaml_text import parse_yaml
 from dalle_mini_impl.models.tokenizers.configs import PRESETS
+from dalle_mini_impl.shipped.folders import find_config, suggest_config
 from dalle_mini_impl.version import package_version
 
-SHIPPED = Path(__file__).resolve().parents[2] / "configs"
 FORMAT = 2
 """Format of a run's config.yaml; raised whenever settings are renamed or change their meaning."""
 
 
 def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
     """Read an experiment's YAML or a run's config.yaml; ConfigError if anything in it is wrong.
+
+    path: a file, or the name of a shipped configuration.
 
     overrides: values by dotted name, as in `{"transformer.depth": 8}`. If they change the type of
     a section, the file's settings that the new type does not have are dropped; if they change
@@ -46,10 +48,11 @@ def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None
 def read_settings(path: str | Path) -> dict[str, Any]:
     """The sections of a YAML file, not validated yet; ConfigError if it cannot be read."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = find_config(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        shipped = ", ".join(f"configs/{file.name}" for file in sorted(SHIPPED.glob("*.yaml")))
-        raise ConfigError(f"{path}: not a readable file ({error}); shipped: {shipped}") from error
+        raise ConfigError(
+            f"{path}: not a readable file ({error}); {suggest_config(path)}"
+        ) from error
     return parse_yaml(text, str(path))
 
 

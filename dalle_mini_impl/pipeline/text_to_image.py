@@ -31,6 +31,7 @@ from dalle_mini_impl.pipeline.scores import decode_and_score
 from dalle_mini_impl.precision import available_device, precision_of
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_clip, load_dalle, load_image_tokenizer
+from dalle_mini_impl.runs.named import find_run
 from dalle_mini_impl.sampling.caption_ranking import CaptionRanking, RankedCaption, rank_captions
 from dalle_mini_impl.sampling.caption_sampler import SampledCaption, sample_captions
 from dalle_mini_impl.sampling.draw import SamplingConfig
@@ -65,13 +66,13 @@ class TextToImage:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> "TextToImage":
-        """Load a run folder.
+        """Load a run folder, an exported zip or a model of the package, such as "shapes".
 
         device: None takes the GPU where there is one. dtype: torch.float32 or torch.bfloat16, in
         which codes are sampled; None as the run says. Raises RunError where the run lacks the
         stages that sampling needs, ConfigError where the device is not there.
         """
-        folder = run if isinstance(run, RunFolder) else RunFolder.open(Path(run))
+        folder = run if isinstance(run, RunFolder) else find_run(run)
         captions = folder.captions()
         image_tokenizer = load_image_tokenizer(folder)
         model = cls(

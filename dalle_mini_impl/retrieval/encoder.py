@@ -21,6 +21,7 @@ from dalle_mini_impl.precision import best_device
 from dalle_mini_impl.retrieval.preprocessing import Preprocessing
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_clip
+from dalle_mini_impl.runs.named import find_run
 
 BATCH = 64
 """Images or texts embedded at a time, to bound memory."""
@@ -96,7 +97,7 @@ class RunClip(JointEncoder):
         cls, run: str | Path | RunFolder, device: str | torch.device | None = None
     ) -> "RunClip":
         """The CLIP of a run folder; RunError if it has none. Without `device`, `best_device`."""
-        folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+        folder = run if isinstance(run, RunFolder) else find_run(run)
         captions = folder.captions()
         clip = load_clip(folder, captions)
         return cls(clip, captions, folder.weights_hash("clip"), device or best_device())

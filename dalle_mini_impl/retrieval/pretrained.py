@@ -172,5 +172,5 @@ def _present(name: str, option: str, kind: Literal["file", "folder"]) -> str:
 def _not_importable(library: str, error: Exception) -> ConfigError:
     return ConfigError(
         f"--clip {library}:…: {import_problem(library, error)}; "
-        "`pip install -e '.[pretrained]'`, or leave --clip out to use the run's CLIP"
+        "`pip install transformers open_clip_torch`, or leave --clip out to use the run's CLIP"
     )

@@ -16,6 +16,7 @@ Files are written under a temporary name and renamed, so a reader never sees an 
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -32,14 +33,27 @@ from dalle_mini_impl.files import atomic_write, write_text
 from dalle_mini_impl.runs.metrics import MetricsLog
 from dalle_mini_impl.runs.stages import WEIGHTS
 from dalle_mini_impl.runs.weights import RunError, WeightsFolder, first_few
+from dalle_mini_impl.shipped.commands import command
 from dalle_mini_impl.version import package_version
 
 
 class RunFolder(WeightsFolder):
     """One run on disk. Make one with `create` or `open`."""
 
-    def __init__(self, path: Path, experiment: Experiment, fingerprint: str | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        experiment: Experiment,
+        fingerprint: str | None,
+        name: str | None = None,
+    ) -> None:
         super().__init__(path)
+        self.name = name or str(path)
+        """What messages call the run."""
+        self.read_only = name is not None
+        """Whether it lies in the package or a zip, where no results can be kept."""
+        self.unpacked_in: TemporaryDirectory[str] | None = None
+        """Where a zip was unpacked; removed together with this object."""
         self.experiment = experiment
         self.fingerprint = fingerprint
         """Fingerprint of the training data; none until it has been prepared."""
@@ -56,8 +70,11 @@ class RunFolder(WeightsFolder):
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> "RunFolder":
-        """Read an existing run; RunError if there is none, ConfigError if its YAML is wrong."""
+    def open(cls, path: str | Path, name: str | None = None) -> "RunFolder":
+        """Read an existing run; RunError if there is none, ConfigError if its YAML is wrong.
+
+        name: what the user calls a run that is not one of the user's folders.
+        """
         path = Path(path)
         config = path / "config.yaml"
         if not config.is_file():
@@ -66,7 +83,7 @@ class RunFolder(WeightsFolder):
             raise RunError(f"{path}: not a run ({config.name} is missing); {runs}")
         record = read_settings(config).get("run") or {}
         check_format(record, str(config))
-        return cls(path, load_experiment(config), record.get("data_fingerprint"))
+        return cls(path, load_experiment(config), record.get("data_fingerprint"), name)
 
     def record_fingerprint(self, fingerprint: str) -> None:
         """Note which data the run is trained on; RunError if it was other data before."""
@@ -125,7 +142,7 @@ class RunFolder(WeightsFolder):
         if not self.has_captions():
             raise RunError(
                 f"{self.path}: no captions.json yet; run "
-                f"`python train.py --run {self.path} --stage captions`"
+                f"`{command('train')} --run {self.path} --stage captions`"
             )
         return CaptionTokenizer.load(self.path / "captions.json")
 

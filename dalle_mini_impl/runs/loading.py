@@ -12,6 +12,7 @@ from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.weights import RunError
+from dalle_mini_impl.shipped.commands import command
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -56,5 +57,5 @@ def _refuse_other_codes(run: RunFolder, name: str, stage: str) -> None:
         raise RunError(
             f"{run.weights_path(name)}: trained with another image tokenizer than the run has now, "
             "whose codes mean different images; train it again with "
-            f"`python train.py --run {run.path} --stage {stage} --no-resume`"
+            f"`{command('train')} --run {run.path} --stage {stage} --no-resume`"
         )

@@ -26,7 +26,7 @@ class MetricsLog:
         except ImportError as error:
             raise ConfigError(
                 f"--tensorboard: {import_problem('tensorboard', error)}; "
-                "`pip install -e '.[tensorboard]'` or leave the option out"
+                "`pip install tensorboard` or leave the option out"
             ) from error
         # Opened with the first line, so that only the process that logs makes event files.
         self._open_tensorboard = lambda: SummaryWriter(str(folder))

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dalle_mini_impl.files import atomic_write, tensor_digest
+from dalle_mini_impl.shipped.commands import command
 from dalle_mini_impl.version import package_version
 
 
@@ -113,7 +114,7 @@ class WeightsFolder:
         present = ", ".join(sorted(file.stem for file in self.path.glob("*.safetensors"))) or "none"
         return RunError(
             f"{path}: no such weights (there: {present}); "
-            f"`python train.py --run {self.path}` trains what is missing"
+            f"`{command('train')} --run {self.path}` trains what is missing"
         )
 
 

@@ -20,6 +20,7 @@ from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.data.prefetch import prefetch
 from dalle_mini_impl.kernels.allocator import keep_freed_memory
+from dalle_mini_impl.shipped.commands import command
 from dalle_mini_impl.training.checkpoints import TrainState, clear_checkpoints, load_checkpoint
 from dalle_mini_impl.training.compilation import Trial, compile_if_it_pays
 from dalle_mini_impl.training.interruption import StopRequests
@@ -160,7 +161,7 @@ class Loop:
                 if stop and not finished:
                     self._say(
                         f"saved at step {self.state.step:,} of {self.config.steps:,}; to "
-                        f"continue: python train.py --run {self.files.run.path} --stage "
+                        f"continue: {command('train')} --run {self.files.run.path} --stage "
                         f"{self.files.stage}"
                     )
                     raise SystemExit(128 + stop)

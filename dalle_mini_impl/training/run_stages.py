@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.stages import STAGES, WEIGHTS
+from dalle_mini_impl.shipped.commands import command
 from dalle_mini_impl.training.checkpoints import list_checkpoints, read_state, written_at
 from dalle_mini_impl.training.clip_stage import train_clip
 from dalle_mini_impl.training.code_stage import encode_images
@@ -88,5 +89,5 @@ def next_command(run: RunFolder) -> str:
     """The command that does what comes next: train what is missing, or sample."""
     missing = [stage for stage in missing_stages(run) if stage != "codes"]
     if missing:
-        return f"python train.py --run {run.path} --stage {missing[0]}"
-    return f'python sample.py "CAPTION" --run {run.path}'
+        return f"{command('train')} --run {run.path} --stage {missing[0]}"
+    return f'{command("sample")} "CAPTION" --run {run.path}'

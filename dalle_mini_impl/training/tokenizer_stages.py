@@ -4,6 +4,7 @@ import torch
 
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.experiment.models import new_image_tokenizer
+from dalle_mini_impl.shipped.commands import command
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.loop import train
 from dalle_mini_impl.training.objectives.image_tokenizer import ImageTokenizerObjective
@@ -52,5 +53,5 @@ def train_image_tokenizer(context: StageContext) -> None:
     if outdated and before != run.weights_hash("image_tokenizer"):
         context.say(
             f"WARNING: {' and '.join(outdated)} were trained with other image codes and no longer "
-            f"fit; `python train.py --run {run.path}` trains them again"
+            f"fit; `{command('train')} --run {run.path}` trains them again"
         )

@@ -57,7 +57,7 @@ def test_a_mistake_is_reported_without_a_traceback():
     result = python("train.py", "configs/shape.yaml")
     assert result.returncode == 2
     assert "configs/shape.yaml: not a readable file" in result.stderr
-    assert "configs/shapes.yaml" in result.stderr
+    assert "did you mean shapes?" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -1,11 +1,16 @@
 """`dalle sample`: images, completed images and captions; impossible options are refused."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from dalle_mini_impl.cli import main
+from dalle_mini_impl.runs.export import export
+from dalle_mini_impl.shipped import folders
 from tests.tiny import tiny_run
 
 
@@ -143,3 +148,48 @@ def test_options_that_do_not_go_together_are_refused_in_one_line(run, capsys, co
     message = capsys.readouterr().err
     assert complaint in message
     assert message.count("\n") == 1
+
+
+@pytest.fixture
+def packaged(run, tmp_path, monkeypatch):
+    """A working directory without runs, and a package that carries a model."""
+    export(run, tmp_path / "package" / "pretrained" / "shapes", torch.bfloat16, {})
+    monkeypatch.setattr(folders, "PACKAGE", tmp_path / "package")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+def test_without_a_run_the_model_of_the_package_samples(run, packaged, capsys):
+    command = ["sample", "a red star", "--candidates", "2", "--device", "cpu"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "2 images from pretrained:shapes: outputs/sheet.png" in said
+    assert "Train your own with `dalle train shapes`" in said
+    assert json.loads(Path("outputs/samples.json").read_text())["run"] == "pretrained:shapes"
+    shutil.copytree(run.path, "runs/own")
+    assert main([*command, "--out", "own"]) == 0
+    assert "2 images from runs/own" in capsys.readouterr().out
+    assert main([*command, "--out", "named", "--run", "pretrained:shapes"]) == 0
+    assert "Train your own" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["evaluate", "index ."])
+def test_results_are_not_kept_in_the_package(packaged, capsys, command):
+    assert main([*command.split(), "--run", "pretrained:shapes", "--device", "cpu"]) == 2
+    message = capsys.readouterr().err
+    assert "make one with `dalle export pretrained:shapes runs/NAME`" in message
+
+
+def test_a_run_is_exported_and_sampled_from(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(run.path), "small.zip", "--dtype", "bfloat16"]) == 0
+    assert 'Next: dalle sample "CAPTION" --run small.zip' in capsys.readouterr().out
+    assert main(["export", "small.zip", "again"]) == 0
+    again = Path("again", "README.md")
+    assert "trained on `shapes`. Weights are stored as bfloat16" in again.read_text()
+    assert "| image_tokenizer | " in again.read_text()
+    assert main(["export", str(run.path), "again"]) == 2
+    assert "again: exists already" in capsys.readouterr().err
+    options = ["--candidates", "2", "--device", "cpu"]
+    assert main(["sample", "a red star", "--run", "small.zip", *options]) == 0
+    assert "2 images from small.zip" in capsys.readouterr().out

@@ -196,7 +196,7 @@ def test_metrics_leave_out_what_a_resumption_superseded(run):
 def test_tensorboard_gets_the_numbers_or_says_how_to_install_it(run, monkeypatch):
     module = "torch.utils.tensorboard"
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigError, match=r"pip install -e '\.\[tensorboard\]'"):
+    with pytest.raises(ConfigError, match=r"pip install tensorboard"):
         run.mirror_to_tensorboard()
 
     scalars = []
@@ -230,7 +230,7 @@ def test_the_newest_run_is_the_last_modified_one(run):
 def test_a_run_that_is_not_there_says_what_to_do(run, tmp_path):
     with pytest.raises(RunError, match=r"b: not a run .*runs in .*: a"):
         RunFolder.open(run.path.parent / "b")
-    with pytest.raises(RunError, match=r"no run there; train one .*configs/shapes\.yaml"):
+    with pytest.raises(RunError, match=r"no run there; train one .*train.* shapes"):
         newest(tmp_path / "none")
     with pytest.raises(RunError, match=r"no run with dalle\.safetensors"):
         newest(run.path.parent, weights="dalle")

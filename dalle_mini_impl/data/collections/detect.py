@@ -53,6 +53,8 @@ ACCEPTED = (
 HUB = "hub:"
 """Marks a path as a Hub name; needed where the name has no owner."""
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
+FETCHED = ("emoji", "cifar10")
+"""What `dalle fetch-data` builds as data/NAME."""
 OWNERLESS = re.compile(r"[\w-][\w.-]*(:[\w.-]+)?")
 SPLIT_WORD = re.compile(
     r"(?<![a-z])(train|training|validation|valid|val|dev|test|testing|eval)(?![a-z])", re.I
@@ -143,13 +145,22 @@ def detect(path: str) -> Collection:
             if not _hidden(Path(file).name) and os.path.isfile(file)
         )
         if not files:
-            raise DataError(f"data.path {path!r} matches no file (from {Path.cwd()})")
+            raise DataError(f"data.path {path!r} matches no file (from {Path.cwd()}){_hint(path)}")
         root = Path(os.path.commonpath([str(Path(file).parent) for file in files]))
         return _of_one_kind(path, files, root)
     # The Hub is slow to ask, so a mistyped local path must not be taken for a Hub name.
-    if HUB_NAME.fullmatch(path) and suffix(path) not in IMAGE_SUFFIXES | set(FILE_KINDS):
+    known = suffix(path) in IMAGE_SUFFIXES | set(FILE_KINDS) or _hint(path)
+    if HUB_NAME.fullmatch(path) and not known:
         return Collection("hub", (path,), None)
-    raise DataError(f"data.path {path!r} does not exist (from {Path.cwd()}). Accepted: {ACCEPTED}")
+    more = _hint(path) or f". Accepted: {ACCEPTED}"
+    raise DataError(f"data.path {path!r} does not exist (from {Path.cwd()}){more}")
+
+
+def _hint(path: str) -> str:
+    """How to make a collection that a shipped configuration names, if `path` is one."""
+    parts = PurePosixPath(path).parts[:2]
+    made = parts[0:1] == ("data",) and parts[-1] in FETCHED
+    return f"; make it with `dalle fetch-data {parts[1]}`" if made else ""
 
 
 def expand_braces(pattern: str) -> list[str]:

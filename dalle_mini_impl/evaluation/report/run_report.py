@@ -45,7 +45,7 @@ def write_report(run: RunFolder) -> Path:
     records = run.metrics()
     names = [stage for stage in STAGES if any(r["stage"] == stage for r in records)]
     stages = {stage: [r for r in records if r["stage"] == stage] for stage in names}
-    body = [note(_origin(run)), *_figures(run, stages), *_curves(stages), *_previews(run)]
+    body = [note(_origin(run)), *_figures(run), *_curves(stages), *_previews(run)]
     body += [*_galleries(run), heading("Configuration")]
     body.append(folded("config.yaml", preformatted(run.experiment.to_yaml())))
     target = run.path / "report.html"
@@ -92,29 +92,35 @@ def _origin(run: RunFolder) -> str:
     return " · ".join(parts)
 
 
-def _figures(run: RunFolder, stages: Mapping[str, Sequence[Record]]) -> Iterator[str]:
+def figures(run: RunFolder) -> Table:
+    """Each stage's size, steps, minutes and last values."""
+    records = run.metrics()
     rows = []
     for stage in STAGES:
         weights = STAGES[stage].weights
-        records = stages.get(stage, ())
+        own = [record for record in records if record["stage"] == stage]
         count = parameters(run, weights) if weights else None
-        if not records and count is None:
+        if not own and count is None:
             continue
         steps = spent = None
-        if records and weights:
-            steps = records[-1]["step"]
-            spent = minutes(records, getattr(run.experiment, stage).training.batch_size)
+        if own and weights:
+            steps = own[-1]["step"]
+            spent = minutes(own, getattr(run.experiment, stage).training.batch_size)
         results = "  ".join(
             f"{name} {_value(name, value)}"
-            for name, value in final(records).items()
+            for name, value in final(own).items()
             if name not in MACHINERY
         )
         time = "–" if spent is None else f"{spent:.1f}"
         rows.append([stage, number(count), number(steps), time, results])
-    if rows:
-        columns = ["stage", "parameters", "steps", "minutes", "last values"]
+    return Table("", ["stage", "parameters", "steps", "minutes", "last values"], rows)
+
+
+def _figures(run: RunFolder) -> Iterator[str]:
+    table = figures(run)
+    if table.rows:
         yield heading("Figures")
-        yield Table("", columns, rows).to_html()
+        yield table.to_html()
 
 
 def _curves(stages: Mapping[str, Sequence[Record]]) -> Iterator[str]:

@@ -1,0 +1,65 @@
+"""`dalle fetch-data`: the collections that shipped configurations name, as data/NAME."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from dalle_mini_impl.cli.output import OutputOptions, Result, output
+from dalle_mini_impl.config import ConfigError
+
+
+@dataclass(frozen=True)
+class FetchDataArguments(OutputOptions):
+    """Build a collection that shipped configurations are trained on.
+
+    emoji: an installed Noto Color Emoji, rendered, with the names of Unicode CLDR. cifar10: from
+    the Hugging Face Hub.
+    """
+
+    name: Annotated[Literal["emoji", "cifar10"], tyro.conf.Positional]
+    """The collection."""
+    out: Path | None = None
+    """A new folder for it; data/NAME, where the configurations expect it, if not given."""
+    font: Path | None = None
+    """For emoji: NotoColorEmoji.ttf; searched where fonts are installed if not given."""
+    names: Path | None = None
+    """For emoji: Unicode's emoji-test.txt; installed or from unicode.org if not given."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the options and build the collection."""
+    arguments = tyro.cli(FetchDataArguments, args=argv, prog="dalle fetch-data")
+    if arguments.name != "emoji" and (arguments.font or arguments.names):
+        raise ConfigError(f"--font and --names are for emoji: {arguments.name} has no use for them")
+    out = arguments.out or Path("data") / arguments.name
+    if out.exists():
+        raise ConfigError(f"--out {out}: exists already; delete it or name another folder")
+    with output(arguments) as result:
+        build(arguments, out, result)
+
+
+def build(arguments: FetchDataArguments, out: Path, result: Result) -> None:
+    """Write the collection to `out`; half of one is never left behind."""
+    from dalle_mini_impl.data.fetching.cifar10 import fetch_cifar10
+    from dalle_mini_impl.data.fetching.emoji import build_emoji
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building = out.with_name(f".{out.name}.{os.getpid()}")
+    building.mkdir()
+    try:
+        if arguments.name == "emoji":
+            count = build_emoji(building, arguments.font, arguments.names)
+        else:
+            count = fetch_cifar10(building)
+        building.rename(out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    result(
+        {"out": str(out), "images": count},
+        lambda: print(f"{count:,} images in {out}. Next: dalle data check {out}"),
+    )

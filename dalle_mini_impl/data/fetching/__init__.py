@@ -1,0 +1,1 @@
+"""Builds the collections that shipped configurations are trained on, where they can be had."""

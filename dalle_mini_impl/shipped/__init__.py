@@ -1,0 +1,1 @@
+"""What comes with the package: configurations, vocabularies, trained models, and its commands."""
