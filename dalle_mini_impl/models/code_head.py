@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle_mini_impl.kernels.cross_entropy import cross_entropy
+from dalle_mini_impl.kernels.embedding import Embedding
 
 Choose = Callable[[Tensor, Tensor], Tensor]
 """From logits of all rows (`rows k`) and a uniform number of each image (`b`), a choice (`b`).
@@ -70,7 +71,7 @@ class FactorHead(nn.Module):
         self.project = nn.Linear(width, width * len(factors), bias=False)
         # How each factor changes what is predicted of those that follow it.
         self.given = nn.ModuleList(
-            nn.Embedding(count, width * (len(factors) - place - 1))
+            Embedding(count, width * (len(factors) - place - 1))
             for place, count in enumerate(factors[:-1])
         )
         for embedding in self.given:
@@ -117,7 +118,7 @@ class FactorEmbedding(nn.Module):
         super().__init__()
         self.factors = factors
         self.code_count = math.prod(factors)
-        self.vectors = nn.ModuleList(nn.Embedding(count, width) for count in factors)
+        self.vectors = nn.ModuleList(Embedding(count, width) for count in factors)
         self.outside = nn.Parameter(torch.zeros(width)) if outside else None
 
     def forward(self, codes: Int[Tensor, "*b"]) -> Float[Tensor, "*b c"]:
@@ -183,7 +184,7 @@ def build_code_embedding(
     outside: also of the code count, which stands for what is outside the image.
     """
     if len(factors) == 1:
-        return nn.Embedding(factors[0] + outside, width)
+        return Embedding(factors[0] + outside, width)
     return FactorEmbedding(factors, width, outside)
 
 

@@ -5,6 +5,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dalle_mini_impl.kernels.embedding import Embedding
+
 
 class TokenEmbedding(nn.Module):
     """A token's own vector plus one for each of the `preceding` tokens before it, by distance.
@@ -15,10 +17,8 @@ class TokenEmbedding(nn.Module):
 
     def __init__(self, vocabulary_size: int, width: int, preceding: int):
         super().__init__()
-        self.own = nn.Embedding(vocabulary_size, width)
-        self.preceding = nn.ModuleList(
-            nn.Embedding(vocabulary_size, width) for _ in range(preceding)
-        )
+        self.own = Embedding(vocabulary_size, width)
+        self.preceding = nn.ModuleList(Embedding(vocabulary_size, width) for _ in range(preceding))
         for embedding in (self.own, *self.preceding):
             nn.init.normal_(embedding.weight, std=0.02)
 
