@@ -16,7 +16,7 @@ from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.batches import CodeBatch
 from dalle_mini_impl.models.attention import Pattern, pattern_mask
 from dalle_mini_impl.precision import allow_tf32
-from dalle_mini_impl.sampling.draw import SamplingConfig
+from dalle_mini_impl.sampling.config import SamplingConfig
 from dalle_mini_impl.sampling.sampler import CodeSampler
 from dalle_mini_impl.training.learner import Learner
 from dalle_mini_impl.training.nonfinite import FirstBadStep

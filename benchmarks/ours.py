@@ -14,7 +14,7 @@ from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.kernels.allocator import keep_freed_memory
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.precision import Precision
-from dalle_mini_impl.sampling.draw import SamplingConfig
+from dalle_mini_impl.sampling.config import SamplingConfig
 from dalle_mini_impl.sampling.sampler import CodeSampler
 from dalle_mini_impl.training.compilation import Trial, compile_if_it_pays
 from dalle_mini_impl.training.learner import Learner

@@ -22,7 +22,7 @@ from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
-from dalle_mini_impl.sampling.draw import SamplingConfig
+from dalle_mini_impl.sampling.config import SamplingConfig
 from dalle_mini_impl.sampling.sampler import CodeSampler
 from dalle_mini_impl.training.code_stage import codes_of
 from dalle_mini_impl.training.compilation import Trial, compile_if_it_pays

@@ -31,6 +31,12 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        # `--help` would show the line breaks of the source.
+        for field in cls.model_fields.values():
+            field.description = " ".join((field.description or "").split()) or None
+
 
 class TrainingConfig(Config):
     """Training of one stage. Schedules follow max(step / steps, elapsed / minutes)."""

@@ -1,13 +1,9 @@
-"""Files that appear complete or not at all, and the digest that identifies tensors."""
+"""Files that appear complete or not at all."""
 
-import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 
 @contextmanager
@@ -27,12 +23,3 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file; a reader never sees half of it."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of names, types, shapes and values, in 32 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:32]

@@ -22,6 +22,10 @@ COMMANDS = {
     "export": ("dalle_mini_impl.cli.export", "copy what sampling needs of a run, as folder or zip"),
     "data": ("dalle_mini_impl.cli.data", "check a collection before training on it"),
     "fetch-data": ("dalle_mini_impl.cli.fetch_data", "build the collection emoji or cifar10"),
+    "completion": (
+        "dalle_mini_impl.cli.completion",
+        "print a script by which a shell completes commands and options",
+    ),
 }
 
 
@@ -42,6 +46,8 @@ def run_command(argv: Sequence[str] | None) -> int:
     """Run one command; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments.pop(0) if arguments else "--help"
+    if name == "help" and arguments:
+        name, arguments = arguments[0], [*arguments[1:], "--help"]
     if name in ("-h", "--help", "help"):
         print(_overview())
         return 0
@@ -68,7 +74,7 @@ def _overview() -> str:
     lines = [f"  {name:<{width}}  {purpose}" for name, (_, purpose) in COMMANDS.items()]
     return "\n".join(
         [
-            "usage: dalle COMMAND [...]   (dalle COMMAND --help lists its options)",
+            "usage: dalle COMMAND [...]   (dalle help COMMAND lists its options)",
             "",
             "Train a text-to-image model on captioned images, and sample from it.",
             "",

@@ -11,7 +11,14 @@ from PIL import Image
 
 from dalle_mini_impl.cli.image_files import open_images
 from dalle_mini_impl.cli.output import OutputOptions, Result, output, show_table
-from dalle_mini_impl.cli.run_options import Device, check_device, open_run
+from dalle_mini_impl.cli.run_options import (
+    Device,
+    TransformerRun,
+    check_device,
+    open_run,
+    optional,
+    required,
+)
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.shipped.commands import command
 
@@ -31,9 +38,9 @@ class CaptionArguments(OutputOptions):
     --source training takes those of the training captions that CLIP finds closest to the image.
     """
 
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, required("IMAGE")]
     """Images, or folders of them."""
-    captions: tuple[str, ...] = ()
+    captions: Annotated[tuple[str, ...], optional("the candidates of --source")] = ()
     """Captions to order."""
     source: Literal["model", "training"] = "model"
     """Without --captions: candidates sampled by the transformer, or from the training captions."""
@@ -47,8 +54,7 @@ class CaptionArguments(OutputOptions):
     """The transformer's likelihood of the image, CLIP's similarity, or both standardized."""
     top: int = 10
     """Captions to show for each image, best first; 0 shows all."""
-    run: Path | None = None
-    """Run folder, zip or pretrained:NAME; the newest run with a transformer if not given."""
+    run: TransformerRun = None
     device: Device = None
 
 

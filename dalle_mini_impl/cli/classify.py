@@ -9,7 +9,7 @@ import tyro
 
 from dalle_mini_impl.cli.image_files import open_images
 from dalle_mini_impl.cli.output import OutputOptions, Result, output, show_table
-from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, check_device
+from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, check_device, required
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.messages import counted
 
@@ -20,7 +20,7 @@ TEMPLATE = "a picture of a {}"
 class ClassifyArguments(OutputOptions):
     """Probabilities of labels for images; no training on the labels is needed."""
 
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, required("IMAGE")]
     """Images, or folders of them."""
     labels: tuple[str, ...]
     """Labels to choose from, such as: --labels cat dog human."""

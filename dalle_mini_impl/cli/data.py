@@ -18,8 +18,8 @@ from typing import Annotated
 import tyro
 
 from dalle_mini_impl.cli.output import OutputOptions, output
+from dalle_mini_impl.cli.run_options import optional
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.data.check import check
 from dalle_mini_impl.data.config import DataConfig
 
 YAML = (".yaml", ".yml")
@@ -42,8 +42,8 @@ def main(argv: Sequence[str]) -> None:
 
     def check_collection(
         path: tyro.conf.Positional[str],
-        sheet: Path | None = None,
-        vocabulary: Path | None = None,
+        sheet: Annotated[Path | None, optional(metavar="FILE")] = None,
+        vocabulary: Annotated[Path | None, optional(metavar="FILE")] = None,
         data: DataConfig = default,
         options: Annotated[OutputOptions, tyro.conf.arg(name="")] = OutputOptions(),  # noqa: B008
     ) -> None:
@@ -58,6 +58,8 @@ def main(argv: Sequence[str]) -> None:
         """
         if not path.endswith(YAML):
             data = data.model_copy(update={"path": path})
+        from dalle_mini_impl.data.check import check
+
         with output(options) as result:
             report = check(data, sheet, _counter(vocabulary) if vocabulary else None)
             result(report.to_json(), lambda: print(report))

@@ -6,12 +6,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from dalle_mini_impl.cli.output import OutputOptions, Result, output
-from dalle_mini_impl.cli.run_options import Device, check_device, open_run, refuse_read_only
+from dalle_mini_impl.cli.run_options import (
+    Device,
+    check_device,
+    open_run,
+    optional,
+    refuse_read_only,
+)
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.messages import import_problem
 from dalle_mini_impl.files import write_text
@@ -24,12 +30,16 @@ if TYPE_CHECKING:
 class EvaluateArguments(OutputOptions):
     """Measure a run; prints tables and writes JSON and a page."""
 
-    run: Path | None = None
-    """Run folder; the newest run with an image tokenizer under runs/ if not given."""
-    suite: Literal["shapes", "panels"] | None = None
-    """Judge images of a prompt suite by rule (for runs of that name); else held-out data."""
-    guidance: tuple[float, ...] = ()
-    """Guidance scales; the run's own if not given. Held-out data is measured at the first."""
+    run: Annotated[
+        Path | None, optional("the newest run with an image tokenizer under runs/", "DIR")
+    ] = None
+    """Run folder."""
+    suite: Annotated[
+        Literal["shapes", "panels"] | None, optional("held-out data", "{shapes,panels}")
+    ] = None
+    """Judge images of a prompt suite by rule (for runs on data of that name)."""
+    guidance: Annotated[tuple[float, ...], optional("the run's sampling.guidance")] = ()
+    """Guidance scales. Held-out data is measured at the first."""
     candidates: tuple[int, ...] = (1, 4, 16)
     """Best of how many; the largest number is sampled for each caption."""
     per_task: int = 100
@@ -38,14 +48,14 @@ class EvaluateArguments(OutputOptions):
     """Without --suite: unseen images, or those that data.held_out_captions keeps aside."""
     max_examples: int = 512
     """Without --suite: held-out images at most."""
-    features: str | None = None
-    """Without --suite: MODULE:FUNCTION that compares images in place of the run's CLIP."""
+    features: Annotated[str | None, optional("the run's CLIP", "MODULE:FUNCTION")] = None
+    """Without --suite: features that images are compared by."""
     batch_size: int = 128
     """Images sampled at a time, to bound memory."""
     seed: int = 0
     """Seed of prompts, choices and noise."""
-    out: Path | None = None
-    """Folder for the JSON and the page; RUN/evaluation if not given."""
+    out: Annotated[Path | None, optional("RUN/evaluation", "DIR")] = None
+    """Folder for the JSON and the page."""
     device: Device = None
 
 

@@ -13,6 +13,7 @@ from dalle_mini_impl.cli.run_options import (
     OtherClip,
     check_device,
     open_run,
+    optional,
     refuse_read_only,
 )
 from dalle_mini_impl.data.messages import counted, first_names
@@ -26,10 +27,10 @@ class IndexArguments(OutputOptions):
     deleted ones are removed; after further training of the CLIP, all are embedded again.
     """
 
-    data: Annotated[str, tyro.conf.Positional]
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """A folder of images, or any collection: CSV, JSON, Parquet, tar, Hub name, shapes."""
-    image_column: str | None = None
-    """Column of the images or their paths, if it has no usual name."""
+    image_column: Annotated[str | None, optional("found by its name and contents", "NAME")] = None
+    """Column of the images or their paths."""
     run: ClipRun = None
     clip: OtherClip = None
     device: Device = None

@@ -8,11 +8,9 @@ import tyro
 from pydantic import Field
 
 from dalle_mini_impl.cli.output import OutputOptions
-from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip
+from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, optional
 from dalle_mini_impl.config import Config, ConfigError
-from dalle_mini_impl.vqgan_clip.code_prior import CodePriorConfig
-from dalle_mini_impl.vqgan_clip.config import OptimizeConfig
-from dalle_mini_impl.vqgan_clip.cutouts import CutoutsConfig
+from dalle_mini_impl.vqgan_clip.config import CodePriorConfig, CutoutsConfig, OptimizeConfig
 
 
 class FilmConfig(Config):
@@ -37,16 +35,22 @@ class OptimizeArguments(OutputOptions):
     With --refine the start is the transformer's best candidate, changed in small steps.
     """
 
-    text: Annotated[str | None, tyro.conf.Positional] = None
+    text: Annotated[str | None, tyro.conf.Positional, optional(metavar="TEXT")] = None
     """What the image should show; further texts with --prompt."""
-    prompt: tuple[str, ...] = ()
+    prompt: Annotated[tuple[str, ...], optional()] = ()
     """Further texts, as TEXT or TEXT:WEIGHT; a negative weight moves the image away from one."""
-    image_prompt: tuple[str, ...] = ()
+    image_prompt: Annotated[tuple[str, ...], optional()] = ()
     """Images that the result should resemble, as IMAGE or IMAGE:WEIGHT."""
     run: ClipRun = None
-    start: Literal["random", "image", "solid", "noise", "sample"] | None = None
-    """Where to start; random codes if not given (image with --init, sample with --refine)."""
-    init: Path | None = None
+    start: Annotated[
+        Literal["random", "image", "solid", "noise", "sample"] | None,
+        optional(
+            "random; image with --init, sample with --refine",
+            "{random,image,solid,noise,sample}",
+        ),
+    ] = None
+    """Where to start."""
+    init: Annotated[Path | None, optional(metavar="IMAGE")] = None
     """Image to start from."""
     color: str = "gray"
     """Color of --start solid, as a name or #rrggbb."""

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dalle_mini_impl.files import write_text
+
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
@@ -71,7 +73,4 @@ def _cell(value: Any) -> Text:
 
 def write_json(path: Path, value: object) -> None:
     """Write a JSON file; a reader never sees half of it."""
-    # Imported here because it imports torch, which would make every --help slow.
-    from dalle_mini_impl.files import write_text
-
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from dalle_mini_impl.cli.experiment_options import parse
 from dalle_mini_impl.cli.output import OutputOptions, output
+from dalle_mini_impl.cli.run_options import optional
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.shipped.folders import config_names
@@ -41,12 +42,12 @@ PIPED = 120
 class Command(OutputOptions):
     """Estimate what training needs on this machine; every field of the experiment is an option."""
 
-    config: tyro.conf.Positional[str]
+    config: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")]
     """The experiment's YAML, or the name of a shipped one."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     """Fields of the experiment."""
-    memory: float | None = None
-    """GiB of memory to plan for, instead of what is free here."""
+    memory: Annotated[float | None, optional("what is free here", "GIB")] = None
+    """GiB of memory to plan for."""
     measure: bool = True
     """Run a few real steps of each model to estimate the time; takes a few seconds."""
 

@@ -9,20 +9,27 @@ import tyro
 
 from dalle_mini_impl.cli.image_files import open_images
 from dalle_mini_impl.cli.output import OutputOptions, Result, output, show_table
-from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, check_device
+from dalle_mini_impl.cli.run_options import (
+    ClipRun,
+    Device,
+    OtherClip,
+    check_device,
+    optional,
+    required,
+)
 
 
 @dataclass(frozen=True)
 class RerankArguments(OutputOptions):
     """Order images by how well they fit a caption."""
 
-    caption: Annotated[str, tyro.conf.Positional]
+    caption: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CAPTION")]
     """What the images should show."""
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, required("IMAGE")]
     """Images, or folders of them."""
     run: ClipRun = None
     clip: OtherClip = None
-    sheet: Path | None = None
+    sheet: Annotated[Path | None, optional(metavar="FILE")] = None
     """Also write the images, best first, on one sheet (PNG)."""
     device: Device = None
 

@@ -1,7 +1,7 @@
 """Options that several commands share: which run, which CLIP, which device."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -10,22 +10,48 @@ from dalle_mini_impl.config import ConfigError
 if TYPE_CHECKING:
     from dalle_mini_impl.runs.folder import RunFolder
 
+
+def optional(default: str = "", metavar: str | None = None, help: str | None = None) -> Any:
+    """An option that is None unless given; `--help` says what is then taken in its place.
+
+    metavar: what its value is called. help: its description, if not that under the field.
+    """
+    hint = f"(default: {default})" if default else "(optional)"
+    return tyro.conf.arg(metavar=metavar, help=help, help_behavior_hint=hint)
+
+
+def required(metavar: str) -> Any:
+    """Positional values of which at least one is needed; tyro would show an empty default."""
+    return tyro.conf.arg(metavar=f"{metavar} ...", help_behavior_hint="(required)")
+
+
+TransformerRun = Annotated[
+    Path | None,
+    optional(
+        "the newest run with a transformer under runs/",
+        "RUN",
+        "Run folder, zip or pretrained:NAME.",
+    ),
+]
 ClipRun = Annotated[
     Path | None,
-    tyro.conf.arg(
-        help="Run folder, zip or pretrained:NAME; the newest run with a CLIP under runs/ if not "
-        "given."
+    optional(
+        "the newest run with a CLIP under runs/",
+        "RUN",
+        "Run folder, zip or pretrained:NAME.",
     ),
 ]
 OtherClip = Annotated[
     str | None,
-    tyro.conf.arg(
-        help="Another CLIP: transformers:NAME or open_clip:ARCHITECTURE:WEIGHTS (names or local "
-        "paths)."
+    optional(
+        "the run's own",
+        "NAME",
+        "Another CLIP: transformers:NAME or open_clip:ARCHITECTURE:WEIGHTS (names or local paths).",
     ),
 ]
 Device = Annotated[
-    str | None, tyro.conf.arg(help="cpu, cuda, or mps (never tested); cuda if it is there.")
+    str | None,
+    optional("cuda if it is there, else cpu", "NAME", "cpu, cuda, or mps (untested)."),
 ]
 
 

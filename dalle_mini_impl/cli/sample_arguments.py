@@ -2,27 +2,34 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import tyro
 from pydantic import Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from dalle_mini_impl.cli.run_options import Device
+from dalle_mini_impl.cli.run_options import Device, optional, required
 from dalle_mini_impl.config import Config, ConfigError
-from dalle_mini_impl.sampling.draw import SamplingConfig
+from dalle_mini_impl.sampling.config import SamplingConfig
 
 
-def _option(of: FieldInfo) -> Any:
+def _option(name: str, of: FieldInfo) -> Any:
     """A field without its limits, None where the option is not given."""
     annotation: Any = of.annotation
-    return annotation | None, Field(None, description=of.description)
+    values = (
+        f"{{{','.join(get_args(annotation))}}}"
+        if get_args(annotation)
+        else annotation.__name__.upper()
+    )
+    default = f"the run's sampling.{name}, {of.default} unless configured"
+    option = Annotated[annotation | None, optional(default, values)]
+    return option, Field(None, description=of.description)
 
 
 SamplingOptions = create_model(
     "SamplingOptions",
     __base__=Config,
-    **{name: _option(of) for name, of in SamplingConfig.model_fields.items()},
+    **{name: _option(name, of) for name, of in SamplingConfig.model_fields.items()},
 )
 
 
@@ -33,12 +40,14 @@ class SampleArguments:
     Options that are not given take the values of the run's `sampling` section.
     """
 
-    captions: Annotated[tuple[str, ...], tyro.conf.Positional]
+    captions: Annotated[tuple[str, ...], tyro.conf.Positional, required("CAPTION")]
     """What the images should show; each caption gives a row of images."""
-    negative: str = ""
-    """Guidance moves away from this caption, in place of the null caption."""
-    run: Path | None = None
-    """Run folder, zip or pretrained:NAME; the newest run under runs/, or else pretrained:shapes."""
+    negative: Annotated[str, optional("the null caption", "CAPTION")] = ""
+    """Guidance moves away from this caption."""
+    run: Annotated[
+        Path | None, optional("the newest run under runs/, else pretrained:shapes", "RUN")
+    ] = None
+    """Run folder, zip or pretrained:NAME."""
     sampling: Annotated[Config, tyro.conf.arg(name="", constructor=SamplingOptions)] = field(
         default_factory=SamplingOptions
     )
@@ -47,15 +56,15 @@ class SampleArguments:
     """Seed of the first candidate; candidate i has seed + i."""
     out: Path = Path("outputs")
     """Folder for the images, sheet.png and samples.json."""
-    complete: Path | None = None
+    complete: Annotated[Path | None, optional(metavar="IMAGE")] = None
     """Image whose upper rows are kept; the rest is sampled."""
-    keep_rows: int | None = None
-    """With --complete: rows of the code grid to keep; half of them if not given."""
-    inpaint: Path | None = None
+    keep_rows: Annotated[int | None, optional("half of them", "INT")] = None
+    """With --complete: rows of the code grid to keep."""
+    inpaint: Annotated[Path | None, optional(metavar="IMAGE")] = None
     """Image of which the part under --mask is sampled again."""
-    mask: Path | None = None
+    mask: Annotated[Path | None, optional(metavar="IMAGE")] = None
     """With --inpaint: black and white image of the same size, white where to sample again."""
-    continue_text: str | None = None
+    continue_text: Annotated[str | None, optional(metavar="TEXT")] = None
     """Sample captions that begin so instead of images: "a small red", or "" for any caption."""
     num_captions: int | None = None
     """With --continue-text: captions to sample, at --temperature and --top-k; 8 if not given."""

@@ -10,7 +10,14 @@ import tyro
 
 from dalle_mini_impl.cli.image_files import open_image
 from dalle_mini_impl.cli.output import OutputOptions, Result, output, show_table, write_json
-from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, check_device, open_run
+from dalle_mini_impl.cli.run_options import (
+    ClipRun,
+    Device,
+    OtherClip,
+    check_device,
+    open_run,
+    optional,
+)
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.messages import counted
 
@@ -23,9 +30,9 @@ if TYPE_CHECKING:
 class SearchArguments(OutputOptions):
     """Find images that `dalle index` has embedded, by a text, by an image, or by both."""
 
-    text: Annotated[str | None, tyro.conf.Positional] = None
+    text: Annotated[str | None, tyro.conf.Positional, optional(metavar="TEXT")] = None
     """What the images should show."""
-    image: Path | None = None
+    image: Annotated[Path | None, optional(metavar="IMAGE")] = None
     """What the images should look like; with a text, both have the same weight."""
     top: int = 12
     """Images to find."""

@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from dalle_mini_impl.cli.changed_settings import create_or_continue
 from dalle_mini_impl.cli.experiment_options import parse
 from dalle_mini_impl.cli.launch_processes import launch_missing_processes
 from dalle_mini_impl.cli.output import OutputOptions, Result, output
+from dalle_mini_impl.cli.run_options import optional
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment
-from dalle_mini_impl.runs.folder import RunFolder
-from dalle_mini_impl.runs.stages import StageName
+from dalle_mini_impl.runs.stages import STAGES, StageName
 from dalle_mini_impl.shipped.folders import config_names
 
 if TYPE_CHECKING:
@@ -42,14 +41,19 @@ if TYPE_CHECKING:
 class Command(OutputOptions):
     """Train what the run does not have yet; every field of the experiment is an option."""
 
-    config: tyro.conf.Positional[str | None]
+    config: Annotated[
+        str | None, tyro.conf.Positional, optional("the config.yaml of --run", "CONFIG")
+    ]
     """The experiment's YAML or a shipped name; may be left out if --run names a run to continue."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     """Fields of the experiment."""
-    run: str | None = None
-    """The run folder; runs/NAME for NAME.yaml unless given."""
-    stage: StageName | None = None
-    """This stage only; unless given, all that the run does not have yet."""
+    run: Annotated[str | None, optional("runs/NAME for NAME.yaml", "DIR")] = None
+    """The run folder."""
+    stage: Annotated[
+        StageName | None,
+        optional("all that the run does not have yet", f"{{{','.join(STAGES)}}}"),
+    ] = None
+    """This stage only."""
     resume: bool = True
     """Continue from the checkpoint, or restart the stage; without --stage, all stages."""
     tensorboard: bool = False
@@ -60,8 +64,9 @@ def main(argv: Sequence[str]) -> None:
     """Parse the options, create or open the run and train its stages."""
     launch_missing_processes()
     config, run_path = _config_and_run(argv)
+    asks_for_help = bool({"-h", "--help"} & set(argv))
     if config is None and run_path is None:
-        if {"-h", "--help"} & set(argv):
+        if asks_for_help:
             print(__doc__)
             return
         shipped = ", ".join(config_names())
@@ -69,12 +74,16 @@ def main(argv: Sequence[str]) -> None:
             f"CONFIG is missing: name a shipped configuration ({shipped}) or a YAML file, or with "
             "--run a run to continue"
         )
-    if config is None:
+    if config is None and not asks_for_help:
+        from dalle_mini_impl.runs.folder import RunFolder
+
         RunFolder.open(run_path or "")  # Raises an error that names what is wrong with the folder.
     source = config or str(Path(run_path or "") / "config.yaml")
     command = parse(
         lambda experiment: Command(config, experiment, run_path), "dalle train", argv, source
     )
+    from dalle_mini_impl.cli.changed_settings import create_or_continue
+
     run = create_or_continue(
         Path(command.run or f"runs/{Path(config or '').stem}"),
         command.experiment,

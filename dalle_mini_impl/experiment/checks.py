@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.codes import MAX_CODES
-from dalle_mini_impl.models.clip import ClipConfig
-from dalle_mini_impl.models.dalle import TransformerConfig
+from dalle_mini_impl.models.config import ClipConfig, TransformerConfig
+from dalle_mini_impl.models.tokenizers.autoencoder_configs import ConvolutionsConfig
 from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
-from dalle_mini_impl.models.tokenizers.convolutions import ConvolutionsConfig
-from dalle_mini_impl.models.tokenizers.finite_scalar import FiniteScalarConfig
-from dalle_mini_impl.sampling.draw import SamplingConfig
+from dalle_mini_impl.models.tokenizers.quantizer_configs import FiniteScalarConfig
+from dalle_mini_impl.sampling.config import SamplingConfig
 
 
 def check_image_tokenizer(config: ImageTokenizerConfig, image_size: int) -> Iterator[str]:

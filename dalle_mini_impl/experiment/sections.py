@@ -16,10 +16,9 @@ from dalle_mini_impl.experiment.checks import (
     check_transformer,
 )
 from dalle_mini_impl.experiment.yaml_text import dump_yaml
-from dalle_mini_impl.models.clip import ClipConfig
-from dalle_mini_impl.models.dalle import TransformerConfig
+from dalle_mini_impl.models.config import ClipConfig, TransformerConfig
 from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
-from dalle_mini_impl.sampling.draw import SamplingConfig
+from dalle_mini_impl.sampling.config import SamplingConfig
 
 
 class Experiment(Config):

@@ -5,49 +5,16 @@ pools, because captions say left and right; the text tower is a transformer over
 """
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor, nn
 
-from dalle_mini_impl.config import Config, TrainingConfig
+from dalle_mini_impl.models.config import ClipConfig
 from dalle_mini_impl.models.token_embedding import TokenEmbedding
 from dalle_mini_impl.models.transformer import RMSNorm, build_block
-
-
-class ClipConfig(Config):
-    """The two towers and the loss that joins them."""
-
-    embedding: int = Field(192, gt=0)
-    """Channels of the shared unit vectors."""
-    image_width: int = Field(64, gt=0)
-    """Channels of the image tower's first stage; each later stage doubles them."""
-    image_stages: int = Field(3, gt=0)
-    """Stages of the image tower, each at half the side of the one before."""
-    image_blocks: int = Field(2, gt=0)
-    """Residual blocks in each stage."""
-    patch: int = Field(4, gt=0)
-    """Side of the pixel blocks that the first convolution sees as channels."""
-    text_width: int = Field(128, gt=0)
-    """Channels of the text tower."""
-    text_depth: int = Field(3, gt=0)
-    """Blocks of the text tower."""
-    text_heads: int = Field(4, gt=0)
-    """Attention heads of the text tower; they divide its width."""
-    preceding_tokens: int = Field(5, ge=0)
-    """Each token of the text tower adds embeddings of this many tokens before it."""
-    loss: Literal["infonce", "siglip"] = "infonce"
-    """Softmax over the batch both ways, or SigLIP's independent sigmoids."""
-    hard_negatives: int = Field(1, ge=0)
-    """Captions with one attribute swapped that each image must also be told from."""
-    reconstructions: float = Field(0.5, ge=0, le=1)
-    """Share of training images shown as the image tokenizer decodes them."""
-    training: TrainingConfig = TrainingConfig(max_grad_norm=1.0)
-    """How it is trained."""
 
 
 class ResidualBlock(nn.Module):

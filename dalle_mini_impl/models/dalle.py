@@ -10,16 +10,14 @@ tokenizer.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from dalle_mini_impl.config import Config, TrainingConfig
 from dalle_mini_impl.models.attention import (
     FullVisibility,
     Pattern,
@@ -27,10 +25,10 @@ from dalle_mini_impl.models.attention import (
     dalle_patterns,
 )
 from dalle_mini_impl.models.code_head import build_code_head, code_log_likelihood
+from dalle_mini_impl.models.config import TransformerConfig
 from dalle_mini_impl.models.stream import StreamEmbedding, stream_coordinates
 from dalle_mini_impl.models.transformer import (
     Block,
-    BlockKind,
     FullSequence,
     KVCache,
     RMSNorm,
@@ -39,37 +37,6 @@ from dalle_mini_impl.models.transformer import (
     build_block,
     rotary_tables,
 )
-
-
-class TransformerConfig(Config):
-    """The transformer: its size, its blocks and how its two losses are weighed."""
-
-    depth: int = Field(6, gt=0)
-    """Number of blocks."""
-    width: int = Field(192, gt=0)
-    """Channels of the residual stream."""
-    heads: int = Field(4, gt=0)
-    """Attention heads; they divide the width."""
-    ffn_width: int = Field(512, gt=0)
-    """Channels inside each feed-forward layer."""
-    block: BlockKind = "modern"
-    """modern: RMSNorm, QK-norm, rotary positions, SwiGLU. dalle: the paper's LayerNorm and GELU."""
-    attention: Literal["full", "dalle"] = "full"
-    """full causal attention, or the paper's row, column and convolution patterns."""
-    upper_neighbor: bool = True
-    """Add the embedding of the code above the one to be predicted to each image position."""
-    preceding_tokens: int = Field(5, ge=0)
-    """Each text token adds embeddings of this many tokens before it."""
-    max_image_tokens: int = Field(1024, gt=0)
-    """Most codes an image may have: a grid beyond it is refused before memory runs out."""
-    text_weight: float = Field(0.125, ge=0, le=1)
-    """Share of the text loss in the sum; the image loss has the rest (the paper: 1/8 and 7/8)."""
-    caption_dropout: float = Field(0.1, ge=0, lt=1)
-    """Share of captions replaced by the null caption, for classifier-free guidance."""
-    checkpoint_activations: bool = False
-    """Compute blocks again in the backward pass instead of keeping what they computed."""
-    training: TrainingConfig = TrainingConfig()
-    """How it is trained."""
 
 
 class Logits(NamedTuple):

@@ -1,7 +1,7 @@
 """Transformer blocks and the key-value cache they read: what DALL·E and CLIP's text tower share."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from dalle_mini_impl.kernels.attention import attention
 from dalle_mini_impl.kernels.decode_attention import CacheView, decode_attention
 from dalle_mini_impl.kernels.linear import linear
 from dalle_mini_impl.kernels.rms_norm import rms_norm
+from dalle_mini_impl.models.config import BlockKind
 
 
 class LayerCache(NamedTuple):
@@ -215,9 +216,6 @@ class Block(nn.Module):
     ) -> Float[Tensor, "b s c"]:
         x = x + self.attention(self.norm_attention(x), positions, mode, cache)
         return x + self.mlp(self.norm_mlp(x))
-
-
-BlockKind = Literal["modern", "dalle"]
 
 
 def build_block(kind: BlockKind, width: int, heads: int, ffn_width: int) -> Block:

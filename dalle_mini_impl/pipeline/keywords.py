@@ -10,8 +10,7 @@ from typing_extensions import TypedDict
 
 from dalle_mini_impl.experiment import explain
 from dalle_mini_impl.pipeline.previews import Callback
-from dalle_mini_impl.sampling.draw import SamplingConfig
-from dalle_mini_impl.sampling.ranking import Ranking
+from dalle_mini_impl.sampling.config import Ranking, SamplingConfig
 
 
 class SamplingKeywords(TypedDict, total=False):

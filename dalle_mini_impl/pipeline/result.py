@@ -9,7 +9,7 @@ from PIL import Image
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.images import save_png, to_images
 from dalle_mini_impl.pipeline.notebook import figure_html, gallery_html, png_bytes
-from dalle_mini_impl.sampling.draw import SamplingConfig
+from dalle_mini_impl.sampling.config import SamplingConfig
 from dalle_mini_impl.sampling.samples import Samples
 
 

@@ -34,7 +34,7 @@ from dalle_mini_impl.runs.loading import frozen, load_clip, load_dalle, load_ima
 from dalle_mini_impl.runs.named import find_run
 from dalle_mini_impl.sampling.caption_ranking import CaptionRanking, RankedCaption, rank_captions
 from dalle_mini_impl.sampling.caption_sampler import SampledCaption, sample_captions
-from dalle_mini_impl.sampling.draw import SamplingConfig
+from dalle_mini_impl.sampling.config import SamplingConfig
 from dalle_mini_impl.sampling.sampler import CodeSampler, Progress
 from dalle_mini_impl.sampling.samples import Samples
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.messages import import_problem
-from dalle_mini_impl.files import tensor_digest
 from dalle_mini_impl.retrieval.encoder import JointEncoder
 from dalle_mini_impl.retrieval.preprocessing import Preprocessing
 from dalle_mini_impl.runs.loading import frozen
+from dalle_mini_impl.runs.weights import tensor_digest
 
 BROKEN = (ImportError, RuntimeError, OSError)
 """What importing a library raises, or one that it needs and that does not fit this torch."""

@@ -3,6 +3,7 @@
 The safetensors format holds numbers only, so reading a file never runs code.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from dalle_mini_impl.files import atomic_write, tensor_digest
+from dalle_mini_impl.files import atomic_write
 from dalle_mini_impl.shipped.commands import command
 from dalle_mini_impl.version import package_version
 
@@ -116,6 +117,15 @@ class WeightsFolder:
             f"{path}: no such weights (there: {present}); "
             f"`{command('train')} --run {self.path}` trains what is missing"
         )
+
+
+def tensor_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """A hash of names, types, shapes and values, in 32 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]
 
 
 def first_few(names: list[str], most: int = 4) -> str:

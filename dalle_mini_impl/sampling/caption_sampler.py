@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dalle_mini_impl.captions import BLANK, PAD, CaptionTokenizer
-from dalle_mini_impl.sampling.draw import DrawParameters, SamplingConfig, draw, seeded
+from dalle_mini_impl.sampling.config import SamplingConfig
+from dalle_mini_impl.sampling.draw import DrawParameters, draw, seeded
 
 TextLogits = Callable[[Tensor], Tensor]
 """Caption ids `b t` to the logits of every token given those before it, `b t v`."""

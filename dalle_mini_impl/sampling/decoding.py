@@ -14,9 +14,9 @@ from torch import Tensor
 
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.transformer import KVCache
+from dalle_mini_impl.sampling.config import SamplingConfig
 from dalle_mini_impl.sampling.draw import (
     DrawParameters,
-    SamplingConfig,
     draw,
     guidance_scales,
     guide,

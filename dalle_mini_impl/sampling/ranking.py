@@ -1,12 +1,13 @@
 """The order of candidates by CLIP and by the transformer's likelihood."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Ranking = Literal["none", "clip", "likelihood", "ratio", "both"]
+from dalle_mini_impl.sampling.config import Ranking
+
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 
 

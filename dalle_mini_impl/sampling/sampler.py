@@ -12,8 +12,8 @@ from torch import Tensor
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.transformer import cast_linears_to_bf16
 from dalle_mini_impl.precision import Precision, choose_precision
+from dalle_mini_impl.sampling.config import SamplingConfig
 from dalle_mini_impl.sampling.decoding import advance, draw_code, prefill
-from dalle_mini_impl.sampling.draw import SamplingConfig
 
 if TYPE_CHECKING:
     from dalle_mini_impl.sampling.compiled.steps import CompiledSteps

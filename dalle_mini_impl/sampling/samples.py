@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dalle_mini_impl.sampling.ranking import Ranking, rank
+from dalle_mini_impl.sampling.config import Ranking
+from dalle_mini_impl.sampling.ranking import rank
 
 
 @dataclass(frozen=True)

@@ -11,31 +11,13 @@ from collections.abc import Callable
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor
 
-from dalle_mini_impl.config import Config
 from dalle_mini_impl.models.dalle import Dalle
-from dalle_mini_impl.sampling.draw import DrawParameters, SamplingConfig, draw
+from dalle_mini_impl.sampling.config import SamplingConfig
+from dalle_mini_impl.sampling.draw import DrawParameters, draw
 from dalle_mini_impl.vqgan_clip.code_space import CodeSpace
-
-
-class CodePriorConfig(Config):
-    """How codes are sampled near the current ones.
-
-    Each proposal changes the whole image or a random rectangle of it.
-    """
-
-    count: int = Field(4, gt=0)
-    """Proposals for each image at a time; the best of them is kept if it is better."""
-    max_weight: float = Field(4.0, gt=0)
-    """Largest weight of the distance to the current latents in the changed part."""
-    min_weight: float = Field(0.25, gt=0)
-    """Smallest such weight; each proposal draws its own between the two."""
-    outside_weight: float = Field(32.0, gt=0)
-    """Weight of the distance outside the changed part."""
-    early_factor: float = Field(8.0, ge=1)
-    """Factor on the weight at the first step; it falls to 1 at the last."""
+from dalle_mini_impl.vqgan_clip.config import CodePriorConfig
 
 
 class CodePrior:

@@ -10,31 +10,9 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor
 
-from dalle_mini_impl.config import Config
-
-
-class CutoutsConfig(Config):
-    """What the score sees of an image at each step."""
-
-    count: int = Field(16, gt=0)
-    """Cutouts at each step."""
-    chunk: int = Field(16, gt=0)
-    """Cutouts scored at a time, to bound memory; the result does not depend on it."""
-    whole: float = Field(0.5, ge=0, le=1)
-    """Share of the cutouts that are not cropped: crops cannot tell left from right."""
-    smallest: float = Field(0.6, gt=0, le=1)
-    """Smallest side of a crop, as a share of the image's."""
-    flip: bool = False
-    """Mirror half of the cutouts: wrong where prompts say left and right."""
-    perspective: float = Field(0.08, ge=0, lt=0.5)
-    """Largest displacement of a cutout's corners, as a share of the image's side."""
-    color: float = Field(0.1, ge=0, lt=1)
-    """Largest change of brightness, contrast and saturation, as a share of their range."""
-    noise: float = Field(0.03, ge=0)
-    """Standard deviation of the noise added to pixels in [0, 1]."""
+from dalle_mini_impl.vqgan_clip.config import CutoutsConfig
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.pipeline.keywords import CallKeywords, SamplingKeywords, changed_sampling
-from dalle_mini_impl.sampling.draw import SamplingConfig
+from dalle_mini_impl.sampling.config import SamplingConfig
 
 
 def test_editors_are_offered_the_fields_of_sampling_config():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dalle_mini_impl.sampling.draw import SamplingConfig
+from dalle_mini_impl.sampling.config import SamplingConfig
 from dalle_mini_impl.sampling.ranking import RANKINGS, available_ranking, rank, standardize
 
 LIKELIHOODS = torch.tensor([-3.0, -1.0, -2.0, -1.0])

@@ -2,84 +2,24 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dalle_mini_impl.config import Config
 from dalle_mini_impl.kernels.full_precision import full_precision
 from dalle_mini_impl.models.tokenizers.quantizer import (
-    CodeCounts,
     Nearest,
     Quantized,
     Relaxation,
     nearest_rows,
     straight_through,
 )
+from dalle_mini_impl.models.tokenizers.quantizer_configs import CategoricalConfig
 
 LARGEST_SCALE = 200.0
 """Bound of the learned scale of distance logits, so that the posterior keeps a gradient."""
-
-
-class CategoricalConfig(Config):
-    """A categorical posterior over a codebook, as in DALL·E's dVAE (arXiv 2102.12092).
-
-    By default training decodes the likeliest code, the limit of a relaxation without noise at
-    temperature 0, and the posterior only keeps all codes in use. `relaxation: soft` with
-    `kl_weight` is the variational autoencoder of the paper.
-    """
-
-    type: Literal["categorical"] = "categorical"
-    """A distribution over codes at each position, of which the likeliest is used afterwards."""
-    codes: CodeCounts = (512,)
-    """Codes of each factor."""
-    width: int = Field(4, gt=1)
-    """Channels of a codebook vector; with distances few are best, with free logits 64."""
-    logits: Literal["distance", "free"] = "distance"
-    """From a feature's distance to each code, or one output of the encoder per code (the paper)."""
-    relaxation: Literal["straight-through", "soft", "hard"] = "straight-through"
-    """The likeliest code, a mixture by Gumbel-softmax (the paper), or one drawn with its slope."""
-    temperature: float = Field(1.0, gt=0)
-    """τ of the relaxation at the start."""
-    final_temperature: float = Field(1 / 16, gt=0)
-    """τ at the end of its annealing."""
-    annealing: float = Field(0.8, gt=0, le=1)
-    """Share of the run in which τ falls to its final value."""
-    noise: float | None = Field(0.6, gt=0, le=1)
-    """Share of the run in which the Gumbel noise fades to nothing; null keeps it (the paper)."""
-    kl_weight: float = Field(0.0, ge=0)
-    """β as the paper counts it (6.6); divided by 3·downsampling² for losses averaged per value."""
-    kl_warmup: float = Field(0.15, gt=0, le=1)
-    """Share of the run in which β rises from zero."""
-    entropy_weight: float = Field(0.0003, ge=0)
-    """Weight of ln K minus the entropy of the batch's mean posterior; keeps all codes in use."""
-    commitment: float = Field(0.01, ge=0)
-    """Weight that keeps features near their codes, ‖z - sg[e]‖², with straight-through."""
-
-    @model_validator(mode="after")
-    def _relaxation_fits(self) -> "CategoricalConfig":
-        if self.relaxation != "straight-through":
-            return self
-        if self.logits == "free":
-            raise ValueError(
-                "logits is free, but relaxation straight-through needs distances; use soft or hard"
-            )
-        for name in ("temperature", "final_temperature", "annealing", "noise"):
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}, but relaxation straight-through has none; "
-                    "use soft or hard"
-                )
-        return self
-
-    @property
-    def factors(self) -> tuple[int, ...]:
-        """Codes of each factor."""
-        return self.codes
 
 
 class CategoricalQuantizer(nn.Module, ABC):

@@ -10,14 +10,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from dalle_mini_impl.config import Config, TrainingConfig
-from dalle_mini_impl.models.tokenizers.categorical import CategoricalConfig
-from dalle_mini_impl.models.tokenizers.convolutions import ConvolutionsConfig
-from dalle_mini_impl.models.tokenizers.finite_scalar import FiniteScalarConfig
-from dalle_mini_impl.models.tokenizers.form_and_color import FormAndColorConfig
-from dalle_mini_impl.models.tokenizers.palette import PaletteConfig
-from dalle_mini_impl.models.tokenizers.patches import PatchesConfig
-from dalle_mini_impl.models.tokenizers.perceptual import PerceptualConfig
-from dalle_mini_impl.models.tokenizers.product import QuantizerConfig
+from dalle_mini_impl.models.tokenizers.autoencoder_configs import (
+    AutoencoderConfig,
+    ConvolutionsConfig,
+    FormAndColorConfig,
+    PaletteConfig,
+    PatchesConfig,
+)
+from dalle_mini_impl.models.tokenizers.quantizer_configs import (
+    CategoricalConfig,
+    FiniteScalarConfig,
+    QuantizerConfig,
+)
 
 PRESETS: dict[str, dict[str, Any]] = {
     "dvae": {"quantizer": {"type": "categorical"}},
@@ -29,6 +33,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """What each preset sets; everything else has the same default in all of them."""
+
+
+class PerceptualConfig(Config):
+    """The feature network and how it is trained."""
+
+    width: int = Field(24, gt=0, multiple_of=8)
+    """Channels of the first stage; each later one, at half the side, has twice as many."""
+    stages: int = Field(3, gt=0)
+    """Stages, and so feature maps."""
+    training: TrainingConfig = TrainingConfig(
+        steps=400, minutes=1.0, batch_size=32, ema=0.99, previews=0
+    )
+    """How it is trained."""
 
 
 class PerceptualLossConfig(Config):
@@ -87,10 +104,7 @@ class ImageTokenizerConfig(Config):
     """dvae: categorical. fsq: finite scalars. vqgan: vectors, perceptual and adversarial losses."""
     downsampling: int = Field(8, gt=1)
     """Side in pixels of the square that one code stands for."""
-    autoencoder: Annotated[
-        ConvolutionsConfig | PatchesConfig | FormAndColorConfig | PaletteConfig,
-        Field(discriminator="type"),
-    ] = ConvolutionsConfig()
+    autoencoder: Annotated[AutoencoderConfig, Field(discriminator="type")] = ConvolutionsConfig()
     """The networks on both sides of the codes."""
     quantizer: Annotated[QuantizerConfig, Field(discriminator="type")] = CategoricalConfig()
     """How features become codes."""

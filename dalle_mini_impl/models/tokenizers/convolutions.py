@@ -4,37 +4,13 @@ Convolutions run channels-last after a space-to-depth stem, so little work is do
 resolution; this makes them fast on a CPU.
 """
 
-import math
-from typing import Literal
-
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dalle_mini_impl.config import Config
-
-
-class ConvolutionsConfig(Config):
-    """A convolutional encoder and decoder."""
-
-    type: Literal["convolutions"] = "convolutions"
-    """For images of any kind: a code depends on its surroundings too."""
-    patch: int = Field(4, gt=0)
-    """Pixels per side that the stem folds into channels; a power of two, at most downsampling."""
-    width: int = Field(64, gt=0)
-    """Channels at the code grid; each finer level has half, and a patch encoder twice as many."""
-    blocks: int = Field(2, ge=0)
-    """Residual blocks per level, in the encoder and in the decoder."""
-    attention: int = Field(0, ge=0)
-    """Self-attention blocks at the code grid, in the decoder and a convolutional encoder."""
-
-    def widths(self, downsampling: int) -> list[int]:
-        """Channels per level, the finest first and the code grid last."""
-        levels = int(math.log2(downsampling // self.patch)) + 1
-        return [max(32, self.width // 2**i) for i in reversed(range(1, levels))] + [self.width]
+from dalle_mini_impl.models.tokenizers.autoencoder_configs import ConvolutionsConfig
 
 
 class ResidualBlock(nn.Module):

@@ -1,57 +1,18 @@
 """Finite scalar quantization (Mentzer et al. 2023, arXiv 2309.15505): rounded channels as codes."""
 
 import math
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dalle_mini_impl.config import Config
 from dalle_mini_impl.models.tokenizers.quantizer import (
     Nearest,
     Quantized,
     per_channel,
     straight_through,
 )
-
-
-class FiniteScalarConfig(Config):
-    """Finite scalar quantization (arXiv 2309.15505): no codebook, no auxiliary loss."""
-
-    type: Literal["finite_scalar"] = "finite_scalar"
-    """Rounded channels as codes."""
-    levels: tuple[str, ...] = Field(("8x8x8",), min_length=1)
-    """For each factor of a code the levels of its channels; their product is its code count."""
-
-    @field_validator("levels", mode="before")
-    @classmethod
-    def _one_factor_is_a_list_of_one(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("levels")
-    @classmethod
-    def _levels_quantize(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for factor in value:
-            channels = factor.split("x")
-            if not all(part.isascii() and part.isdigit() and int(part) > 1 for part in channels):
-                raise ValueError(
-                    f"levels has {factor!r}; write the levels of a factor's channels, each at "
-                    "least 2, as in 8x8x8"
-                )
-        return value
-
-    @property
-    def channels(self) -> tuple[tuple[int, ...], ...]:
-        """The levels of each channel, by factor."""
-        return tuple(tuple(int(part) for part in factor.split("x")) for factor in self.levels)
-
-    @property
-    def factors(self) -> tuple[int, ...]:
-        """Codes of each factor."""
-        return tuple(math.prod(channels) for channels in self.channels)
 
 
 class FiniteScalarQuantizer(nn.Module):

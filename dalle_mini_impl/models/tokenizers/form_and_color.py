@@ -6,21 +6,14 @@ have known codes, and a transformer that predicts one factor after the other can
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dalle_mini_impl.kernels.largest_nearby import largest_nearby
-from dalle_mini_impl.models.tokenizers.patches import PatchEncoder, PatchesConfig
-
-
-class FormAndColorConfig(PatchesConfig):
-    """Form and colors apart: the first factor is the form, the others the colors."""
-
-    type: Literal["form_and_color"] = "form_and_color"  # type: ignore[assignment]
-    """For drawings and icons on a plain background; form and color codes recombine."""
+from dalle_mini_impl.models.tokenizers.autoencoder_configs import FormAndColorConfig
+from dalle_mini_impl.models.tokenizers.patches import PatchEncoder
 
 
 class FormAndColorEncoder(nn.Module):

@@ -11,14 +11,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.models.tokenizers.autoencoder_configs import (
+    FormAndColorConfig,
+    PaletteConfig,
+    PatchesConfig,
+)
 from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
 from dalle_mini_impl.models.tokenizers.convolutions import Decoder, Encoder
-from dalle_mini_impl.models.tokenizers.form_and_color import (
-    FormAndColorConfig,
-    FormAndColorEncoder,
-)
-from dalle_mini_impl.models.tokenizers.palette import PaletteConfig, PaletteDecoder, PaletteEncoder
-from dalle_mini_impl.models.tokenizers.patches import PatchEncoder, PatchesConfig
+from dalle_mini_impl.models.tokenizers.form_and_color import FormAndColorEncoder
+from dalle_mini_impl.models.tokenizers.palette import PaletteDecoder, PaletteEncoder
+from dalle_mini_impl.models.tokenizers.patches import PatchEncoder
 from dalle_mini_impl.models.tokenizers.pixels import LogitLaplacePixels, PlainPixels
 from dalle_mini_impl.models.tokenizers.product import ProductQuantizer, build_quantizer
 

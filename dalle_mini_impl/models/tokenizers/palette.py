@@ -6,30 +6,16 @@ and a transformer that predicts one factor after the other can combine them.
 """
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dalle_mini_impl.config import Config
 from dalle_mini_impl.kernels.full_precision import full_precision
-
-
-class PaletteConfig(Config):
-    """Patches as patterns and colors; the first factor is the pattern, the others the colors."""
-
-    type: Literal["palette"] = "palette"
-    """For flat images such as drawings on the grid; its pattern and color codes recombine."""
-    colors: int = Field(2, gt=1)
-    """Colors in a patch."""
-    width: int = Field(128, gt=0)
-    """Channels of the encoder and the decoder."""
-    blocks: int = Field(2, ge=0)
-    """Residual blocks in each of their parts."""
+from dalle_mini_impl.models.tokenizers.autoencoder_configs import PaletteConfig
 
 
 class UnitNorm(nn.Module):

@@ -1,23 +1,11 @@
 """An encoder whose codes depend on their patch and a margin; the decoder is convolutional."""
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
-from dalle_mini_impl.models.tokenizers.convolutions import ConvolutionsConfig
-
-
-class PatchesConfig(ConvolutionsConfig):
-    """A patch-wise encoder and a convolutional decoder."""
-
-    type: Literal["patches"] = "patches"  # type: ignore[assignment]
-    """A code depends on its own patch, and on `margin` pixels around it."""
-    margin: int = Field(0, ge=0)
-    """Pixels around its patch that a code depends on, a multiple of `patch`; 0: none."""
+from dalle_mini_impl.models.tokenizers.autoencoder_configs import PatchesConfig
 
 
 class ChannelNorm(nn.Module):

@@ -2,23 +2,9 @@
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
-from dalle_mini_impl.config import Config, TrainingConfig
-
-
-class PerceptualConfig(Config):
-    """The feature network and how it is trained."""
-
-    width: int = Field(24, gt=0, multiple_of=8)
-    """Channels of the first stage; each later one, at half the side, has twice as many."""
-    stages: int = Field(3, gt=0)
-    """Stages, and so feature maps."""
-    training: TrainingConfig = TrainingConfig(
-        steps=400, minutes=1.0, batch_size=32, ema=0.99, previews=0
-    )
-    """How it is trained."""
+from dalle_mini_impl.models.tokenizers.configs import PerceptualConfig
 
 
 class PerceptualNetwork(nn.Module):

@@ -13,23 +13,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dalle_mini_impl.models.tokenizers.categorical import (
-    CategoricalConfig,
-    CategoricalQuantizer,
-    build_categorical,
-)
-from dalle_mini_impl.models.tokenizers.finite_scalar import (
-    FiniteScalarConfig,
-    FiniteScalarQuantizer,
-)
+from dalle_mini_impl.models.tokenizers.categorical import CategoricalQuantizer, build_categorical
+from dalle_mini_impl.models.tokenizers.finite_scalar import FiniteScalarQuantizer
 from dalle_mini_impl.models.tokenizers.quantizer import Nearest, Quantized, Relaxation
-from dalle_mini_impl.models.tokenizers.vector_quantizer import (
+from dalle_mini_impl.models.tokenizers.quantizer_configs import (
+    CategoricalConfig,
+    FiniteScalarConfig,
+    QuantizerConfig,
     VectorConfig,
-    VectorQuantizer,
-    build_vector,
 )
+from dalle_mini_impl.models.tokenizers.vector_quantizer import VectorQuantizer, build_vector
 
-QuantizerConfig: TypeAlias = CategoricalConfig | FiniteScalarConfig | VectorConfig
 Quantizer: TypeAlias = CategoricalQuantizer | FiniteScalarQuantizer | VectorQuantizer
 
 

@@ -6,21 +6,13 @@ A quantizer of one codebook has `code_count`, the channels it takes (`features`)
 combines several of one kind.
 """
 
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from dalle_mini_impl.kernels.full_precision import full_precision
-
-CodeCounts = Annotated[
-    tuple[Annotated[int, Field(gt=1)], ...],
-    Field(min_length=1),
-    BeforeValidator(lambda value: (value,) if isinstance(value, int | str) else value),
-]
-"""Codes of each factor of a code; a number alone is a single factor."""
 
 
 class Quantized(NamedTuple):

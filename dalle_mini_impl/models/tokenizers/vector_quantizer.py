@@ -6,53 +6,25 @@ it; all statistics are summed over processes.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dalle_mini_impl.config import Config
 from dalle_mini_impl.kernels.eager_only import eager_only
 from dalle_mini_impl.models.tokenizers.kmeans import assign, broadcast, kmeans, random_rows
 from dalle_mini_impl.models.tokenizers.quantizer import (
-    CodeCounts,
     Nearest,
     Quantized,
     nearest_rows,
     straight_through,
 )
-
-Gradients = Literal["straight-through", "rotation"]
-Initialization = Literal["kmeans", "data", "random"]
-
-
-class VectorConfig(Config):
-    """Vector quantization (VQGAN, arXiv 2012.09841): each feature becomes its nearest code."""
-
-    type: Literal["vector"] = "vector"
-    """A learned codebook of unit vectors."""
-    codes: CodeCounts = (512,)
-    """Codes of each factor."""
-    width: int = Field(8, gt=1)
-    """Channels of a code, compared on the unit sphere; few keep all codes in use."""
-    codebook: Literal["ema", "gradient"] = "ema"
-    """Codes as running means of their features, or learned by the optimizer."""
-    initialization: Initialization = "kmeans"
-    """What codes start from: clusters of the first batch, its features, or noise."""
-    gradients: Gradients = "rotation"
-    """How gradients pass the quantizer."""
-    dead_code_threshold: float = Field(0.03, ge=0, lt=1)
-    """Codes used less than this share of uniform use move to the data; 0 turns this off."""
-    commitment: float = Field(0.25, ge=0)
-    """Weight that keeps features near their codes: ‖z - sg[e]‖²."""
-
-    @property
-    def factors(self) -> tuple[int, ...]:
-        """Codes of each factor."""
-        return self.codes
+from dalle_mini_impl.models.tokenizers.quantizer_configs import (
+    Gradients,
+    Initialization,
+    VectorConfig,
+)
 
 
 def rotate(

@@ -20,8 +20,8 @@ from dalle_mini_impl.sampling.compiled.cuda_graphs import (
     padded_rows,
 )
 from dalle_mini_impl.sampling.compiled.packages import StepPackages
+from dalle_mini_impl.sampling.config import SamplingConfig
 from dalle_mini_impl.sampling.decoding import DecodeState, advance
-from dalle_mini_impl.sampling.draw import SamplingConfig
 
 PAYS_AFTER = 30.0
 """Seconds of eager decoding of one specialization after which `compile: auto` compiles it."""

@@ -12,7 +12,8 @@ from torch.distributed.nn.functional import all_gather
 
 from dalle_mini_impl.data.batches import ImageBatch
 from dalle_mini_impl.kernels.full_precision import full_precision
-from dalle_mini_impl.models.clip import Clip, ClipConfig
+from dalle_mini_impl.models.clip import Clip
+from dalle_mini_impl.models.config import ClipConfig
 
 
 def gathered(x: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from dalle_mini_impl.data.batches import CodeBatch
 from dalle_mini_impl.kernels.cross_entropy import mean_cross_entropy
-from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
+from dalle_mini_impl.models.config import TransformerConfig
+from dalle_mini_impl.models.dalle import Dalle
 
 
 def real_tokens(captions: Int[Tensor, "b t"]) -> Float[Tensor, "b t"]:

@@ -6,12 +6,12 @@ from torch import Tensor, nn
 
 from dalle_mini_impl.data.batches import ImageBatch
 from dalle_mini_impl.images import psnr
-from dalle_mini_impl.models.tokenizers.categorical import CategoricalConfig, gumbel_noise
+from dalle_mini_impl.models.tokenizers.categorical import gumbel_noise
 from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
 from dalle_mini_impl.models.tokenizers.convolutions import Decoder
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.models.tokenizers.quantizer import Relaxation
-from dalle_mini_impl.models.tokenizers.vector_quantizer import VectorConfig
+from dalle_mini_impl.models.tokenizers.quantizer_configs import CategoricalConfig, VectorConfig
 from dalle_mini_impl.runs.loading import frozen
 from dalle_mini_impl.training.objectives.adversarial import (
     BalancedDiscriminator,

@@ -53,7 +53,7 @@ import torch._dynamo  # which sets the folder for what it compiles, as others ma
 from dalle_mini_impl.sampling.compiled.steps import LOADS_AFTER, CompiledSteps, weight_versions
 from dalle_mini_impl.sampling.sampler import CodeSampler
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
-from dalle_mini_impl.sampling.draw import SamplingConfig
+from dalle_mini_impl.sampling.config import SamplingConfig
 
 def sampler_of(attention):
     torch.manual_seed(0)

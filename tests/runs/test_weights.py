@@ -2,7 +2,7 @@
 
 import torch
 
-from dalle_mini_impl.files import tensor_digest
+from dalle_mini_impl.runs.weights import tensor_digest
 
 
 def test_a_digest_depends_on_names_types_shapes_and_values_only():
