@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sampling = arguments.sampling.model_copy(update=of_captions)
         arguments = replace(arguments, captions=captions, sampling=sampling)
     sample_images(run, model, arguments)
+    refresh_report(run, arguments.out)
 
 
 def sample_images(run: "RunFolder", model: "TextToImage", arguments: SampleArguments) -> None:
@@ -83,6 +85,14 @@ def sample_images(run: "RunFolder", model: "TextToImage", arguments: SampleArgum
             f"{run.name} comes with the package. Train your own with `{command('train')} shapes`, "
             f"on your images with `{command('train')} folder --data.path FOLDER`"
         )
+
+
+def refresh_report(run: "RunFolder", out: Path) -> None:
+    """Show images that were written into the run's folder in its report, if it has one."""
+    if run.path.resolve() in out.resolve().parents and (run.path / "report.html").is_file():
+        from dalle_mini_impl.evaluation.report.run_report import write_report
+
+        write_report(run)
 
 
 def given_codes(model: "TextToImage", arguments: SampleArguments) -> "Int[Tensor, 'n'] | None":

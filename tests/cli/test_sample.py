@@ -193,3 +193,18 @@ def test_a_run_is_exported_and_sampled_from(run, tmp_path, monkeypatch, capsys):
     options = ["--candidates", "2", "--device", "cpu"]
     assert main(["sample", "a red star", "--run", "small.zip", *options]) == 0
     assert "2 images from small.zip" in capsys.readouterr().out
+
+
+def test_samples_within_the_run_appear_in_its_report(run, tmp_path, monkeypatch):
+    shutil.copytree(run.path, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    sample = ["sample", "a red star", "--run", "run", "--candidates", "2", "--num-images", "2"]
+    assert main([*sample, "--out", "run/demo"]) == 0
+    assert not Path("run/report.html").exists()  # Before training is over there is none.
+    Path("run/report.html").write_text("old", encoding="utf-8")
+    assert main([*sample, "--out", "elsewhere"]) == 0
+    assert Path("run/report.html").read_text(encoding="utf-8") == "old"
+    assert main([*sample, "--out", "run/demo"]) == 0
+    text = Path("run/report.html").read_text(encoding="utf-8")
+    assert text.count("data:image/png;base64,") == 2
+    assert "a red star" in text

@@ -14,27 +14,38 @@ from typing import Any
 from PIL import Image
 
 STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #888; --ink: #2563eb; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
+:root { color-scheme: light dark; --line: #8884; --soft: #666; --ink: #2563eb; }
+@media (prefers-color-scheme: dark) {
+  :root { --soft: #a8a8a8; --ink: #7aa5ff; }
+  .sheet img { filter: brightness(.85); }
+}
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem;
+  overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
-.table { overflow-x: auto; }
+.table, .sheet, pre { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
-th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
+th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid var(--line);
+  white-space: nowrap; }
+th:first-child, td:first-child, td.text { text-align: left; } th { font-weight: 600; }
+td.text { white-space: normal; min-width: 16rem; }
 .row { display: flex; flex-wrap: wrap; gap: .8rem; align-items: flex-start; }
-figure { margin: 0; } figure.tile { width: min-content; min-width: 7rem; }
-figcaption, .note { font-size: .8rem; color: var(--soft); overflow-wrap: anywhere; }
-img { image-rendering: pixelated; max-width: 100%; display: block; }
-svg { display: block; } svg path { fill: none; stroke: var(--ink); stroke-width: 1.5; }
+figure { margin: 0; max-width: 100%; } figure.tile { width: min-content; min-width: 7rem; }
+figcaption, .note { font-size: .8rem; color: var(--soft); }
+img { image-rendering: pixelated; max-width: 100%; display: block; outline: 1px solid var(--line); }
+.sheet img { max-width: none; }
+svg { display: block; max-width: 100%; }
+svg path { fill: none; stroke: var(--ink); stroke-width: 1.5; }
 svg line { stroke: var(--line); } svg text { font: 10px system-ui, sans-serif; fill: var(--soft); }
-pre { overflow-x: auto; padding: .8rem; border: 1px solid var(--line); border-radius: .4rem; }
+pre { padding: .8rem; border: 1px solid var(--line); border-radius: .4rem; overflow-wrap: normal; }
 summary { cursor: pointer; margin: .5rem 0; }
 .warning { padding: .4rem .8rem; border-left: .3rem solid #d97706; }
 """
 
 POINTS = 400
 """Points that a curve is thinned to."""
+LONG = 40
+"""Characters of a cell above which it wraps."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +60,7 @@ class Table:
 
     def to_html(self) -> str:
         head = "".join(f"<th>{escape(name)}</th>" for name in self.columns)
-        lines = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows
-        )
+        lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in self.rows)
         title = subheading(self.title) if self.title else ""
         table = f'<div class="table"><table><tr>{head}</tr>{lines}</table></div>'
         return title + table + note(self.note)
@@ -68,6 +77,12 @@ class Table:
         ]
         lines.insert(1, "  ".join("-" * width for width in widths))
         return "\n".join([*filter(None, [self.title]), *lines, *filter(None, [self.note])])
+
+
+def _cell(text: str) -> str:
+    # Long texts wrap, so that a table of them is not many screens wide; numbers stay on one line.
+    kind = ' class="text"' if len(text) > LONG else ""
+    return f"<td{kind}>{escape(text)}</td>"
 
 
 def page(title: str, body: Iterable[str]) -> str:
@@ -121,6 +136,11 @@ def image_tile(image: bytes | Image.Image, text: str = "", side: int | None = No
     )
 
 
+def sheet(image: bytes, text: str) -> str:
+    """An inline image of many tiles at its own size; on a narrow screen it scrolls in its box."""
+    return f'<div class="sheet">{image_tile(image, text)}</div>'
+
+
 def row(parts: Iterable[str]) -> str:
     """Figures side by side."""
     return f'<div class="row">{"".join(parts)}</div>'
@@ -139,7 +159,10 @@ def curve(title: str, points: Sequence[tuple[int, float | int]]) -> str:
     scaled = [math.log(y) if logarithmic else y for y in values]
     bottom, span = min(scaled), (max(scaled) - min(scaled)) or 1.0
     left, right = points[0][0], last[0]
-    width, height, margin = 230, 110, 50
+    width, height = 230, 110
+    highest, lowest = number(high), number(low)
+    # The labels of the axis need about 6 pixels a character.
+    margin = 8 + 6 * max(4, len(highest), len(lowest))
     path = " ".join(
         f"{margin + width * (x - left) / ((right - left) or 1):.1f},"
         f"{8 + height * (1 - (y - bottom) / span):.1f}"
@@ -148,13 +171,14 @@ def curve(title: str, points: Sequence[tuple[int, float | int]]) -> str:
     base = 8 + height
     scale = " (log)" if logarithmic else ""
     return (
-        f'<figure><svg width="{margin + width + 12}" height="{height + 30}" role="img" '
-        f'aria-label="{escape(title, quote=True)}">'
+        f'<figure><svg viewBox="0 0 {margin + width + 12} {height + 30}" '
+        f'width="{margin + width + 12}" role="img" aria-label="{escape(title, quote=True)}">'
         f'<line x1="{margin}" y1="{base}" x2="{margin + width}" y2="{base}"/>'
         f'<line x1="{margin}" y1="8" x2="{margin}" y2="{base}"/>'
-        f'<text x="{margin - 4}" y="14" text-anchor="end">{number(high)}</text>'
-        f'<text x="{margin - 4}" y="{base}" text-anchor="end">{number(low)}</text>'
-        f'<text x="{margin + width}" y="{base + 14}" text-anchor="end">step {right:,.0f}</text>'
+        f'<text x="{margin - 4}" y="14" text-anchor="end">{highest}</text>'
+        f'<text x="{margin - 4}" y="{base}" text-anchor="end">{lowest}</text>'
+        f'<text x="{margin}" y="{base + 14}">step {left:,.0f}</text>'
+        f'<text x="{margin + width}" y="{base + 14}" text-anchor="end">{right:,.0f}</text>'
         f'<path d="M{path}"/></svg>'
         f"<figcaption>{escape(title)}{scale}: {number(last[1])}</figcaption></figure>"
     )

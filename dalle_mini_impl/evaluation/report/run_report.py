@@ -1,4 +1,4 @@
-"""report.html: a run's configuration, curves and samples in one file that opens offline."""
+"""report.html: samples, figures, curves and configuration of a run in a page that opens offline."""
 
 import math
 import re
@@ -21,13 +21,15 @@ from dalle_mini_impl.evaluation.report.page import (
     preformatted,
     row,
     share,
+    sheet,
     subheading,
 )
+from dalle_mini_impl.evaluation.report.samples import SCORES, samples_section
 from dalle_mini_impl.files import write_text
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.stages import STAGES
 
-MACHINERY = ("learning_rate", "gradient_norm", "examples_per_second", "waiting")
+RATES = ("learning_rate", "gradient_norm", "examples_per_second", "waiting")
 """Logged beside the losses: shown folded."""
 
 PREVIEW_TITLES = {
@@ -45,8 +47,8 @@ def write_report(run: RunFolder) -> Path:
     records = run.metrics()
     names = [stage for stage in STAGES if any(r["stage"] == stage for r in records)]
     stages = {stage: [r for r in records if r["stage"] == stage] for stage in names}
-    body = [note(_origin(run)), *_figures(run), *_curves(stages), *_previews(run)]
-    body += [*_galleries(run), heading("Configuration")]
+    body = [note(_origin(run)), *samples_section(run), *_galleries(run), *_previews(run)]
+    body += [*_figures(run), *_curves(stages), heading("Configuration")]
     body.append(folded("config.yaml", preformatted(run.experiment.to_yaml())))
     target = run.path / "report.html"
     write_text(target, page(f"Run {run.path.resolve().name}", body))
@@ -109,7 +111,7 @@ def figures(run: RunFolder) -> Table:
         results = "  ".join(
             f"{name} {_value(name, value)}"
             for name, value in final(own).items()
-            if name not in MACHINERY
+            if name not in RATES
         )
         time = "–" if spent is None else f"{spent:.1f}"
         rows.append([stage, number(count), number(steps), time, results])
@@ -132,8 +134,8 @@ def _curves(stages: Mapping[str, Sequence[Record]]) -> Iterator[str]:
             name: curve(name, [(r["step"], r[name]) for r in records if _is_number(r.get(name))])
             for name in names
         }
-        losses = [svg for name, svg in curves.items() if name not in MACHINERY]
-        rest = [svg for name, svg in curves.items() if name in MACHINERY]
+        losses = [svg for name, svg in curves.items() if name not in RATES]
+        rest = [svg for name, svg in curves.items() if name in RATES]
         if any(losses):
             yield subheading(stage) + row(losses)
         if any(rest):
@@ -150,9 +152,9 @@ def _previews(run: RunFolder) -> Iterator[str]:
         yield heading("Reconstructions and samples")
     for name in sorted(series, key=lambda n: next(i for i, s in enumerate(order) if s in n)):
         *earlier, last = series[name]
-        yield subheading(PREVIEW_TITLES.get(name, name)) + image_tile(last.read_bytes(), last.stem)
+        yield subheading(PREVIEW_TITLES.get(name, name)) + sheet(last.read_bytes(), last.stem)
         if earlier:
-            shown = "".join(image_tile(file.read_bytes(), file.stem) for file in earlier)
+            shown = "".join(sheet(file.read_bytes(), file.stem) for file in earlier)
             yield folded(f"{len(earlier)} earlier", shown)
 
 
@@ -160,7 +162,7 @@ def _galleries(run: RunFolder) -> Iterator[str]:
     galleries = read_gallery(run)
     if galleries:
         yield heading("Ranked galleries")
-        yield note("Best first. clip: cosine similarity. llr: log-likelihood ratio in nats.")
+        yield note(f"Best first. {SCORES}")
     for ranked in galleries:
         tiles = []
         for image in ranked.images:

@@ -1,5 +1,7 @@
 """The report: everything of a run in one file that asks the network for nothing."""
 
+import json
+import os
 import re
 
 import pytest
@@ -7,6 +9,7 @@ from PIL import Image
 
 from dalle_mini_impl.evaluation.report.gallery import sample_gallery
 from dalle_mini_impl.evaluation.report.run_report import minutes, write_report
+from dalle_mini_impl.evaluation.report.samples import last_samples
 from dalle_mini_impl.pipeline import TextToImage
 from tests.tiny import tiny_run
 
@@ -45,7 +48,9 @@ def test_a_report_holds_figures_curves_previews_and_galleries(run):
     assert "&lt;script&gt;alert(&#x27;a &amp; b&#x27;)&lt;/script&gt;" in text
     # The last preview by number is shown before the folded ones.
     assert text.index("image_tokenizer-00100") < text.index("image_tokenizer-00020")
-    assert text.index("a red heart") < text.index("Configuration")
+    order = ["a red heart", "image_tokenizer-00100", "Figures", "Curves", "Configuration"]
+    places = [text.index(name) for name in order]
+    assert places == sorted(places)
 
 
 def test_a_report_opens_offline(run):
@@ -68,3 +73,35 @@ def test_minutes_follow_from_rates():
     rates = [{"step": s, "examples_per_second": 10.0} for s in (30, 60)]
     assert minutes(rates, batch_size=20) == pytest.approx(60 * 20 / 10 / 60)
     assert minutes([{"step": 5}], batch_size=20) is None
+
+
+def write_samples(folder, *records):
+    folder.mkdir(parents=True)
+    for record in records:
+        Image.new("RGB", (8, 8), "red").save(folder / record["file"])
+    text = json.dumps({"run": "run", "samples": records})
+    (folder / "samples.json").write_text(text, encoding="utf-8")
+
+
+def test_a_report_shows_the_last_samples_in_the_run(run):
+    assert last_samples(run) == []
+    old = {"caption": "an old one", "seed": 0, "clip_score": 0.5, "file": "00-00.png"}
+    new = {"caption": "a <new> one", "seed": 7, "clip_score": 0.25, "file": "00-00.png"}
+    write_samples(run.path / "first", old)
+    write_samples(run.path / "demo" / "000", new | {"log_likelihood_ratio": 3.0})
+    os.utime(run.path / "first" / "samples.json", (1, 1))
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "an old one" not in text
+    for shown in ("a &lt;new&gt; one", "From demo/000/", "clip 0.25", "llr 3.00", "seed 7"):
+        assert shown in text
+    assert text.index("Samples") < text.index("Configuration")
+
+
+def test_a_report_does_without_samples_that_it_cannot_read(run):
+    (run.path / "demo").mkdir()
+    for content in ("{", "[]", '{"samples": [{"file": "x.png"}]}', '{"samples": []}'):
+        (run.path / "demo" / "samples.json").write_text(content, encoding="utf-8")
+        assert last_samples(run) == []
+    missing = {"samples": [{"file": "../../x.png", "caption": "a"}]}
+    (run.path / "demo" / "samples.json").write_text(json.dumps(missing), encoding="utf-8")
+    assert last_samples(run) == []
