@@ -84,7 +84,7 @@ class Gpu:
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes)
 @dataclass(frozen=True)
 class Detector:
-    """Check how reliably the judge of scenes reads them."""
+    """Check how reliably the detector of scenes reads them."""
 
     detector: DetectorOptions = field(default_factory=DetectorOptions)
 

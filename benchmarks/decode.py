@@ -21,7 +21,7 @@ NOTES = [
     "DALLE-pytorch keeps the better half of the logits (its default); the others sample from all.",
     "DALLE-pytorch 1.6.6 never passes its cache on at guidance 1; 'cache repaired' does.",
     "Llama's guidance is transformers' own: a second, unconditional call for each code.",
-    "Floor: each step's weights and filled cache at the bandwidth of a matrix–vector product of "
+    "Roofline: each step's weights and filled cache at the bandwidth of a matrix–vector product of "
     "that size, or its products at the peak of a large square one, whichever takes longer.",
 ]
 

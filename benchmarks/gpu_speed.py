@@ -120,7 +120,7 @@ def decoding(shape: Shape, device: str, compiled: bool, tiny: bool) -> Iterator[
                     "precision": row.precision,
                     "ms": 1e3 * seconds,
                     "codes/s": row.amount / seconds,
-                    "share of the floor": row.fraction or float("nan"),
+                    "share of the roofline": row.fraction or float("nan"),
                     "note": row.note,
                 }
 

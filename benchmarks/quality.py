@@ -33,7 +33,7 @@ JUDGED = 512
 
 
 def quality(options: TokenizerOptions, session: Session) -> Table:
-    """Hard PSNR on held-out images; `amount` of a row is decibels, `seconds` the time given.
+    """Reconstruction PSNR on held-out images; `amount` is in decibels, `seconds` the time given.
 
     Compiling counts as training time. Schedules end with the time.
     """
@@ -63,7 +63,7 @@ def quality(options: TokenizerOptions, session: Session) -> Table:
                         rows.append(replace(found, contender=name))
     for row in rows:
         print(f"  {row.case}, {row.precision}, {row.contender}: {row.amount:.2f} dB", flush=True)
-    title = f"Hard PSNR after {options.quality:g} s of training, compiling included"
+    title = f"Reconstruction PSNR after {options.quality:g} s of training, compiling included"
     notes = [f"{len(train):,} images of {options.data}, {len(judged)} held out, "
              f"batches of {options.quality_batch}."]  # fmt: skip
     return Table("quality", title, rows, notes)

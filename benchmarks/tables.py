@@ -2,7 +2,7 @@
 
 from typing import Any
 
-HEADERS = ["case", "precision", "", "parameters", "time", "rate", "of the floor"]
+HEADERS = ["case", "precision", "", "parameters", "time", "rate", "of the roofline"]
 
 
 def text(record: dict[str, Any]) -> str:

@@ -30,8 +30,8 @@ NOTES = [
     "DiscreteVAE, defaults: hidden_dim 64, codebook_dim 512, no residual blocks, 3 halvings. "
     "DiscreteVAE, train_vae.py: hidden_dim 256, codebook_dim 512, 2 residual blocks. Both with "
     "Adam at 1e-3 and the mean squared error, as train_vae.py has them.",
-    "Floor: the FLOPs that torch counts in one step's convolutions and products, at the peak of a "
-    "large square product of the same precision.",
+    "Roofline: the FLOPs that torch counts in one step's convolutions and products, at the peak of "
+    "a large square product of the same precision.",
 ]
 
 

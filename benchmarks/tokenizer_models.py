@@ -27,7 +27,7 @@ class TokenizerOptions:
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     """Columns; contenders are compared within one."""
     quality: float = 0.0
-    """Also train each for this many seconds and measure its hard PSNR; 0 does not."""
+    """Also train each for this many seconds and measure its reconstruction PSNR; 0 does not."""
     quality_batch: int = 16
     """Images in a step of that training, for every contender."""
     data: str = "shapes"

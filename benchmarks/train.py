@@ -25,7 +25,7 @@ NOTES = [
     "Llama: AdamW (fused). DALLE-pytorch: Adam and gradients clipped at 0.5, as its train_dalle.py "
     "has it.",
     "bf16: the forward pass under autocast, weights in fp32, for every contender.",
-    "Floor: 6 FLOPs per weight and position and causal attention, at the peak of a large square "
+    "Roofline: 6 FLOPs per weight and position and causal attention, at the peak of a large square "
     "product of the same precision.",
 ]
 

@@ -1,5 +1,6 @@
 """The guides name files, sections and modules that exist."""
 
+import ast
 import importlib
 import re
 from contextlib import redirect_stdout, suppress
@@ -94,3 +95,18 @@ def test_options_of_commands_exist(page, monkeypatch):
             if not re.search(rf"{re.escape(plain)}(?![\w-])", help_of(arguments)):
                 unknown.add(f"{arguments[0]} {option}")
     assert unknown == set()
+
+
+def test_troubleshooting_quotes_messages_of_the_program():
+    texts = [
+        node.value
+        for file in (ROOT / "dalle_mini_impl").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    symptoms = re.findall(r"^\| `([^|]+)` \|", page, re.MULTILINE)
+    # The message names config.yaml by a variable.
+    pieces = [p.strip() for s in symptoms for p in s.replace("config.yaml", "…").split("…")]
+    assert len(symptoms) > 20
+    assert [piece for piece in pieces if not any(piece in text for text in texts)] == []

@@ -45,7 +45,7 @@ SUITES = {
         lambda data, settings, size: shapes_originals(data.shapes, settings.per_task, size),
         shapes_tables,
         SCENES,
-        "The image that the run's ranking chose, what is wrong, and what the judge saw.",
+        "The image that the run's ranking chose, what is wrong, and what the detector saw.",
     ),
     "panels": Suite(
         lambda data, settings: panels_prompts(data.panels, settings.per_task, settings.seed),
@@ -55,7 +55,7 @@ SUITES = {
         panels_tables,
         (ALL_CHANGES,),
         "The image that the run's ranking chose (the upper half is given, the lower half sampled), "
-        "what is wrong with the lower half, and what the judge saw in it.",
+        "what is wrong with the lower half, and what the detector saw in it.",
     ),
 }
 

@@ -164,7 +164,7 @@ def rankings_table(scores: Scores, guidance: float, layout: Layout) -> Table:
 
 
 def reconstruction_table(counts: Sequence[ReconstructionCount]) -> Table:
-    """How well the judge reads reconstructions."""
+    """How well the detector reads reconstructions."""
     rows = [
         [
             count.split.replace("_", " "),
@@ -174,5 +174,5 @@ def reconstruction_table(counts: Sequence[ReconstructionCount]) -> Table:
         for count in counts
     ]
     return Table(
-        "Reconstructions as the judge reads them", ["split", "what", "right"], rows, WILSON
+        "Reconstructions as the detector reads them", ["split", "what", "right"], rows, WILSON
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.images import to_uint8
 from dalle_mini_impl.pipeline import TextToImage
-from dalle_mini_impl.sampling.draw import SamplingConfig
+from dalle_mini_impl.sampling.config import SamplingConfig
 from dalle_mini_impl.sampling.ranking import RANKINGS, available_ranking
 from dalle_mini_impl.sampling.samples import Samples
 
@@ -60,7 +60,7 @@ class Judgment:
     clean: bool
     """Whether all objects have their canonical shapes and nothing else is in the image."""
     seen: str
-    """What the judge found in the image, in words."""
+    """What the detector found in the image, in words."""
 
 
 @dataclass(frozen=True)

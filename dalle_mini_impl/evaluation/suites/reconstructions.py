@@ -1,4 +1,4 @@
-"""How well the judge reads images after the image tokenizer: the bound of what sampling reaches."""
+"""How well the detector reads reconstructions: the bound of what sampling can reach."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
