@@ -17,9 +17,9 @@ class ExportArguments(OutputOptions):
     Every --run takes the result. The configuration names the data's path on this machine.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder."""
-    out: Annotated[Path, tyro.conf.Positional]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """A new folder, or a new file that ends in .zip."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the stored weights: bfloat16 halves the size and changes images slightly."""

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from dalle_mini_impl.cli.output import OutputOptions, Result, output
+from dalle_mini_impl.cli.run_options import optional
 from dalle_mini_impl.config import ConfigError
 
 
@@ -23,12 +24,14 @@ class FetchDataArguments(OutputOptions):
 
     name: Annotated[Literal["emoji", "cifar10"], tyro.conf.Positional]
     """The collection."""
-    out: Path | None = None
-    """A new folder for it; data/NAME, where the configurations expect it, if not given."""
-    font: Path | None = None
-    """For emoji: NotoColorEmoji.ttf; searched where fonts are installed if not given."""
-    names: Path | None = None
-    """For emoji: Unicode's emoji-test.txt; installed or from unicode.org if not given."""
+    out: Annotated[
+        Path | None, optional("data/NAME, where the configurations expect it", "DIR")
+    ] = None
+    """A new folder for it."""
+    font: Annotated[Path | None, optional("searched where fonts are installed", "FILE")] = None
+    """For emoji: NotoColorEmoji.ttf."""
+    names: Annotated[Path | None, optional("installed, or from unicode.org", "FILE")] = None
+    """For emoji: Unicode's emoji-test.txt."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -61,7 +61,7 @@ def test_help_names_the_run_and_its_configuration(monkeypatch):
     text = re.sub(r"[│\s]+", " ", help_of("sample", monkeypatch))
     assert "--guidance FLOAT Guidance scale" in text
     assert "(default: the run's sampling.guidance, 2.0 unless configured)" in text
-    assert "(default: the newest run with a transformer under runs/)" in text
+    assert "(default: the newest run under runs/, else pretrained:shapes)" in text
     assert "--compile {auto,on,off}" in text
     # Not broken where the source breaks it.
     assert "the null caption's, or both of the first two" in help_of("sample", monkeypatch)
