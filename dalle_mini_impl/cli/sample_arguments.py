@@ -66,8 +66,8 @@ class SampleArguments:
     """With --inpaint: black and white image of the same size, white where to sample again."""
     continue_text: Annotated[str | None, optional(metavar="TEXT")] = None
     """Sample captions that begin so instead of images: "a small red", or "" for any caption."""
-    num_captions: int | None = None
-    """With --continue-text: captions to sample, at --temperature and --top-k; 8 if not given."""
+    num_captions: Annotated[int | None, optional("8", "INT")] = None
+    """With --continue-text: captions to sample, at --temperature and --top-k."""
     sample: bool = False
     """With --continue-text: also sample images from these captions, at the run's settings."""
     device: Device = None
