@@ -47,7 +47,7 @@ RULES = [
     Rule("evaluation", never="training"),
     Rule("evaluation.measures", never="pipeline runs"),
     Rule("evaluation.measures.distances", never="models"),
-    Rule("cli", imported_by="cli"),
+    Rule("cli", imported_by="cli __main__"),
     Rule("accelerate", imported_by="training cli"),
 ]
 

@@ -74,6 +74,7 @@ def test_the_wheel_trains_and_samples_outside_the_checkout(installed, tmp_path):
 
     said = dalle("train", "shapes", *TINY)
     assert 'dalle sample "CAPTION" --run runs/shapes' in said
-    said = dalle("sample", "a red star", "--num-images=1", "--candidates=1")
+    sample = [sys.executable, "-m", "dalle_mini_impl", "sample", "a red star"]
+    said = run([*sample, "--num-images=1", "--candidates=1"], tmp_path, PYTHONPATH=str(installed))
     assert (tmp_path / "outputs" / "sheet.png").is_file()
     assert "runs/shapes" in said
