@@ -1,23 +1,26 @@
 """`dalle sample`: images from captions, ranked, with a contact sheet and samples.json."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
 
 from dalle_mini_impl.cli.image_files import open_image
-from dalle_mini_impl.cli.output import write_json
+from dalle_mini_impl.cli.output import output, write_json
 from dalle_mini_impl.cli.run_options import check_device, open_run
 from dalle_mini_impl.cli.sample_arguments import SampleArguments, check
+from dalle_mini_impl.cli.sample_progress import SampleProgress
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.shipped.commands import command
 
 if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
 
+    from dalle_mini_impl.cli.output import Result as PrintResult
     from dalle_mini_impl.pipeline import Result, TextToImage
     from dalle_mini_impl.runs.folder import RunFolder
 
@@ -26,30 +29,52 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Sample captions, images or both."""
     arguments = tyro.cli(SampleArguments, args=argv, prog="dalle sample")
     check(arguments)
-    from dalle_mini_impl.cli.sample_captions import sample_captions
+    with output(arguments) as print_result, SampleProgress() as progress:
+        sample(arguments, print_result, progress)
+
+
+def sample(
+    arguments: SampleArguments, print_result: "PrintResult", progress: SampleProgress
+) -> None:
+    """Load the run and sample."""
+    progress.begin("loading the models")  # The imports alone take a second.
+    from dalle_mini_impl.cli.sample_captions import sample_captions, show_captions
     from dalle_mini_impl.pipeline import TextToImage
 
     run = open_run(arguments.run, weights="dalle", otherwise="shapes")
     check_device(arguments.device)
     model = TextToImage.from_pretrained(run, arguments.device)
     if arguments.continue_text is not None:
-        captions = sample_captions(model, arguments)
+        progress.begin("sampling captions")
+        sampled = sample_captions(model, arguments)
+        progress.clear()
         if not arguments.sample:
+            values = {"run": run.name, "captions": [asdict(caption) for caption in sampled]}
+            print_result(values, lambda: show_captions(sampled))
             return
+        show_captions(sampled)
+        captions = tuple(dict.fromkeys(caption.caption for caption in sampled))
         of_captions = {"temperature": None, "top_k": None}
         sampling = arguments.sampling.model_copy(update=of_captions)
         arguments = replace(arguments, captions=captions, sampling=sampling)
-    sample_images(run, model, arguments)
+    sample_images(run, model, arguments, print_result, progress)
     refresh_report(run, arguments.out)
 
 
-def sample_images(run: "RunFolder", model: "TextToImage", arguments: SampleArguments) -> None:
+def sample_images(
+    run: "RunFolder",
+    model: "TextToImage",
+    arguments: SampleArguments,
+    print_result: "PrintResult",
+    progress: SampleProgress,
+) -> None:
     """Sample images from every caption; write them, sheet.png and samples.json."""
     from dalle_mini_impl.images import contact_sheet, save_png
 
     truncated = model.captions.count_truncated([*arguments.captions, arguments.negative])
     if truncated:
-        print(f"{truncated} captions are longer than {model.captions.context} tokens and were cut")
+        progress.clear()
+        print(f"{counted(truncated, 'caption')} cut after {model.captions.context} tokens")
     guidance = arguments.sampling_settings.get("guidance", model.sampling.guidance)
     if arguments.negative and guidance == 1:
         raise ConfigError("--negative acts through guidance, which is 1 here: add --guidance 2")
@@ -57,7 +82,9 @@ def sample_images(run: "RunFolder", model: "TextToImage", arguments: SampleArgum
     arguments.out.mkdir(parents=True, exist_ok=True)
     shown: list[Result] = []
     records = []
+    model.code_sampler.progress = lambda codes, of: progress.sampled(codes, of.shape[1])
     for number, caption in enumerate(arguments.captions):
+        progress.begin(f"sampling for caption {number + 1} of {len(arguments.captions)}")
         results = model(
             caption,
             seed=arguments.seed,
@@ -79,7 +106,10 @@ def sample_images(run: "RunFolder", model: "TextToImage", arguments: SampleArgum
     )
     save_png(sheet, arguments.out / "sheet.png")
     write_json(arguments.out / "samples.json", {"run": run.name, "samples": records})
-    print(f"{len(records)} images from {run.name}: {arguments.out / 'sheet.png'}")
+    progress.clear()
+    values = {"run": run.name, "folder": str(arguments.out), "samples": records}
+    summary = f"{counted(len(records), 'image')} from {run.name}: {arguments.out / 'sheet.png'}"
+    print_result(values, lambda: print(summary))
     if run.read_only and arguments.run is None:
         print(
             f"{run.name} comes with the package. Train your own with `{command('train')} shapes`, "

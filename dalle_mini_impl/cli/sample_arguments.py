@@ -8,6 +8,7 @@ import tyro
 from pydantic import Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
+from dalle_mini_impl.cli.output import OutputOptions
 from dalle_mini_impl.cli.run_options import Device, optional, required
 from dalle_mini_impl.config import Config, ConfigError
 from dalle_mini_impl.sampling.config import SamplingConfig
@@ -34,7 +35,7 @@ SamplingOptions = create_model(
 
 
 @dataclass(frozen=True)
-class SampleArguments:
+class SampleArguments(OutputOptions):
     """Sample images from captions; CLIP chooses the best candidates.
 
     Options that are not given take the values of the run's `sampling` section.

@@ -64,6 +64,8 @@ class CodeSampler:
         self.model = model
         self.low_precision: Dalle | None = None
         self.compiled: dict[Precision, CompiledSteps] = {}
+        self.progress: Progress | None = None
+        """Called where a call names no other."""
 
     def __call__(
         self,
@@ -83,7 +85,7 @@ class CodeSampler:
                 f"{len(seeds)} seeds for {len(captions)} captions: give each caption equally many"
             )
         precision = choose_precision(config.precision, captions.device)
-        how = (captions, seeds, config, given, negative, progress)
+        how = (captions, seeds, config, given, negative, progress or self.progress)
         with torch.inference_mode(False), torch.no_grad():
             if config.compile == "off":
                 return sample_codes(self._model_in(precision), *how)

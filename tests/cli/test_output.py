@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MORE = {"train": ["configs/shapes.yaml"], "plan": ["configs/shapes.yaml"], "data": ["check"]}
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"sample", "completion"}))
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"completion"}))
 def test_every_command_that_prints_results_has_the_options(name, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     with suppress(SystemExit):

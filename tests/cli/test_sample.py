@@ -1,14 +1,16 @@
 """`dalle sample`: images, completed images and captions; impossible options are refused."""
 
+import io
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from dalle_mini_impl.cli import main
+from dalle_mini_impl.cli import main, sample_progress
 from dalle_mini_impl.runs.export import export
 from dalle_mini_impl.shipped import folders
 from tests.tiny import tiny_run
@@ -53,9 +55,9 @@ def test_sample_refuses_what_it_cannot_do_in_one_line(
 ):
     monkeypatch.chdir(images)
     assert main(["sample", "a red star", "--run", "run", *options.split()]) == 2
-    message = capsys.readouterr().err
+    *progress, message = capsys.readouterr().err.splitlines()
     assert complaint in message
-    assert message.count("\n") == 1
+    assert progress in ([], ["loading the models"], ["loading the models", "sampling captions"])
 
 
 def test_images_are_sampled_in_the_precision_asked_for(images, monkeypatch, tmp_path):
@@ -134,6 +136,7 @@ def test_images_can_be_sampled_from_sampled_captions(run, capsys, tmp_path):
     [
         (["sample", "a", "--continue-text", "a"], "give it, or captions"),
         (["sample", "a", "--sample"], "--sample needs --continue-text"),
+        (["sample", "a", "--num-captions", "8"], "--num-captions needs --continue-text"),
         (["sample", "--continue-text", "a", "--negative", "b"], "--negative would do nothing; add"),
         (["sample", "--continue-text", "a", "--top-p", "0.5"], "--top-p would do nothing; add"),
         (
@@ -145,9 +148,9 @@ def test_images_can_be_sampled_from_sampled_captions(run, capsys, tmp_path):
 )
 def test_options_that_do_not_go_together_are_refused_in_one_line(run, capsys, command, complaint):
     assert main([*command, "--run", str(run.path)]) == 2
-    message = capsys.readouterr().err
+    *progress, message = capsys.readouterr().err.splitlines()
     assert complaint in message
-    assert message.count("\n") == 1
+    assert progress in ([], ["loading the models"], ["loading the models", "sampling captions"])
 
 
 @pytest.fixture
@@ -208,3 +211,55 @@ def test_samples_within_the_run_appear_in_its_report(run, tmp_path, monkeypatch)
     text = Path("run/report.html").read_text(encoding="utf-8")
     assert text.count("data:image/png;base64,") == 2
     assert "a red star" in text
+
+
+def test_the_command_says_what_it_does_before_it_loads_anything(images, monkeypatch, capsys):
+    monkeypatch.chdir(images)
+    monkeypatch.setitem(sys.modules, "dalle_mini_impl.pipeline", None)
+    with pytest.raises(ImportError):
+        main(["sample", "a red star", "--run", "run"])
+    assert capsys.readouterr().err == "loading the models\n"
+
+
+def test_progress_and_json_go_their_own_ways(images, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sample_progress, "EVERY", 0.0)
+    monkeypatch.chdir(images)
+    options = ["--run", "run", "--device", "cpu", "--out", str(tmp_path), "--json"]
+    assert main(["sample", "a red star", "a blue ring", *options]) == 0
+    told = capsys.readouterr()
+    values = json.loads(told.out)
+    kept = json.loads((tmp_path / "samples.json").read_text())["samples"]
+    assert values["samples"] == kept
+    assert values["folder"] == str(tmp_path)
+    assert told.err.splitlines()[:3] == [
+        "loading the models",
+        "sampling for caption 1 of 2",
+        "sampling for caption 1 of 2: 25%",
+    ]
+    assert "sampling for caption 2 of 2: 100%" in told.err
+
+
+def test_a_quiet_command_prints_where_the_images_are(images, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(images)
+    options = ["--run", "run", "--device", "cpu", "--out", str(tmp_path), "--quiet"]
+    assert main(["sample", "a red star", "--num-images", "1", *options]) == 0
+    assert capsys.readouterr() == (f"1 image from run: {tmp_path / 'sheet.png'}\n", "")
+
+
+def test_captions_are_printed_as_json(run, capsys):
+    options = ["--run", str(run.path), "--num-captions", "2", "--device", "cpu", "--json"]
+    assert main(["sample", "--continue-text", "a small", *options]) == 0
+    captions = json.loads(capsys.readouterr().out)["captions"]
+    assert [caption["caption"].startswith("a small") for caption in captions] == [True, True]
+    assert all(caption["log_probability"] < 0 for caption in captions)
+
+
+def test_on_a_terminal_progress_is_one_line_that_is_cleared(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with sample_progress.SampleProgress() as progress:
+        progress.begin("sampling")
+        progress.sampled(4, 16)
+    clear = sample_progress.CLEAR_LINE
+    assert terminal.getvalue() == f"{clear}sampling …{clear}sampling: 25% …{clear}"
