@@ -44,6 +44,16 @@ def mean_cross_entropy(
         shares = features.new_full(targets.shape, 1 / targets.numel(), dtype=torch.float32)
     else:
         shares = weights / weights.sum().clamp(min=1)
+    return weighted_cross_entropy(features, head, targets, shares)
+
+
+def weighted_cross_entropy(
+    features: Float[Tensor, "b n c"],
+    head: Float[Tensor, "k c"],
+    targets: Int[Tensor, "b n"],
+    shares: Float[Tensor, "b n"],
+) -> Float[Tensor, ""]:
+    """The sum of every position's `cross_entropy` times its share."""
     if logits_are_many(targets, head):
         return fast(features, head, targets, shares)
     return plain(features, head, targets, shares)
@@ -60,7 +70,7 @@ def plain(
     targets: Int[Tensor, "b n"],
     shares: Float[Tensor, "b n"],
 ) -> Float[Tensor, ""]:
-    """The sum of every position's cross-entropy times its share, from all logits at once."""
+    """`weighted_cross_entropy` from all logits at once."""
     return (cross_entropy(features, head, targets) * shares).sum()
 
 

@@ -16,6 +16,9 @@ from dalle_mini_impl.models.config import ClipConfig
 from dalle_mini_impl.models.token_embedding import TokenEmbedding
 from dalle_mini_impl.models.transformer import RMSNorm, build_block
 
+LARGEST_LOG_SCALE = math.log(100)
+"""ln of what similarities are multiplied by at most."""
+
 
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions under a group norm, the second starting at zero."""
@@ -115,7 +118,12 @@ class Clip(nn.Module):
     @property
     def logit_scale(self) -> Float[Tensor, ""]:
         """What similarities are multiplied by, at most 100."""
-        return self.log_scale.exp().clamp(max=100.0)
+        return self.log_scale.clamp(max=LARGEST_LOG_SCALE).exp()
+
+    @torch.no_grad()
+    def clamp_scale(self) -> None:
+        """Bound the scale's parameter: beyond the bound it has no gradient and would stay there."""
+        self.log_scale.clamp_(max=LARGEST_LOG_SCALE)
 
     def encode_image(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
         """Unit vectors of images with values in [0, 1]."""

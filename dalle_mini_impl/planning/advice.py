@@ -55,11 +55,9 @@ def advise(experiment: Experiment, plan: Plan, stage: StagePlan) -> list[Advice]
 def _changes(experiment: Experiment, stage: StageName) -> Iterator[tuple[str, Any]]:
     training = getattr(experiment, stage).training
     batch, parts = training.batch_size, training.grad_accum_steps
-    # Smaller micro-batches, not for CLIP: its loss compares the examples within one.
-    if stage != "clip":
-        for more in (2, 8, batch // parts):
-            if more > 1 and batch % (parts * more) == 0:
-                yield f"{stage}.training.grad_accum_steps", parts * more
+    for more in (2, 8, batch // parts):
+        if more > 1 and batch % (parts * more) == 0:
+            yield f"{stage}.training.grad_accum_steps", parts * more
     if stage == "transformer":
         yield "transformer.checkpoint_activations", True
     if batch > 1:

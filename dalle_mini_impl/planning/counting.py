@@ -7,6 +7,7 @@ but no values, so a model that does not fit is counted as quickly as one that do
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.planning.dry_run import DryRun, dry_run
 from dalle_mini_impl.precision import autocast, choose_precision
 from dalle_mini_impl.runs.stages import StageName
+from dalle_mini_impl.training.objectives.objective import micro_batches
 from dalle_mini_impl.training.optimizers import build_optimizer
 
 
@@ -123,8 +125,7 @@ def _count(trial: DryRun, device: torch.device) -> Cost:
                 module.quantizer.eval()
         optimizers = [o for module in trained for o in build_optimizer(module, training)]
         weights = memory.now
-        rows = -(-training.batch_size // training.grad_accum_steps)
-        batch = trial.batch(rows, device)
+        batch = trial.batch(training.batch_size, device)
         late = _step(trial, batch, 1.0, device, optimizers, memory)
     early = late
     if discriminator is not None and trial.discriminator_start > 0:
@@ -137,7 +138,7 @@ def _count(trial: DryRun, device: torch.device) -> Cost:
     ema = _bytes([*objective.model.parameters(), *objective.model.buffers()])
     return Cost(
         parameters=sum(p.numel() for p in parameters),
-        flops_per_sample=flops / rows,
+        flops_per_sample=flops / training.batch_size,
         flops_per_update=late.update_flops,
         weights=weights,
         ema=ema,
@@ -151,7 +152,7 @@ def _count(trial: DryRun, device: torch.device) -> Cost:
 
 @dataclass(frozen=True)
 class _Step:
-    flops: int
+    flops: float
     update_flops: int
     kept: int
     peak: int
@@ -165,7 +166,10 @@ def _step(
     optimizers: list[torch.optim.Optimizer],
     memory: LiveBytes | None = None,
 ) -> _Step:
-    """One step on fake tensors, with the same phases as in the training loop."""
+    """One step on fake tensors, with the same phases as in the training loop.
+
+    Of the micro-batches the largest is computed, and its FLOPs are counted for all.
+    """
     objective = trial.objective
     discriminator = getattr(objective, "discriminator", None)
     for optimizer in optimizers:
@@ -173,16 +177,22 @@ def _step(
     kept = 0
     precision = choose_precision(trial.training.precision, device)
     with FlopCounterMode(display=False) as flops:
+        if prepare := getattr(objective, "prepare", None):
+            with autocast(precision, device):
+                batch = prepare(batch, None)
+        before_parts = flops.get_total_flops()
+        parts = micro_batches(batch, trial.training.grad_accum_steps)
+        part, share = max(parts, key=itemgetter(1))
         for phase in range(1 if discriminator is None else 2):
             if discriminator is not None:
                 discriminator.requires_grad_(phase == 1)
             before = memory.now if memory else 0
             with autocast(precision, device):
                 if phase == 0:
-                    losses = objective.losses(objective.model, batch, progress, None)
+                    losses = objective.losses(objective.model, part, progress, None)
                 else:
                     losses = objective.discriminator_losses(
-                        discriminator, objective.model, batch, progress, None
+                        discriminator, objective.model, part, progress, None
                     )
             kept = max(kept, memory.now - before) if memory else 0
             if losses:
@@ -190,10 +200,11 @@ def _step(
             del losses
         if discriminator is not None:
             discriminator.requires_grad_(True)
-        step_flops, peak = flops.get_total_flops(), memory.peak if memory else 0
+        so_far, peak = flops.get_total_flops(), memory.peak if memory else 0
         for optimizer in optimizers:
             optimizer.step()
-    return _Step(step_flops, flops.get_total_flops() - step_flops, kept, peak)
+    step_flops = before_parts + (so_far - before_parts) / share
+    return _Step(step_flops, flops.get_total_flops() - so_far, kept, peak)
 
 
 def materialize(module: nn.Module, device: torch.device) -> None:

@@ -16,7 +16,7 @@ from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.models.tokenizers.perceptual import PerceptualNetwork
 from dalle_mini_impl.runs.loading import frozen
 from dalle_mini_impl.runs.stages import StageName
-from dalle_mini_impl.training.objectives.clip import ClipObjective
+from dalle_mini_impl.training.objectives.clip_in_parts import clip_objective
 from dalle_mini_impl.training.objectives.dalle import DalleObjective
 from dalle_mini_impl.training.objectives.image_tokenizer import ImageTokenizerObjective
 
@@ -84,7 +84,7 @@ def _transformer(experiment: Experiment, tokenizer: ImageTokenizer, words: int) 
 
 def _clip(experiment: Experiment, tokenizer: ImageTokenizer, words: int) -> DryRun:
     config = experiment.clip
-    objective = ClipObjective(
+    objective = clip_objective(
         new_clip(experiment, words),
         config,
         lambda images: tokenizer.decode(tokenizer.encode(images)),

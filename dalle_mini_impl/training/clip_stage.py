@@ -11,7 +11,7 @@ from dalle_mini_impl.experiment.models import new_clip
 from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.loop import train
-from dalle_mini_impl.training.objectives.clip import ClipObjective
+from dalle_mini_impl.training.objectives.clip_in_parts import clip_objective
 from dalle_mini_impl.training.stage_files import StageFiles
 
 
@@ -42,7 +42,7 @@ def train_clip(context: StageContext) -> None:
     torch.manual_seed(config.training.seed)
     model = new_clip(context.experiment, context.vocabulary.vocabulary_size)
     train(
-        ClipObjective(model, config, autoencode),
+        clip_objective(model, config, autoencode),
         batches,
         training,
         StageFiles(run, "clip", made_from),

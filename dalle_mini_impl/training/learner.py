@@ -62,6 +62,7 @@ class Learner:
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         generator = self._seed(step)
+        batch = self._prepared(batch, generator)
         finite_check = torch.zeros((), device=self.device)
         shares = list(micro_batches(batch, self.config.grad_accum_steps))
         for number, (micro_batch, share) in enumerate(shares, 1):
@@ -93,11 +94,21 @@ class Learner:
             if found_inf is not None:
                 optimizer.found_inf = found_inf  # type: ignore[attr-defined]
             optimizer.step()
+        if after_update := getattr(self.objective, "after_update", None):
+            after_update()
         self.ema.update(self.objective.model, found_inf)
 
     def diagnose(self, batch: Any, step: int, progress: float) -> str:
         """Describes the first bad tensor of a step whose gradients were not finite."""
         generator = self._seed(step)
+
+        def prepare() -> Losses:
+            nonlocal batch
+            batch = self._prepared(batch, generator)
+            return {}
+
+        if (found := first_bad_tensor(self.networks, batch, prepare)) is not None:
+            return found
         for micro_batch, _ in micro_batches(batch, self.config.grad_accum_steps):
             for phase, module in enumerate(self.loss_modules):
                 self._freeze_discriminator(phase)
@@ -134,6 +145,13 @@ class Learner:
         seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
         torch.manual_seed(seed)
         return torch.Generator(self.device).manual_seed(seed)
+
+    def _prepared(self, batch: Any, generator: torch.Generator) -> Any:
+        prepare = getattr(self.objective, "prepare", None)
+        if prepare is None:
+            return batch
+        with autocast(self.precision, self.device):
+            return prepare(batch, generator)
 
     def _freeze_discriminator(self, phase: int) -> None:
         if "discriminator." in self.networks:

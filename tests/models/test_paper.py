@@ -218,7 +218,8 @@ def test_layers_attend_by_column_row_and_at_last_by_convolution():
 def test_the_loss_is_an_eighth_text_and_seven_eighths_image():
     """§2.2: each kind's cross-entropy is normalized by its number of tokens, then weighed."""
     model, batch = transformer(caption_dropout=0.0), stream()
-    losses = DalleObjective(model, model.config).losses(model, batch, 0.0)
+    objective = DalleObjective(model, model.config)
+    losses = objective.losses(model, objective.prepare(batch), 0.0)
     logits = model(batch.captions, batch.codes)
     # Four words and the pad that ends them; the pads after it are no text.
     text = F.cross_entropy(logits.text[:, :5].flatten(0, 1), batch.captions[:, :5].flatten())
@@ -228,7 +229,8 @@ def test_the_loss_is_an_eighth_text_and_seven_eighths_image():
 
 def test_dropped_captions_are_the_null_caption_and_teach_no_text():
     model, batch = transformer(caption_dropout=1 - 1e-9), stream()
-    losses = DalleObjective(model, model.config).losses(model, batch, 0.0)
+    objective = DalleObjective(model, model.config)
+    losses = objective.losses(model, objective.prepare(batch), 0.0)
     null = model(torch.zeros_like(batch.captions), batch.codes).image
     torch.testing.assert_close(losses["image"], F.cross_entropy(null.mT, batch.codes))
     assert losses["text"] == 0

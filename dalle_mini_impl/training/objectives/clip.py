@@ -1,6 +1,7 @@
 """CLIP's objectives: match each image with its caption, against others and near misses."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -55,6 +56,19 @@ def hard_negative_loss(
     return -logits.log_softmax(dim=1)[:, 0].mean()
 
 
+class Embeddings(NamedTuple):
+    """What a batch's losses are computed from, in rows that belong to one example each."""
+
+    images: Float[Tensor, "b e"]
+    """Of unit length, as are the texts."""
+    texts: Float[Tensor, "b e"]
+    wrong: Float[Tensor, "b m e"] | None
+    """Of the wrong captions."""
+    scale: Float[Tensor, "b"]
+    """The logit scale, once for each example; `bias` likewise."""
+    bias: Float[Tensor, "b"]
+
+
 class ClipObjective:
     """Contrastive losses in both directions, plus hard negatives where the batch has them.
 
@@ -80,26 +94,39 @@ class ClipObjective:
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """`loss`, `contrastive`, `hard`, and `accuracy` (true caption highest in the batch)."""
-        images = model.encode_image(self.with_reconstructions(batch.images))
-        texts = model.encode_text(batch.captions)
-        wrong = None
-        if batch.negatives is not None:
-            wrong = model.encode_text(rearrange(batch.negatives, "b m t -> (b m) t"))
-            wrong = rearrange(wrong, "(b m) e -> b m e", b=len(images))
-        # In bf16, logits near 100 have steps of half a nat.
-        with full_precision(images.device):
-            return self.compare(model, batch, images, texts, wrong)
+        shown = self.with_reconstructions(batch.images)
+        return self.compare(batch, self.embed(model, shown, batch.captions, batch.negatives))
 
-    def compare(
+    def after_update(self) -> None:
+        """Bound the model's scale."""
+        self.model.clamp_scale()
+
+    def embed(
         self,
         model: Clip,
-        batch: ImageBatch,
-        images: Float[Tensor, "b e"],
-        texts: Float[Tensor, "b e"],
-        wrong: Float[Tensor, "b m e"] | None,
-    ) -> dict[str, Tensor]:
-        """The losses, from embeddings of unit length; wrong: of the wrong captions."""
-        scale = model.logit_scale
+        images: Float[Tensor, "b 3 h w"],
+        captions: Int[Tensor, "b t"],
+        negatives: Int[Tensor, "b m t"] | None,
+    ) -> Embeddings:
+        """What `compare` compares."""
+        wrong = None
+        if negatives is not None:
+            wrong = model.encode_text(rearrange(negatives, "b m t -> (b m) t"))
+            wrong = rearrange(wrong, "(b m) e -> b m e", b=len(images))
+        scale, bias = (each.expand(len(images)) for each in (model.logit_scale, model.bias))
+        return Embeddings(
+            model.encode_image(images), model.encode_text(captions), wrong, scale, bias
+        )
+
+    def compare(self, batch: ImageBatch, embedded: Embeddings) -> dict[str, Tensor]:
+        """The losses of `losses`."""
+        # In bf16, logits near 100 have steps of half a nat.
+        with full_precision(embedded.images.device):
+            return self._compare(batch, embedded)
+
+    def _compare(self, batch: ImageBatch, embedded: Embeddings) -> dict[str, Tensor]:
+        images, texts, wrong, scale, bias = embedded
+        scaled = scale[:, None]
         all_images, all_texts = gathered(images), gathered(texts)
         same = equal_captions(batch.captions, gathered(batch.captions))
         for numbers in (batch.groups, batch.texts):
@@ -107,8 +134,8 @@ class ClipObjective:
                 same |= numbers[:, None] == gathered(numbers)[None]
         rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
         own = torch.arange(len(images), device=images.device) + rank * len(images)
-        to_text = scale * images @ all_texts.T + model.bias
-        to_image = scale * texts @ all_images.T + model.bias
+        to_text = scaled * images @ all_texts.T + bias[:, None]
+        to_image = scaled * texts @ all_images.T + bias[:, None]
         if self.config.loss == "siglip":
             contrastive = siglip(to_text, same)
         else:
@@ -119,16 +146,23 @@ class ClipObjective:
             "accuracy": (to_text.argmax(1) == own).float().mean(),
         }
         if wrong is not None and batch.negatives is not None:
-            similarity = scale * torch.einsum("b e, b m e -> b m", images, wrong)
+            similarity = scaled * torch.einsum("b e, b m e -> b m", images, wrong)
             real = (batch.negatives != 0).any(dim=-1)
             hard = hard_negative_loss(scale * (images * texts).sum(1), similarity, real)
             losses |= {"loss": contrastive + hard, "hard": hard.detach()}
         return losses
 
-    def with_reconstructions(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """The batch with its first images, a configured share, replaced by reconstructions."""
+    def with_reconstructions(
+        self, images: Float[Tensor, "b 3 h w"], at_once: int | None = None
+    ) -> Float[Tensor, "b 3 h w"]:
+        """The batch with its first images, a configured share, replaced by reconstructions.
+
+        at_once: most images that are decoded together; none means all.
+        """
         count = round(self.config.reconstructions * len(images))
         if self.autoencode is None or count == 0:
             return images
         with torch.no_grad():
-            return torch.cat((self.autoencode(images[:count]).to(images.dtype), images[count:]))
+            parts = images[:count].split(at_once or count)
+            shown = [self.autoencode(part).to(images.dtype) for part in parts]
+            return torch.cat((*shown, images[count:]))

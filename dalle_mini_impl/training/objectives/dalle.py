@@ -1,11 +1,13 @@
 """The transformer's objective: cross-entropy of caption tokens and of image codes."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from dalle_mini_impl.data.batches import CodeBatch
-from dalle_mini_impl.kernels.cross_entropy import mean_cross_entropy
+from dalle_mini_impl.kernels.cross_entropy import mean_cross_entropy, weighted_cross_entropy
 from dalle_mini_impl.models.config import TransformerConfig
 from dalle_mini_impl.models.dalle import Dalle
 
@@ -14,6 +16,17 @@ def real_tokens(captions: Int[Tensor, "b t"]) -> Float[Tensor, "b t"]:
     """1 for a caption's tokens and the pad that ends it, 0 for the predictable pads after it."""
     pads_so_far = (captions == 0).cumsum(dim=1)
     return (pads_so_far <= 1).float()
+
+
+@dataclass(frozen=True)
+class WeightedBatch:
+    """Codes with captions of which some were dropped."""
+
+    codes: Int[Tensor, "b n"]
+    captions: Int[Tensor, "b t"]
+    weights: Float[Tensor, "b t"]
+    """Of each caption token's loss. In the whole batch they add up to its number of examples, so
+    the mean over micro-batches is the mean over the batch's tokens."""
 
 
 class DalleObjective:
@@ -27,20 +40,27 @@ class DalleObjective:
         self.model = model
         self.config = config
 
+    def prepare(self, batch: CodeBatch, generator: torch.Generator | None = None) -> WeightedBatch:
+        """Drop captions at random, and weigh the tokens of the others."""
+        chance = torch.rand(len(batch.codes), generator=generator, device=batch.codes.device)
+        dropped = chance < self.config.caption_dropout
+        captions = batch.captions.masked_fill(dropped[:, None], 0)
+        counted = real_tokens(captions) * (~dropped)[:, None]
+        weights = counted * (len(counted) / counted.sum().clamp(min=1))
+        return WeightedBatch(batch.codes, captions, weights)
+
     def losses(
         self,
         model: Dalle,
-        batch: CodeBatch,
+        batch: WeightedBatch,
         progress: float,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """`loss`, and `text` and `image` in nats per token."""
-        chance = torch.rand(len(batch.codes), generator=generator, device=batch.codes.device)
-        dropped = chance < self.config.caption_dropout
-        captions = batch.captions.masked_fill(dropped[:, None], 0)
-        trunk = model.trunk(captions, batch.codes)
-        weights = real_tokens(captions) * (~dropped)[:, None]
-        text = mean_cross_entropy(trunk.text, model.text_head.weight, captions, weights)
+        trunk = model.trunk(batch.captions, batch.codes)
+        shares = batch.weights / len(batch.captions)
+        head = model.text_head.weight
+        text = weighted_cross_entropy(trunk.text, head, batch.captions, shares)
         predictions = model.image_head.predictions(trunk.image, batch.codes)
         image = torch.stack([mean_cross_entropy(*each) for each in predictions]).sum()
         share = self.config.text_weight

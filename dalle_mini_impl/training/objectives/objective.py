@@ -23,6 +23,9 @@ class Objective(Protocol):
       generator)`: a second phase after each `losses`, with its own optimizer. Empty losses mean
       that it has not begun. `losses` may use `self.discriminator`, whose parameters are frozen
       meanwhile.
+    - `prepare(batch, generator)`: the batch with all that is decided over the whole of it, such as
+      random numbers, counts and comparisons, before it is split into micro-batches for `losses`.
+    - `after_update()` is called after each change of the weights, to bound some of them.
     - `to(device)` moves frozen helpers.
     - `compile_models = True` where `losses` computes with `progress` in Python: compiled code would
       hold it as a constant, so the models' forward is compiled in place of the losses.
