@@ -24,13 +24,11 @@ from torch import Tensor, nn
 
 from dalle_mini_impl.data.augment import load_images
 from dalle_mini_impl.data.config import DataConfig
-from dalle_mini_impl.data.negatives import hard_negatives
 from dalle_mini_impl.data.store import Store, prepare
-from dalle_mini_impl.evaluation.evaluate_collection import CollectionSettings, HeldOut
+from dalle_mini_impl.evaluation.held_out import CollectionSettings, HeldOut
 from dalle_mini_impl.evaluation.measures.agreement import (
     measure_hard_negatives,
     measure_retrieval,
-    wrong_captions,
 )
 from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
 from dalle_mini_impl.evaluation.report.page import ReportPart, Table, share
@@ -152,12 +150,7 @@ def retrieve(arguments: Retrieve) -> list[ReportPart]:
     images = clip.encode_images(held_out.images)
     texts = clip.encode_texts(held_out.captions)
     parts = [measure_retrieval(images, texts, held_out.same)]
-    store, expressions = held_out.store, run.experiment.data.held_out_captions
-    negative = hard_negatives(store.captions, store.attributes, arguments.split, expressions)
-    made = [
-        wrong_captions(negative, held_out.numbers, held_out.rows, arguments.seed + shift)
-        for shift in range(arguments.wrong)
-    ]
+    made = [held_out.wrong_captions(arguments.seed + shift) for shift in range(arguments.wrong)]
     # A word that has no like can only be exchanged in some captions: those count.
     rows = sorted(set.intersection(*(set(found) for found, _ in made)))
     if not rows:

@@ -8,6 +8,7 @@ counts is the share of the distance between no ranking and the oracle that its c
 `--beside` adds the results of earlier calls to the table.
 """
 
+import random
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -22,8 +23,7 @@ from torch import Tensor, nn
 from benchmarks.leave_one_out import check_names, earlier, mean, spread
 from dalle_mini_impl.cli.output import write_json
 from dalle_mini_impl.data.augment import load_images
-from dalle_mini_impl.data.negatives import hard_negatives
-from dalle_mini_impl.evaluation.measures.agreement import wrong_captions
+from dalle_mini_impl.data.negatives import hard_negatives, wrong_captions
 from dalle_mini_impl.evaluation.suites.core import SPLITS
 from dalle_mini_impl.evaluation.suites.shapes import ShapesPrompt, scene_prompts
 from dalle_mini_impl.images import to_images
@@ -146,14 +146,21 @@ def hard_accuracy(context: StageContext, clip: RunClip, count: int) -> float:
     """Share of unseen images whose own caption beats one with an attribute exchanged."""
     store = context.split("validation")
     rows = np.arange(min(count, len(store)), dtype=np.int64)
+    encode = context.vocabulary.encode
     held_out_captions = context.experiment.data.held_out_captions
     negative = hard_negatives(store.captions, store.attributes, "validation", held_out_captions)
-    found, wrong = wrong_captions(negative, [0] * len(rows), rows.tolist(), 0)
+    texts, _ = wrong_captions(
+        negative,
+        [(row, 0) for row in rows.tolist()],
+        [random.Random(f"0/{row}") for row in rows],
+        encode,
+        lambda row: encode(store.captions[row]),
+    )
+    found = [at for at, text in enumerate(texts) if text]
     images = clip.encode_images(load_images(store, rows[found], context.experiment.data, None))
     own = clip.encode_texts([store.captions[rows[at]][0] for at in found])
-    return float(
-        ((images * own).sum(1) > (images * clip.encode_texts(wrong)).sum(1)).float().mean()
-    )
+    wrong = clip.encode_texts([texts[at] for at in found])
+    return float(((images * own).sum(1) > (images * wrong).sum(1)).float().mean())
 
 
 def choose(clip: RunClip, candidates: Candidates) -> dict[str, float]:

@@ -1,11 +1,12 @@
 """Captions as integer ids: a byte-level BPE, trained on the collection or loaded from a file.
 
-Every byte has a token, so any Unicode text can be encoded and is decoded exactly, except for case
-if the vocabulary lower-cases. Id 0 is PAD, which no text encodes to: it pads captions on the right,
-so the first PAD ends the text, and the null caption consists of PAD alone.
+Every byte has a token, so any Unicode text can be encoded. It is decoded as `clean_caption` writes
+it, except for case if the vocabulary lower-cases. Id 0 is PAD, which no text encodes to: it pads
+captions on the right, so the first PAD ends the text, and the null caption consists of PAD alone.
 """
 
 import json
+import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -76,7 +77,7 @@ class CaptionTokenizer:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(map(_valid_unicode, captions), trainer)
+        tokenizer.train_from_iterator(map(clean_caption, captions), trainer)
         # The library would look for an added token in text; PAD must stay a plain entry.
         description = json.loads(tokenizer.to_str()) | {"added_tokens": []}
         return cls._configured(description, config, "the trained vocabulary")
@@ -120,16 +121,18 @@ class CaptionTokenizer:
     ) -> Int[np.ndarray, "b t"]:
         """Ids (int64) of each caption, cut to the context and padded on the right with PAD.
 
+        Captions and prompts that `clean_caption` makes equal get the same ids.
         rng: skips merges at random, as configured by `dropout`. Without it, none is skipped.
         """
         if rng is not None and self.dropout:
             ids = np.full((len(captions), self.context), PAD, np.int64)
             for row, caption in zip(ids, captions, strict=True):
-                tokens = [t for word in self.words(caption) for t in self._dropped_out(word, rng)]
+                words = self.words(clean_caption(caption))
+                tokens = [t for word in words for t in self._dropped_out(word, rng)]
                 tokens = tokens[: self.context]
                 row[: len(tokens)] = [self._ids[token] for token in tokens]
             return ids
-        rows = self._plain.encode_batch_fast([_valid_unicode(caption) for caption in captions])
+        rows = self._plain.encode_batch_fast([clean_caption(caption) for caption in captions])
         return np.array([row.ids for row in rows], np.int64).reshape(-1, self.context)
 
     def _dropped_out(self, word: str, rng: np.random.Generator) -> list[str]:
@@ -152,7 +155,7 @@ class CaptionTokenizer:
 
     def count_truncated(self, captions: Iterable[str]) -> int:
         """How many captions are longer than the context and are cut."""
-        rows = self._plain.encode_batch([_valid_unicode(caption) for caption in captions])
+        rows = self._plain.encode_batch([clean_caption(caption) for caption in captions])
         return sum(bool(row.overflowing) for row in rows)
 
     def words(self, text: str) -> list[str]:
@@ -189,6 +192,11 @@ def find_vocabulary(name: str) -> Path:
         f"captions.vocabulary: {name!r} is neither a file nor a vocabulary in tokenizers/ "
         f"(there: {there}); leave it out to train one on the captions"
     )
+
+
+def clean_caption(text: str) -> str:
+    """The text with composed characters (NFC), one blank between words and none around them."""
+    return " ".join(unicodedata.normalize("NFC", _valid_unicode(text)).split())
 
 
 def _valid_unicode(caption: str) -> str:

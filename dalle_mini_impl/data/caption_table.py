@@ -1,7 +1,7 @@
 """The captions of all images as token ids, chosen at random for each batch."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int, Int64
 from torch import Tensor
 
-from dalle_mini_impl.data.negatives import Negative
+from dalle_mini_impl.data.negatives import Negative, wrong_captions
 
 
 @runtime_checkable
@@ -24,6 +24,9 @@ class CaptionEncoder(Protocol):
 class CaptionTable:
     """The captions of each image; every distinct text is encoded once.
 
+    Captions are equal if their ids are, whatever the texts: ids show no capitals where the
+    vocabulary lower-cases, and nothing beyond the context.
+
     With `dropout`, captions are encoded again with BPE-dropout each time they are chosen. An image
     without captions has the null caption.
     """
@@ -32,19 +35,20 @@ class CaptionTable:
         self, captions: Sequence[Sequence[str]], tokenizer: CaptionEncoder, dropout: bool = False
     ) -> None:
         rows = [tuple(of_image) or ("",) for of_image in captions]
-        self._numbers: dict[str, int] = {}
-        flat = [self._numbers.setdefault(text, len(self._numbers)) for row in rows for text in row]
+        known: dict[str, int] = {}
+        flat = [known.setdefault(text, len(known)) for row in rows for text in row]
         self._flat = np.array(flat, np.int64)
         self._counts = np.array([len(row) for row in rows], np.int64)
         self._starts = np.cumsum(self._counts) - self._counts
-        self._texts = list(self._numbers)
-        known: dict[tuple[str, ...], int] = {}
-        self._groups = np.array([known.setdefault(row, len(known)) for row in rows], np.int64)
+        self._texts = list(known)
         self._tokenizer = tokenizer
         self._dropout = dropout
         # int32 halves the memory: a million captions of 64 ids take 256 MB.
         encoded = tokenizer.encode(self._texts) if self._texts else np.zeros((0, 0))
         self._ids = np.asarray(encoded, np.int32)
+        self._equal = _numbered(row.tobytes().rstrip(b"\0") for row in self._ids)[self._flat]
+        ends = zip(self._starts, self._starts + self._counts, strict=True)
+        self._groups = _numbered(frozenset(self._equal[start:end].tolist()) for start, end in ends)
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -68,7 +72,7 @@ class CaptionTable:
         rng: np.random.Generator,
     ) -> Int[Tensor, "b t"]:
         """Ids (int64) of caption `numbers[i]` of image `indices[i]`."""
-        chosen = self.texts(indices, numbers)
+        chosen = self._flat[self._starts[indices] + numbers]
         if self._dropout:
             ids = self._tokenizer.encode([self._texts[i] for i in chosen], rng)
         else:
@@ -79,7 +83,12 @@ class CaptionTable:
         self, indices: Int64[np.ndarray, "b"], numbers: Int64[np.ndarray, "b"]
     ) -> Int64[np.ndarray, "b"]:
         """A number for caption `numbers[i]` of image `indices[i]`, shared by equal captions."""
-        return self._flat[self._starts[indices] + numbers]
+        return self._equal[self._starts[indices] + numbers]
+
+    def own_ids(self, image: int) -> Int[np.ndarray, "k t"]:
+        """The ids of all captions of an image."""
+        start = self._starts[image]
+        return self._ids[self._flat[start : start + self._counts[image]]]
 
     def groups(self, indices: Int64[np.ndarray, "b"]) -> Int[Tensor, "b"]:
         """A number for each image, shared by those with the same captions."""
@@ -94,13 +103,18 @@ class CaptionTable:
         rng: np.random.Generator,
     ) -> Int[Tensor, "b m t"]:
         """Ids of `count` hard negatives for caption `numbers[i]` of image `indices[i]`."""
-        texts = [
-            negative(int(index), int(number), random.Random(int(seed))) or ""
-            for index, number, seeds in zip(
-                indices, numbers, rng.integers(2**32, size=(len(indices), count)), strict=True
-            )
-            for seed in seeds
-        ]
-        # Encoded like the true captions, so that the tokenization does not reveal the negatives.
-        ids = self._tokenizer.encode(texts, rng if self._dropout else None).astype(np.int64)
-        return torch.from_numpy(ids.reshape(len(indices), count, -1))
+        seeds = rng.integers(2**32, size=(len(indices), count))
+        rngs = [random.Random(int(seed)) for seed in seeds.flat]
+        each = zip(indices.repeat(count).tolist(), numbers.repeat(count).tolist(), strict=True)
+        encode = self._tokenizer.encode
+        texts, ids = wrong_captions(negative, list(each), rngs, encode, self.own_ids)
+        if self._dropout:
+            # Like the true captions, so that the tokenization does not reveal the negatives.
+            ids = encode(texts, rng)
+        return torch.from_numpy(ids.astype(np.int64).reshape(len(indices), count, -1))
+
+
+def _numbered(keys: Iterable[Hashable]) -> Int64[np.ndarray, "n"]:
+    """A number for each key, shared by equal ones."""
+    known: dict[Hashable, int] = {}
+    return np.array([known.setdefault(key, len(known)) for key in keys], np.int64)

@@ -57,6 +57,9 @@ class Source(ABC):
     reader: Callable[[Any], Example]
     """A picklable function from a row to its example."""
 
+    may_share_images = False
+    """Whether the split has images that another split may hold too, under other names."""
+
     @abstractmethod
     def rows(self) -> Iterator[Any]:
         """The input of `reader`: cheap to create and to send to another process."""

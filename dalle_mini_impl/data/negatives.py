@@ -14,6 +14,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
+
 from dalle_mini_impl.data.splits import Split
 from dalle_mini_impl.data.synthetic.claims import Claims, phrase_claims
 from dalle_mini_impl.data.synthetic.panel_captions import (
@@ -28,6 +31,11 @@ from dalle_mini_impl.data.synthetic.swaps import swap_attribute
 
 Negative = Callable[[int, int, random.Random], str | None]
 """A wrong caption for caption `j` of image `i`, or None where none can be made."""
+
+OwnIds = Callable[[int], Int[np.ndarray, "k t"]]
+"""The ids of an image's captions."""
+Encode = Callable[[Sequence[str]], np.ndarray]
+"""Captions to their ids."""
 
 TRIES = 32
 
@@ -100,3 +108,31 @@ def hard_negatives(
     if any(attributes):
         return synthetic_negatives(attributes, split)
     return word_negatives(captions, () if split == "held_out" else held_out_captions)
+
+
+def wrong_captions(
+    negative: Negative,
+    places: Sequence[tuple[int, int]],
+    rngs: Sequence[random.Random],
+    encode: Encode,
+    own_ids: OwnIds,
+) -> tuple[list[str], Int[np.ndarray, "n t"]]:
+    """A wrong caption for caption `j` of image `i`, for each (i, j), and its ids.
+
+    Without one it is the null caption. Those that differ from the image's own captions only in what
+    the ids do not show, such as capitals or the words beyond the context, are made again.
+    """
+    texts = [negative(*place, rng) or "" for place, rng in zip(places, rngs, strict=True)]
+    ids = encode(texts)
+    for attempt in range(TRIES + 1):
+        alike = [
+            at
+            for at, (image, _) in enumerate(places)
+            if texts[at] and (own_ids(image) == ids[at]).all(axis=1).any()
+        ]
+        if not alike:
+            break
+        for at in alike:
+            texts[at] = (negative(*places[at], rngs[at]) or "") if attempt < TRIES else ""
+        ids[alike] = encode([texts[at] for at in alike])
+    return texts, ids

@@ -22,6 +22,7 @@ import numpy as np
 
 from dalle_mini_impl.data.collections.detect import DataError
 from dalle_mini_impl.data.config import SYNTHETIC, DataConfig
+from dalle_mini_impl.data.copies import PRECEDING, digest, digests, preceding
 from dalle_mini_impl.data.examples import Example, Source, unreadable_reason
 from dalle_mini_impl.data.messages import counted, first_names
 from dalle_mini_impl.data.sources import open_source
@@ -48,7 +49,7 @@ class Store:
     fingerprint: str
     captioned: bool
     counts: dict[str, int] = field(default_factory=dict)
-    """Images left out: unreadable, uncaptioned."""
+    """Images left out: unreadable, uncaptioned, copies of images of another split."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -95,16 +96,18 @@ def prepare(
     """Decodes a split into `folder`, or opens what is there if it was made from the same data.
 
     Unreadable images are skipped and the first few named; in a captioned collection those
-    without captions are skipped too. Raises DataError where more than `max_unreadable` fail or a
-    training split comes out empty.
+    without captions are skipped too, and so are copies of the images of `PRECEDING` splits, which
+    are prepared first. Raises DataError where more than `max_unreadable` fail or a training split
+    comes out empty.
     """
     source = open_source(config, split)
-    fingerprint = _fingerprint(config, split, source)
+    made_from = _made_from(config, split, source)
     target = Path(folder) / split
-    if _stored_fingerprint(target) == fingerprint:
+    if _stored(target) == made_from:
         store = Store.open(target)
         report(f"{split}: {counted(len(store), 'image')} ready in {target}")
         return store
+    elsewhere = _images_elsewhere(config, split, folder, report)
     size = source.size()
     images = "the images" if size is None else f"at most {counted(size, 'image')}"
     report(f"{split}: preparing {images} of {config.path}")
@@ -113,7 +116,7 @@ def prepare(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        _write(config, split, source, fingerprint, temporary, report)
+        _write(config, split, source, made_from, elsewhere, temporary, report)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
     finally:
@@ -123,11 +126,27 @@ def prepare(
     return store
 
 
-def _stored_fingerprint(folder: Path) -> str | None:
+def _stored(folder: Path) -> list[str] | None:
+    """What a store was made from; None where there is none."""
     try:
-        return json.loads((folder / "store.json").read_text("utf-8"))["fingerprint"]
+        return json.loads((folder / "store.json").read_text("utf-8"))["made_from"]
     except (OSError, ValueError, KeyError):
         return None
+
+
+def _made_from(config: DataConfig, split: Split, source: Source) -> list[str]:
+    """Fingerprints of all that is read for a split, its own first; validation may be elsewhere."""
+    others = PRECEDING[split] if config.held_out_path is not None else ()
+    sources = {split: source} | {other: open_source(config, other) for other in others}
+    return [_fingerprint(config, *each) for each in sources.items()]
+
+
+def _images_elsewhere(
+    config: DataConfig, split: Split, folder: Path, report: Callable[[str], None]
+) -> set[bytes]:
+    """Digests of the images of the preceding splits; generated splits share none."""
+    others = [s for s in PRECEDING[split] if open_source(config, s).may_share_images]
+    return set().union(*(digests(prepare(config, s, folder, report).images) for s in others))
 
 
 def _fingerprint(config: DataConfig, split: Split, source: Source) -> str:
@@ -137,6 +156,10 @@ def _fingerprint(config: DataConfig, split: Split, source: Source) -> str:
     excluded = {"path", "held_out_path", "workers", "max_unreadable", "horizontal_flip", "stream"}
     settings = config.model_dump(mode="json", exclude={*excluded, *SYNTHETIC})
     parts = [VERSION, split, stored_side(config), settings, source.fingerprint()]
+    return _hash(parts)
+
+
+def _hash(parts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -144,12 +167,14 @@ def _write(
     config: DataConfig,
     split: Split,
     source: Source,
-    fingerprint: str,
+    made_from: list[str],
+    elsewhere: set[bytes],
     folder: Path,
     report: Callable[[str], None],
 ) -> None:
     kept = uncaptioned = 0
     failures: list[str] = []
+    copies: list[str] = []
     side = stored_side(config)
     work = partial(_decode, side=side)
     with (
@@ -161,11 +186,13 @@ def _write(
                 failures.append(f"{key}: {image}")
             elif source.captioned and not captions:
                 uncaptioned += 1
+            elif elsewhere and digest(image) in elsewhere:
+                copies.append(key)
             else:
                 lines.write(stored_line(key, captions, attributes))
                 pixels.write(image)
                 kept += 1
-    seen = kept + uncaptioned + len(failures)
+    seen = kept + uncaptioned + len(copies) + len(failures)
     named = first_names(failures)
     if len(failures) > config.max_unreadable * seen:
         raise DataError(
@@ -178,12 +205,20 @@ def _write(
         report(f"{split}: {skipped}: {named}")
     if kept == 0 and split == "train":
         why = f"all {seen:,} lack a caption" if seen else "none belongs to the training split"
+        if copies:
+            why = (
+                f"{len(copies):,} of {seen:,} have the pixels of {preceding(split)} images; name "
+                "another data.held_out_path, or set data.held_out to 0"
+            )
         raise DataError(f"data.path {config.path!r} leaves no image to train on: {why}")
+    counts = {"unreadable": len(failures), "uncaptioned": uncaptioned, "copies": len(copies)}
     meta = {
-        "fingerprint": fingerprint,
+        # Without the images left out, it is other data than what the source names.
+        "fingerprint": _hash([made_from[0], copies]) if copies else made_from[0],
+        "made_from": made_from,
         "side": side,
         "captioned": source.captioned,
-        "counts": {"unreadable": len(failures), "uncaptioned": uncaptioned},
+        "counts": counts,
     }
     (folder / "store.json").write_text(json.dumps(meta, indent=1), "utf-8")
 
@@ -201,10 +236,13 @@ def _decode(
     return example.key, example.captions, example.attributes, image
 
 
-def _summary(split: str, store: Store, source: Source, seconds: float) -> str:
+def _summary(split: Split, store: Store, source: Source, seconds: float) -> str:
     text = f"{split}: {counted(len(store), 'image')} in {seconds:.1f} s ({source.description})"
     if store.counts["uncaptioned"]:
         text += f"; skipped {store.counts['uncaptioned']:,} without a caption"
+    if store.counts["copies"]:
+        copies = store.counts["copies"]
+        text += f"; left out {copies:,} that have the pixels of {preceding(split)} images"
     if not store.captioned:
         text += "; nothing has captions, so training is unconditional"
     return text

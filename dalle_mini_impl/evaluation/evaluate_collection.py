@@ -9,14 +9,9 @@ from torch.nn import functional as F
 
 from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.data.store import prepare
-from dalle_mini_impl.evaluation.held_out import (
-    CollectionSettings,
-    HeldOut,
-    images_of,
-    random_rows,
-)
+from dalle_mini_impl.evaluation.held_out import CollectionSettings, HeldOut, random_rows
 from dalle_mini_impl.evaluation.held_out_clip import HeldOutClip
-from dalle_mini_impl.evaluation.measures.features import Features, pixel_features
+from dalle_mini_impl.evaluation.measures.features import Features, StoredImages, pixel_features
 from dalle_mini_impl.evaluation.measures.likelihood import measure_likelihood
 from dalle_mini_impl.evaluation.measures.reconstruction import measure_reconstructions, reconstruct
 from dalle_mini_impl.evaluation.measures.samples import (
@@ -64,21 +59,15 @@ def evaluate_collection(
     if run.has_weights("dalle"):
         model = TextToImage.from_pretrained(run, device)
         report("transformer: loss by caption")
-        ids = torch.from_numpy(model.captions.encode(held_out.captions))
+        likelihood = model.dalle.log_likelihood
         parts.append(
-            measure_likelihood(
-                model.dalle.log_likelihood,
-                held_out.captions,
-                ids,
-                codes,
-                tokenizer.code_count,
-                device,
-            )
+            measure_likelihood(likelihood, held_out.ids, codes, tokenizer.code_count, device)
         )
         report(f"samples: {len(held_out):,} at guidance {settings.guidance:g}")
         samples = _sample(model, held_out.captions, settings, candidates=1)
         store = prepare(run.experiment.data, "train", run.cache / "images", report)
-        train = images_of(store, random_rows(store, settings.train_examples, settings.seed), run)
+        chosen = random_rows(store, settings.train_examples, settings.seed)
+        train = StoredImages(store, chosen, run.experiment.data)
         parts += _compare_samples(samples, held_out, decoded, train, features)
         if max(settings.candidates) > 1:
             parts.append(_reranking(model, held_out, settings, features, report))
@@ -107,7 +96,7 @@ def _compare_samples(
     samples: Sequence[Samples],
     held_out: HeldOut,
     decoded: Float[Tensor, "n 3 h w"],
-    train: Float[Tensor, "m 3 h w"],
+    train: StoredImages,
     features: Features,
 ) -> list[ReportPart]:
     """One sample of each held-out caption against real images."""

@@ -1,20 +1,22 @@
 """Held-out images of a run's collection, and how much of them is measured."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.data.augment import load_images
 from dalle_mini_impl.data.messages import counted
+from dalle_mini_impl.data.negatives import hard_negatives, wrong_captions
 from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.evaluation.measures.features import StoredImages
+from dalle_mini_impl.evaluation.measures.likelihood import caption_numbers
 from dalle_mini_impl.evaluation.measures.samples import NEIGHBORS
 from dalle_mini_impl.runs.folder import RunFolder
 
@@ -46,31 +48,45 @@ class HeldOut:
                 f"{data.path}: {counted(len(store), f'{settings.split} image')}, too few to "
                 "measure on; train a run with a larger data.held_out, or name the other --split"
             )
-        self.store, self.split, self.seed = store, settings.split, settings.seed
+        self.run, self.store = run, store
+        self.split, self.seed = settings.split, settings.seed
         self.rows = random_rows(store, settings.max_examples, settings.seed)
         rng = random.Random(settings.seed)
         self.numbers = [rng.randrange(len(store.captions[row])) for row in self.rows]
         self.captions = [
             store.captions[row][number] for row, number in zip(self.rows, self.numbers, strict=True)
         ]
-        self.images = images_of(store, self.rows, run)
+        self.images = StoredImages(store, self.rows, data)[:]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @cached_property
-    def same(self) -> Tensor:
-        """Which images have equal captions, `n n`."""
-        numbers: dict[str, int] = {}
-        ids = torch.tensor([numbers.setdefault(text, len(numbers)) for text in self.captions])
-        return ids[:, None] == ids[None]
+    def ids(self) -> Int[Tensor, "n t"]:
+        """The captions encoded."""
+        return torch.from_numpy(self.run.captions().encode(self.captions))
+
+    @cached_property
+    def same(self) -> Bool[Tensor, "n n"]:
+        """Which images have captions that are equal once encoded."""
+        numbers = caption_numbers(self.ids)
+        return numbers[:, None] == numbers[None]
+
+    def wrong_captions(self, seed: int) -> tuple[list[int], list[str]]:
+        """The rows for which a caption with a wrong attribute can be made, and these captions."""
+        store, captions = self.store, self.run.captions()
+        compositions = self.run.experiment.data.held_out_captions
+        texts, _ = wrong_captions(
+            hard_negatives(store.captions, store.attributes, self.split, compositions),
+            list(zip(self.rows, self.numbers, strict=True)),
+            [random.Random(f"{seed}/{row}") for row in self.rows],
+            captions.encode,
+            lambda image: captions.encode(store.captions[image]),
+        )
+        rows = [at for at, text in enumerate(texts) if text]
+        return rows, [texts[at] for at in rows]
 
 
 def random_rows(store: Store, most: int, seed: int) -> list[int]:
     """At most `most` rows in a random order from the seed."""
     return np.random.default_rng(seed % 2**63).permutation(len(store))[:most].tolist()
-
-
-def images_of(store: Store, rows: Sequence[int], run: RunFolder) -> Float[Tensor, "n 3 h w"]:
-    """Images of a store as the models see them, without augmentation."""
-    return load_images(store, np.array(rows, np.int64), run.experiment.data, None)

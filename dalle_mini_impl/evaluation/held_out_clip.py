@@ -8,22 +8,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dalle_mini_impl.data.messages import counted
-from dalle_mini_impl.data.negatives import hard_negatives
 from dalle_mini_impl.evaluation.held_out import HeldOut
 from dalle_mini_impl.evaluation.measures.agreement import (
     above_median,
     measure_calibration,
     measure_hard_negatives,
     measure_retrieval,
-    wrong_captions,
 )
 from dalle_mini_impl.evaluation.measures.features import clip_features
 from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
 from dalle_mini_impl.evaluation.report.page import ReportPart
+from dalle_mini_impl.kernels.chunks import in_chunks
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_clip
-
-ROWS = 128
 
 
 class HeldOutClip:
@@ -48,8 +45,8 @@ class HeldOutClip:
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Float[Tensor, "n e"]:
         """A vector for each text, on the CPU."""
-        ids = torch.from_numpy(self.vocabulary.encode(texts)).split(ROWS)
-        return torch.cat([self.clip.encode_text(part.to(self.device)).cpu() for part in ids])
+        ids = torch.from_numpy(self.vocabulary.encode(texts))
+        return in_chunks(lambda part: self.clip.encode_text(part.to(self.device)).cpu(), ids)
 
     def why_no_measure(self) -> str:
         """Why images cannot be compared by its features; "" for a CLIP that matches captions."""
@@ -69,10 +66,7 @@ class HeldOutClip:
         clip, held_out, images, texts = self.clip, self.held_out, self.images, self.texts
         logits = clip.logit_scale.cpu() * images @ texts.T + clip.bias.cpu()
         parts = [measure_retrieval(images, texts, held_out.same)]
-        compositions = self.run.experiment.data.held_out_captions
-        store = held_out.store
-        negative = hard_negatives(store.captions, store.attributes, held_out.split, compositions)
-        rows, wrong = wrong_captions(negative, held_out.numbers, held_out.rows, held_out.seed)
+        rows, wrong = held_out.wrong_captions(held_out.seed)
         if rows:
             parts.append(measure_hard_negatives(images[rows], texts[rows], self.encode(wrong)))
         config = self.run.experiment.clip

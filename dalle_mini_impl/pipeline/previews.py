@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from dalle_mini_impl.images import to_images
+from dalle_mini_impl.kernels.chunks import in_chunks
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.sampling.sampler import Progress
 
@@ -39,7 +40,7 @@ def unfinished(
         codes = torch.where(given >= 0, given, codes)
         known = known | (given >= 0)
     # An image's first code stands for those to come: it often shows the background.
-    pixels = tokenizer.decode(torch.where(known, codes, codes[:, :1]))
+    pixels = in_chunks(tokenizer.decode, torch.where(known, codes, codes[:, :1]))
     cells = known.view(tokenizer.grid, tokenizer.grid)
     cell = pixels.shape[-1] // tokenizer.grid
     shown = cells.repeat_interleave(cell, dim=0).repeat_interleave(cell, dim=1)

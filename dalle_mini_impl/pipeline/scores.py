@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dalle_mini_impl.kernels.chunks import in_chunks
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
@@ -17,11 +18,11 @@ def decode_and_score(
     clip: Clip | None,
 ) -> dict[str, Tensor]:
     """The tensors of `Samples`, `c k ...`, of equally many images of each caption."""
-    pixels = image_tokenizer.decode(codes)
+    pixels = in_chunks(image_tokenizer.decode, codes)
     each = len(codes) // len(captions)
     rows = captions.repeat_interleave(each, dim=0)
-    likelihoods = dalle.log_likelihood(rows, codes).sum(dim=1)
-    null = dalle.log_likelihood(torch.zeros_like(rows), codes).sum(dim=1)
+    likelihoods = in_chunks(dalle.log_likelihood, rows, codes).sum(dim=1)
+    null = in_chunks(dalle.log_likelihood, torch.zeros_like(rows), codes).sum(dim=1)
     fields = {
         "pixels": pixels,
         "codes": codes,
@@ -30,5 +31,5 @@ def decode_and_score(
     }
     if clip is not None:
         texts = clip.encode_text(captions).repeat_interleave(each, dim=0)
-        fields["clip_scores"] = (clip.encode_image(pixels) * texts).sum(dim=-1)
+        fields["clip_scores"] = (in_chunks(clip.encode_image, pixels) * texts).sum(dim=-1)
     return {name: value.unflatten(0, (len(captions), each)) for name, value in fields.items()}

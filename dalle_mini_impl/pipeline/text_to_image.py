@@ -101,7 +101,7 @@ class TextToImage:
             self.device = available_device(device)
             for model in (self.image_tokenizer, self.dalle, self.clip):
                 if model is not None:
-                    model.to(self.device)
+                    frozen(model, self.device)
             self.code_sampler = CodeSampler(self.dalle)
         if dtype is not None:
             precision = precision_of(dtype, self.device)

@@ -4,7 +4,6 @@ A whole step (losses, gradients, update) runs on fake tensors, which have a shap
 but no values, so a model that does not fit is counted as quickly as one that does.
 """
 
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -13,18 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.experiment.models import new_image_tokenizer
+from dalle_mini_impl.kernels.chunks import LiveBytes
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.planning.dry_run import DryRun, dry_run
 from dalle_mini_impl.precision import autocast, choose_precision
 from dalle_mini_impl.runs.stages import StageName
+from dalle_mini_impl.training.objectives.image_tokenizer import ImageTokenizerObjective
 from dalle_mini_impl.training.objectives.objective import micro_batches
 from dalle_mini_impl.training.optimizers import build_optimizer
+from dalle_mini_impl.training.previews import MEASURED_IMAGES
 
 
 @dataclass(frozen=True)
@@ -48,38 +48,10 @@ class Cost:
     activations: int
     """Bytes that the forward pass keeps for the backward pass."""
     peak: int
-    """Most bytes at any moment of a step; less than the sum, as not all exist at once."""
+    """Most bytes at any moment of a step; less than the sum, as not all exist at once.
 
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors made under it that still exist, and their peak."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0
-        self.peak = 0
-        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, arguments: Any = (), options: Any = None
-    ) -> Any:
-        result = function(*arguments, **(options or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self._add(leaf.untyped_storage())
-        return result
-
-    def _add(self, storage: Any) -> None:
-        if storage in self._known:
-            return
-        self._known.add(storage)
-        size = storage.nbytes()
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._remove, size)
-
-    def _remove(self, size: int) -> None:
-        self.now -= size
+    Of an image tokenizer also while it is evaluated for a preview; to encode all images takes less.
+    """
 
 
 def count_stage(
@@ -127,6 +99,7 @@ def _count(trial: DryRun, device: torch.device) -> Cost:
         weights = memory.now
         batch = trial.batch(training.batch_size, device)
         late = _step(trial, batch, 1.0, device, optimizers, memory)
+        _evaluate(objective, batch, device)
     early = late
     if discriminator is not None and trial.discriminator_start > 0:
         early = _step(trial, batch, 0.0, device, optimizers)
@@ -148,6 +121,17 @@ def _count(trial: DryRun, device: torch.device) -> Cost:
         # The first step makes the optimizer's state at its end; later ones have it all along.
         peak=max(late.peak + optimizer, memory.peak) + ema,
     )
+
+
+def _evaluate(objective: Any, batch: Any, device: torch.device) -> None:
+    """What a preview of the image tokenizer's reconstructions computes."""
+    if not isinstance(objective, ImageTokenizerObjective):
+        return
+    images = torch.empty(MEASURED_IMAGES, *batch.images.shape[1:], device=device)
+    with torch.no_grad():
+        objective.model.eval()
+        objective.hard_reconstructions(objective.model, images)
+        objective.soft_psnr(objective.model, images)
 
 
 @dataclass(frozen=True)

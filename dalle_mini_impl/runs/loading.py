@@ -1,5 +1,6 @@
 """A run's trained models, built from its configuration and filled from its weights."""
 
+import copy
 from typing import TypeVar
 
 import torch
@@ -18,8 +19,15 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def frozen(model: Model, device: str | torch.device | None = None) -> Model:
-    """The model ready for inference on `device` (None: where it is): eval mode, no gradients."""
-    return model.to(device).eval().requires_grad_(False)
+    """The model ready for inference on `device` (None: where it is): eval mode, no gradients.
+
+    A model that was made under `torch.inference_mode` is copied, as its weights have no version and
+    could not be compared with those that a decoding step was compiled for.
+    """
+    with torch.inference_mode(False):
+        if any(weight.is_inference() for weight in model.parameters()):
+            model = copy.deepcopy(model)
+        return model.to(device).eval().requires_grad_(False)
 
 
 def load_image_tokenizer(run: RunFolder) -> ImageTokenizer:

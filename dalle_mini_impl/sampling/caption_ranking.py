@@ -8,12 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dalle_mini_impl.kernels.chunks import in_chunks
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.sampling.ranking import rank
-
-BATCH_SIZE = 32
-"""Captions scored at a time, to bound memory."""
 
 CaptionRanking = Literal["likelihood", "clip", "both"]
 """The ratio would give the order of the likelihood: the null caption is the same for all."""
@@ -49,11 +47,11 @@ def rank_captions(
     if rank_by != "likelihood" and clip is None:
         raise ValueError(f"rank_by is {rank_by!r}, but there is no CLIP; use likelihood")
     rows = torch.cat((torch.zeros_like(ids[:1]), ids))
-    likelihoods = torch.cat([_likelihoods(dalle, part, codes) for part in rows.split(BATCH_SIZE)])
+    likelihoods = in_chunks(lambda part: _likelihoods(dalle, part, codes), rows)
     null, own = likelihoods[0], likelihoods[1:]
     cosines = None
     if clip is not None:
-        texts = torch.cat([clip.encode_text(part) for part in ids.split(BATCH_SIZE)])
+        texts = in_chunks(clip.encode_text, ids)
         cosines = texts @ clip.encode_image(pixels)[0]
     similarity = [None] * len(captions) if cosines is None else cosines.tolist()
     ranked = [

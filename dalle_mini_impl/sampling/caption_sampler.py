@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dalle_mini_impl.captions import BLANK, PAD, CaptionTokenizer
+from dalle_mini_impl.captions import BLANK, PAD, CaptionTokenizer, clean_caption
 from dalle_mini_impl.sampling.config import SamplingConfig
 from dalle_mini_impl.sampling.draw import DrawParameters, draw, seeded
 
@@ -100,7 +100,7 @@ def _openings(tokenizer: CaptionTokenizer, prompt: str) -> list[list[int]]:
     # Several blanks at the end mean the same as one: the last word is complete.
     if not prompt.strip():
         return [[]]
-    *whole, last = tokenizer.words(prompt.strip() + " " * (prompt != prompt.rstrip()))
+    *whole, last = tokenizer.words(clean_caption(prompt) + " " * (prompt != prompt.rstrip()))
     before = [token for word in whole for token in tokenizer.spell(word)]
     spelled = tokenizer.spellings()
     openings = []

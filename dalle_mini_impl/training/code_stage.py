@@ -10,6 +10,7 @@ from dalle_mini_impl.data.batches import step_rng
 from dalle_mini_impl.data.codes import CodeCache, CodeKey, factor_usage, perplexity
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.messages import counted
+from dalle_mini_impl.kernels.chunks import rows_at_once
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.training.context import StageContext
@@ -18,6 +19,7 @@ from dalle_mini_impl.training.objectives.reconstruction import collapse_warning
 AUGMENTED_VARIANTS = 4
 """Encodings of each image where crops or flips are asked for, the first without either."""
 IMAGES_AT_ONCE = 128
+"""Images that are loaded at a time; as many of them are encoded at once as memory allows."""
 
 
 def variants_of(data: DataConfig) -> int:
@@ -58,18 +60,22 @@ def codes_of(context: StageContext, tokenizer: ImageTokenizer) -> CodeCache:
                 f"codes: encoding {counted(len(context.store), 'image')}, "
                 f"{counted(variants, 'variant')} each"
             )
-            cache = CodeCache.write(folder, key, _encoded(context, tokenizer, variants))
+            cache = CodeCache.write(folder, key, encoded(context, tokenizer, variants))
     return cache
 
 
-def _encoded(
+def encoded(
     context: StageContext, tokenizer: ImageTokenizer, variants: int
 ) -> Iterator[np.ndarray]:
-    count = len(context.store)
+    """Codes of all images of the first variant in order, then of the next."""
+    count, encoded_at_once = len(context.store), 0
     for variant in range(variants):
         for start in range(0, count, IMAGES_AT_ONCE):
             rows = np.arange(start, min(start + IMAGES_AT_ONCE, count), dtype=np.int64)
             rng = step_rng(variant, start, 0) if variant else None
             images = load_images(context.store, rows, context.experiment.data, rng)
+            images = images.to(context.device)
             with torch.no_grad():
-                yield tokenizer.encode(images.to(context.device)).cpu().numpy()
+                encoded_at_once = encoded_at_once or rows_at_once(tokenizer.encode, images)
+                for part in images.split(encoded_at_once):
+                    yield tokenizer.encode(part).cpu().numpy()

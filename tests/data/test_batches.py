@@ -99,6 +99,37 @@ def test_equal_captions_have_one_number():
     assert len(set(numbers.tolist())) == 3
 
 
+class LowerLetters(Letters):
+    """Knows no capitals and four letters of a caption."""
+
+    def encode(self, captions, rng=None):
+        return super().encode([text.lower()[: self.context] for text in captions], rng)
+
+
+def test_captions_are_equal_if_their_ids_are():
+    captions = [("Ab", "c"), ("C", "aB"), ("abcdEF",), ("ABCDxy",)]
+    table = CaptionTable(captions, LowerLetters(), dropout=True)
+    assert len(set(table.groups(np.arange(4)).tolist())) == 2
+    numbers = table.texts(np.array([0, 1, 2, 3]), np.array([0, 1, 0, 0]))
+    assert numbers[0] == numbers[1] != numbers[2] == numbers[3]
+
+
+def test_near_misses_with_the_ids_of_a_true_caption_are_left_out():
+    table = CaptionTable([("ab", "cd"), ("ef",)], LowerLetters())
+    rng = np.random.default_rng(0)
+
+    def wrong_ids(negative):
+        rows = np.array([0, 1])
+        return table.negatives(rows, np.zeros(2, np.int64), negative, 3, rng)
+
+    made = wrong_ids(lambda image, caption, rng: rng.choice(["AB", "CD", "Ef", "XY"]))
+    assert {chr(i) for i in made[0, :, 0].tolist()} == {"e", "x"}
+    assert {chr(i) for i in made[1, :, 0].tolist()} <= {"a", "c", "x"}
+    alike = wrong_ids(lambda image, caption, rng: "AB")
+    assert not alike[0].any()
+    assert alike[1].any()
+
+
 def test_plain_image_batches_are_the_stored_images():
     batches = image_batches(Settings())
     batch = batches(4)

@@ -118,3 +118,11 @@ def test_moving_takes_all_models_along(run):
 def test_a_device_that_is_not_there_is_refused(run):
     with pytest.raises(ConfigError, match="device gpu: not available here; use cpu"):
         TextToImage.from_pretrained(run, "gpu")
+
+
+def test_a_model_built_in_inference_mode_samples(run, model):
+    with torch.inference_mode():
+        built = TextToImage.from_pretrained(run, "cpu")
+        inside = built(CAPTIONS[0], seed=3, num_images=4)
+    outside = built(CAPTIONS[0], seed=3, num_images=4)
+    assert codes(inside) == codes(outside) == codes(model(CAPTIONS[0], seed=3, num_images=4))

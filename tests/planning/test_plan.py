@@ -185,7 +185,7 @@ def test_a_folder_is_counted_without_being_decoded(tmp_path):
     assert said.images == {"train": 27, "validation": 3, "held_out": 0}
     assert said.codes == 27 * 4 * 16 * 2
     for number in range(30):
-        Image.new("RGB", (32, 32)).save(tmp_path / "in" / f"{number}.png")
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / "in" / f"{number}.png")
     experiment = Experiment.model_validate(settings)
     for split in ("train", "validation"):
         prepare(experiment.data, split, tmp_path / "store", lambda _: None)

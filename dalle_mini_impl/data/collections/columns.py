@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dalle_mini_impl.captions import clean_caption
 from dalle_mini_impl.data.collections.detect import DataError
 
 IMAGE_NAMES = [
@@ -36,7 +37,7 @@ class Columns:
         return list(dict.fromkeys(name.split(".")[0] for name in wanted if name))
 
     def captions(self, row: Mapping[str, Any], templates: Sequence[str]) -> tuple[str, ...]:
-        """The row's captions, without duplicates or extra white space; labels in templates."""
+        """The row's captions, cleaned and without duplicates; labels in templates."""
         texts: list[str] = []
         if self.caption is not None:
             for text in _texts(_value(row, self.caption)):
@@ -44,8 +45,7 @@ class Columns:
         if self.label is not None:
             for label in self._labels(_value(row, self.label)):
                 texts += [template.replace("{label}", label) for template in templates]
-        cleaned = (" ".join(text.split()) for text in texts)
-        return tuple(dict.fromkeys(text for text in cleaned if text))
+        return tuple(dict.fromkeys(text for text in map(clean_caption, texts) if text))
 
     def _labels(self, value: Any) -> Iterator[str]:
         for label in value if isinstance(value, list) else [value]:

@@ -48,6 +48,8 @@ class TableSource(Source):
         self.by_hash = not (has_validation or elsewhere or split == "held_out")
         self.captioned = any(t.columns.caption or t.columns.label for t in self.tables)
         self.matchers = [re.compile(e, re.I) for e in config.held_out_captions]
+        empty = not self.matchers if split == "held_out" else self.by_hash and not config.held_out
+        self.may_share_images = not empty
         self.description = self._describe()
         self.reader = _identity
 

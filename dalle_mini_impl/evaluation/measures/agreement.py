@@ -1,7 +1,6 @@
 """How well CLIP matches images and captions: retrieval, hard negatives, calibration."""
 
 import math
-import random
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dalle_mini_impl.data.messages import counted
-from dalle_mini_impl.data.negatives import Negative
 from dalle_mini_impl.evaluation.measures.distances import (
     calibration_error,
     pair_calibration_error,
@@ -20,18 +18,6 @@ from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
 from dalle_mini_impl.evaluation.report.page import ReportPart, Table, share
 
 KS = (1, 5, 10)
-
-
-def wrong_captions(
-    negative: Negative, numbers: Sequence[int], images: Sequence[int], seed: int
-) -> tuple[list[int], list[str]]:
-    """The rows for which a wrong caption could be made, and these captions."""
-    made = [
-        (at, text)
-        for at, (image, number) in enumerate(zip(images, numbers, strict=True))
-        if (text := negative(image, number, random.Random(f"{seed}/{image}"))) is not None
-    ]
-    return [at for at, _ in made], [text for _, text in made]
 
 
 def above_median(

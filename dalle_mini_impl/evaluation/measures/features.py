@@ -1,18 +1,42 @@
 """Feature functions for comparing sets of images, each with a name for reports."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from dalle_mini_impl.config import load_function
+from dalle_mini_impl.data.augment import load_images
+from dalle_mini_impl.data.config import DataConfig
+from dalle_mini_impl.data.store import Store
+from dalle_mini_impl.kernels.chunks import in_chunks
 from dalle_mini_impl.models.clip import Clip
 
-ROWS = 128
-"""Images given to a network at a time."""
+LOADED = 128
+"""Images that are in memory at a time, if they are loaded from a store."""
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """Images of a store as the models see them, loaded when they are asked for."""
+
+    store: Store
+    rows: Sequence[int]
+    data: DataConfig
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, wanted: slice) -> Float[Tensor, "n 3 h w"]:
+        return load_images(self.store, np.array(self.rows[wanted], np.int64), self.data, None)
+
+
+Images = Tensor | StoredImages
+"""Images in [0, 1], `n 3 h w`."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +47,13 @@ class Features:
     function: Callable[[Tensor], Tensor]
 
     @torch.inference_mode()
-    def __call__(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+    def __call__(self, images: Images) -> Float[Tensor, "n d"]:
         """Features on the CPU, computed a few images at a time."""
-        parts = [self.function(part).float().flatten(1).cpu() for part in images.split(ROWS)]
-        return torch.cat(parts)
+        starts = range(0, max(len(images), 1), LOADED)
+        return torch.cat([in_chunks(self._flat, images[at : at + LOADED]) for at in starts])
+
+    def _flat(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        return self.function(images).float().flatten(1).cpu()
 
 
 def clip_features(clip: Clip, device: torch.device) -> Features:

@@ -1,7 +1,7 @@
 """Whether the transformer reads the caption: its loss with the true one, another's, and none."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -10,8 +10,7 @@ from torch import Tensor
 from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
 from dalle_mini_impl.evaluation.report.page import ReportPart, Table, share
-
-ROWS = 32
+from dalle_mini_impl.kernels.chunks import in_chunks
 
 LogLikelihood = Callable[[Tensor, Tensor], Tensor]
 """Caption ids `b t` and codes `b n` to ln p of every code, `b n`."""
@@ -25,32 +24,31 @@ def bits_per_token(
     device: torch.device,
 ) -> Float[Tensor, "n"]:
     """-log2 p(codes | caption) of each image, over its number of codes."""
-    nats = [
-        log_likelihood(i.to(device), c.to(device)).sum(dim=1).cpu()
-        for i, c in zip(ids.split(ROWS), codes.split(ROWS), strict=True)
-    ]
-    return -torch.cat(nats) / (math.log(2) * codes.shape[1])
+    nats = in_chunks(
+        lambda i, c: log_likelihood(i.to(device), c.to(device)).sum(dim=1).cpu(), ids, codes
+    )
+    return -nats / (math.log(2) * codes.shape[1])
 
 
-def others(captions: Sequence[str]) -> list[int]:
+def others(ids: Int[Tensor, "n t"]) -> list[int]:
     """For each caption the index of the next one that differs; its own where all are equal."""
-    n = len(captions)
+    kinds, n = caption_numbers(ids).tolist(), len(ids)
     return [
         next(
-            (
-                (at + shift) % n
-                for shift in range(1, n)
-                if captions[(at + shift) % n] != captions[at]
-            ),
+            ((at + shift) % n for shift in range(1, n) if kinds[(at + shift) % n] != kinds[at]),
             at,
         )
         for at in range(n)
     ]
 
 
+def caption_numbers(ids: Int[Tensor, "n t"]) -> Int[Tensor, "n"]:
+    """A number for each caption, shared by those that are equal once encoded."""
+    return ids.unique(dim=0, return_inverse=True)[1]
+
+
 def measure_likelihood(
     log_likelihood: LogLikelihood,
-    captions: Sequence[str],
     ids: Int[Tensor, "n t"],
     codes: Int[Tensor, "n k"],
     code_count: int,
@@ -59,7 +57,7 @@ def measure_likelihood(
     """Bits per image token by caption, and how often the true caption is the likelier one."""
     given = {
         "true caption": ids,
-        "another image's": ids[others(captions)],
+        "another image's": ids[others(ids)],
         "none": torch.zeros_like(ids),
     }
     bits = {

@@ -21,10 +21,10 @@ from dalle_mini_impl.evaluation.report.page import (
     subheading,
 )
 from dalle_mini_impl.images import psnr, to_images
+from dalle_mini_impl.kernels.chunks import in_chunks
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 
 SHOWN = 8
-ROWS = 64
 
 
 @torch.inference_mode()
@@ -32,12 +32,8 @@ def reconstruct(
     tokenizer: ImageTokenizer, images: Float[Tensor, "n 3 h w"], device: torch.device
 ) -> tuple[Float[Tensor, "n 3 h w"], Int[Tensor, "n k"]]:
     """Hard reconstructions and codes, on the CPU."""
-    decoded, codes = [], []
-    for part in images.split(ROWS):
-        own = tokenizer.encode(part.to(device))
-        codes.append(own.cpu())
-        decoded.append(tokenizer.decode(own).cpu())
-    return torch.cat(decoded), torch.cat(codes)
+    codes = in_chunks(lambda part: tokenizer.encode(part.to(device)).cpu(), images)
+    return in_chunks(lambda part: tokenizer.decode(part.to(device)).cpu(), codes), codes
 
 
 def measure_reconstructions(
@@ -52,7 +48,7 @@ def measure_reconstructions(
     factors: of a code; the usage is the mean of theirs.
     """
     code_count = math.prod(factors)
-    quality, structure = psnr(decoded, images), ssim(decoded, images)
+    quality, structure = in_chunks(psnr, decoded, images), in_chunks(ssim, decoded, images)
     values, counts = np.unique(codes.numpy(), return_counts=True)
     figures: dict[str, Any] = {
         "images": len(images),

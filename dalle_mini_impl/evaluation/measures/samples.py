@@ -14,7 +14,7 @@ from dalle_mini_impl.evaluation.measures.distances import (
     precision_recall,
     told_apart,
 )
-from dalle_mini_impl.evaluation.measures.features import Features
+from dalle_mini_impl.evaluation.measures.features import Features, Images
 from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
 from dalle_mini_impl.evaluation.report.page import (
     ReportPart,
@@ -103,7 +103,7 @@ def measure_scores(samples: Sequence[Samples]) -> ReportPart:
 
 def measure_memorization(
     samples: Float[Tensor, "n 3 h w"],
-    train: Float[Tensor, "m 3 h w"],
+    train: Images,
     real: Float[Tensor, "k 3 h w"],
     decoded: Float[Tensor, "k 3 h w"],
     distance_of: Features,
@@ -145,7 +145,8 @@ def measure_memorization(
     table = Table("", ["", "near copies", "median distance"], rows, note)
     tiles = []
     for place in distances.argsort()[:SHOWN].tolist():
-        pair = to_images(torch.stack((samples[place], train[at[place]])))
+        copied = int(at[place])
+        pair = to_images(torch.cat((samples[place][None], train[copied : copied + 1])))
         tiles.append(image_tile(pair[0], f"sample, {float(distances[place]):.4f}", side=96))
         tiles.append(image_tile(pair[1], "nearest training image", side=96))
     shown = subheading("Samples nearest to a training image") + row(tiles)

@@ -47,7 +47,7 @@ class ClipInParts(ClipObjective):
                 self.embed(self.model, part.images, part.captions, part.negatives)
                 for part, _ in micro_batches(batch, count)
             ]
-        embedded = Embeddings(*(_joined(field) for field in zip(*parts, strict=True)))
+        embedded = Embeddings._make(_joined(field) for field in zip(*parts, strict=True))
         losses = self.compare(batch, embedded)
         given = [field for field in embedded if field is not None]
         slopes = torch.autograd.grad(losses["loss"], given)

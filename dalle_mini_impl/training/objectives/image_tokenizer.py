@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from dalle_mini_impl.data.batches import ImageBatch
 from dalle_mini_impl.images import psnr
+from dalle_mini_impl.kernels.chunks import in_chunks
 from dalle_mini_impl.models.tokenizers.categorical import gumbel_noise
 from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
 from dalle_mini_impl.models.tokenizers.convolutions import Decoder
@@ -142,16 +143,28 @@ class ImageTokenizerObjective(HardReconstruction):
         The discriminator backs off if it made the PSNR worse.
         """
         report = super().evaluate(model, images)
-        generator = torch.Generator(images.device).manual_seed(0)
-        if relaxation := self._relaxation(images, 1.0, generator):
-            maps = model(images, *relaxation).maps
-            report["soft_psnr"] = psnr(model.pixels.images(maps), images).mean().item()
+        if (quality := self.soft_psnr(model, images)) is not None:
+            report["soft_psnr"] = quality.mean().item()
         if self.discriminator is not None:
             self.discriminator.back_off_if_worse(
                 report["hard_psnr"], self.config.objective.adversarial.back_off
             )
             report["adversarial_strength"] = self.discriminator.strength.item()
         return report
+
+    def soft_psnr(
+        self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, "b"] | None:
+        """The PSNR of what training sees at its end; none without a relaxation."""
+        generator = torch.Generator(images.device).manual_seed(0)
+        if not self._relaxation(images[:1], 1.0, generator):
+            return None
+
+        def quality(own: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
+            maps = model(own, *self._relaxation(own, 1.0, generator)).maps
+            return psnr(model.pixels.images(maps), own)
+
+        return in_chunks(quality, images)
 
     def _images(
         self, images: Float[Tensor, "b 3 h w"], generator: torch.Generator | None

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dalle_mini_impl.data.codes import factor_usage, perplexity
 from dalle_mini_impl.images import psnr
+from dalle_mini_impl.kernels.chunks import in_chunks
 from dalle_mini_impl.kernels.largest_nearby import largest_nearby
 from dalle_mini_impl.models.tokenizers.finite_scalar import FiniteScalarQuantizer
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
@@ -18,16 +19,23 @@ class HardReconstruction:
     @torch.no_grad()
     def evaluate(self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]) -> dict[str, float]:
         """`hard_psnr` of what sampling will see, with `code_usage` and `perplexity`."""
-        codes = model.encode(images)
-        quality = psnr(model.decode(codes), images).mean().item()
-        return {"hard_psnr": quality} | code_statistics(codes, model.factors)
+        codes, quality = self.hard_reconstructions(model, images)
+        return {"hard_psnr": quality.mean().item()} | code_statistics(codes, model.factors)
+
+    def hard_reconstructions(
+        self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]
+    ) -> tuple[Int[Tensor, "b n"], Float[Tensor, "b"]]:
+        """The codes, and the PSNR of what is decoded from them."""
+        codes = in_chunks(model.encode, images)
+        return codes, in_chunks(lambda c, own: psnr(model.decode(c), own), codes, images)
 
     @torch.no_grad()
     def preview(
         self, model: ImageTokenizer, images: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, "c 3 h w"]:
         """Original, hard reconstruction, original, … for a sheet with an even number of columns."""
-        pairs = torch.stack([images, model.decode(model.encode(images))], dim=1)
+        decoded = in_chunks(lambda own: model.decode(model.encode(own)), images)
+        pairs = torch.stack([images, decoded], dim=1)
         return pairs.flatten(0, 1)
 
 
