@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,11 @@ from PIL import Image
 
 from dalle_mini_impl.data.collections.detect import DataError
 from dalle_mini_impl.data.config import DataConfig
+from dalle_mini_impl.data.copies import PRECEDING, digest
 from dalle_mini_impl.data.examples import Example, SyntheticImage, unreadable_reason
 from dalle_mini_impl.data.messages import first_names
 from dalle_mini_impl.data.sources import open_source
-from dalle_mini_impl.data.splits import SPLITS
+from dalle_mini_impl.data.splits import SPLITS, Split
 from dalle_mini_impl.data.workers import map_examples
 from dalle_mini_impl.images import contact_sheet, fit, save_png
 
@@ -34,6 +35,8 @@ class CheckedImage:
     size: tuple[int, int] = (0, 0)
     mode: str = ""
     failure: str | None = None
+    digest: bytes = b""
+    """Equal for equal pixels; empty for generated images, of which no two splits share one."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Report:
     """Keys of images without a caption."""
     duplicates: dict[str, int]
     """Captions that several images share -> number of these images, most frequent first."""
+    copies: int
+    """Images that are left out because they have the pixels of a held-out or validation image."""
     small: int
     """Images whose short side is below the image size, so that they will be enlarged."""
     image_size: int
@@ -73,6 +78,7 @@ class Report:
             ("modes", _most_frequent(list(self.modes.items()))),
             ("enlarged", f"{self.small:,} smaller than {self.image_size}×{self.image_size}"),
             ("unreadable", _count_and_names(self.unreadable)),
+            ("left out", f"{self.copies:,} copies of validation or held-out images"),
             ("captions", f"{self.captions:,}"),
             ("words", _quantiles(self.words)),
         ]
@@ -98,6 +104,7 @@ class Report:
             ],
             "modes": self.modes,
             "unreadable": self.unreadable,
+            "copies": self.copies,
             "captions": self.captions,
             "words": _spread(self.words),
             "tokens": None if self.tokens is None else _spread(self.tokens),
@@ -119,7 +126,7 @@ def check(
     sheet: path of a contact sheet of training images, prepared as for training. count_tokens: the
     number of tokens of each caption. DataError where the collection cannot be read or is empty.
     """
-    checked: dict[str, list[CheckedImage]] = {}
+    checked: dict[Split, list[CheckedImage]] = {}
     description = ""
     for split in SPLITS:
         source = open_source(config, split)
@@ -147,6 +154,7 @@ def check(
         tokens=None if count_tokens is None else tuple(count_tokens(captions)),
         uncaptioned=tuple(item.key for item in everything if not item.captions),
         duplicates={text: count for text, count in counts.most_common() if count > 1},
+        copies=_count_copies(checked),
         small=sum(min(item.size) < config.image_size for item in read),
         image_size=config.image_size,
         sheet=sheet,
@@ -160,10 +168,20 @@ def _check_image(example: Example, side: int) -> CheckedImage:
             # Synthetic images have no size of their own: they are rendered at any size.
             image = example.open(side if isinstance(example.image, SyntheticImage) else None)
             size, mode = image.size, image.mode
-            fit(image, side)
+            pixels = np.asarray(fit(image, side)).tobytes()
     except Exception as error:  # Pillow raises many kinds of error on damaged files
         return CheckedImage(example.key, example.captions, failure=unreadable_reason(error))
-    return CheckedImage(example.key, example.captions, size, mode)
+    own = b"" if isinstance(example.image, SyntheticImage) else digest(pixels)
+    return CheckedImage(example.key, example.captions, size, mode, digest=own)
+
+
+def _count_copies(checked: Mapping[Split, Sequence[CheckedImage]]) -> int:
+    found = {split: {item.digest for item in items} - {b""} for split, items in checked.items()}
+    return sum(
+        any(item.digest in found[other] for other in PRECEDING[split])
+        for split, items in checked.items()
+        for item in items
+    )
 
 
 def _write_sheet(config: DataConfig, path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dalle_mini_impl.data.check import check
 from dalle_mini_impl.data.collections.detect import DataError
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.sources import open_source
@@ -85,6 +86,15 @@ def test_copies_in_another_place_are_watched(tmp_path):
         save(tmp_path / "elsewhere", f"all-{seed}", seed)
     with pytest.raises(DataError, match=r"10 of 10 have the pixels .* data\.held_out_path"):
         prepare(config, "train", tmp_path / "cache", silent)
+
+
+def test_the_data_check_counts_copies(doubled, tmp_path):
+    config = DataConfig(path=str(doubled), image_size=16, held_out=0.3)
+    report = check(config)
+    copies = prepare(config, "train", tmp_path / "cache", silent).counts["copies"]
+    assert report.copies == copies
+    assert f"{copies} copies of validation or held-out images" in str(report)
+    assert check(config.model_copy(update={"held_out": 0.0})).copies == 0
 
 
 def test_without_copies_nothing_changes(tmp_path):

@@ -13,6 +13,8 @@ from dalle_mini_impl.cli import main
 from dalle_mini_impl.data.codes import CodeCache, CodeKey
 from dalle_mini_impl.data.store import prepare
 from dalle_mini_impl.experiment import Experiment, load_experiment
+from dalle_mini_impl.kernels import chunks
+from dalle_mini_impl.kernels.chunks import LiveBytes
 from dalle_mini_impl.models.tokenizers.perceptual import PerceptualNetwork
 from dalle_mini_impl.planning.advice import advise
 from dalle_mini_impl.planning.counting import Cost, count_encoding, count_stage
@@ -146,6 +148,22 @@ def test_clip_in_parts_is_counted_as_it_is_done():
     assert parts.peak < whole.peak
     # All parts are embedded once more, without a backward pass; images are decoded only once.
     assert 1.1 < parts.flops_per_sample / whole.flops_per_sample < 4 / 3
+
+
+def test_previews_of_an_image_tokenizer_are_counted_as_they_are_made(monkeypatch):
+    words = vocabulary_size(dvae())
+
+    def peak(chunk: int) -> int:
+        monkeypatch.setattr(chunks, "CHUNK_BYTES", chunk)
+        return count_stage(dvae(), "image_tokenizer", words).peak
+
+    large, small = peak(2**40), peak(2**22)
+    assert large > 10 * small
+    objective = dry_run(dvae(), "image_tokenizer", words).objective
+    images = torch.rand(256, 3, 32, 32)
+    with LiveBytes() as memory:
+        objective.evaluate(objective.model.eval(), images)
+    assert memory.peak < small < memory.peak + 2**23
 
 
 def test_encoding_is_counted_as_it_is_done():

@@ -5,6 +5,7 @@ import torch
 
 from dalle_mini_impl.data.batches import ImageBatch
 from dalle_mini_impl.images import psnr
+from dalle_mini_impl.kernels import chunks
 from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer
 from dalle_mini_impl.models.tokenizers.pixels import LogitLaplacePixels, pixel_errors
@@ -177,6 +178,21 @@ def test_report_is_of_the_argmax_reconstruction():
     images = squares(4)
     hard = psnr(objective.model.decode(objective.model.encode(images)), images).mean().item()
     assert objective.evaluate(objective.model, images)["hard_psnr"] == pytest.approx(hard)
+
+
+def test_evaluation_takes_as_many_images_at_once_as_memory_allows(monkeypatch):
+    objective, images = objective_of(SOFT), squares(6)
+    model = objective.model.eval()
+    together, sheet = objective.evaluate(model, images), objective.preview(model, images)
+    sizes = []
+    model.encoder.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 1)
+    apart = objective.evaluate(model, images)
+    assert apart["hard_psnr"] == pytest.approx(together["hard_psnr"], abs=1e-3)
+    assert apart["perplexity"] == pytest.approx(together["perplexity"], rel=0.05)
+    assert apart["soft_psnr"] == pytest.approx(together["soft_psnr"], abs=1.0)  # other noise
+    torch.testing.assert_close(objective.preview(model, images), sheet, atol=1e-3, rtol=0)
+    assert set(sizes) == {1}
 
 
 def test_foreground_weighs_more_and_the_mean_stays_one():
