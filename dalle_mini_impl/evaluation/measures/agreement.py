@@ -1,7 +1,6 @@
 """How well CLIP matches images and captions: retrieval, hard negatives, calibration."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
