@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from dalle_mini_impl.data.augment import load_images
+from dalle_mini_impl.data.augment import ImageStore, load_images
 from dalle_mini_impl.data.batches import step_rng
 from dalle_mini_impl.data.codes import CodeCache, CodeKey, factor_usage, perplexity
 from dalle_mini_impl.data.config import DataConfig
@@ -60,21 +60,26 @@ def codes_of(context: StageContext, tokenizer: ImageTokenizer) -> CodeCache:
                 f"codes: encoding {counted(len(context.store), 'image')}, "
                 f"{counted(variants, 'variant')} each"
             )
-            cache = CodeCache.write(folder, key, encoded(context, tokenizer, variants))
+            data, device = context.experiment.data, context.device
+            chunks = encoded(context.store, data, tokenizer, variants, device)
+            cache = CodeCache.write(folder, key, chunks)
     return cache
 
 
 def encoded(
-    context: StageContext, tokenizer: ImageTokenizer, variants: int
+    store: ImageStore,
+    data: DataConfig,
+    tokenizer: ImageTokenizer,
+    variants: int,
+    device: torch.device,
 ) -> Iterator[np.ndarray]:
     """Codes of all images of the first variant in order, then of the next."""
-    count, encoded_at_once = len(context.store), 0
+    count, encoded_at_once = len(store), 0
     for variant in range(variants):
         for start in range(0, count, IMAGES_AT_ONCE):
             rows = np.arange(start, min(start + IMAGES_AT_ONCE, count), dtype=np.int64)
             rng = step_rng(variant, start, 0) if variant else None
-            images = load_images(context.store, rows, context.experiment.data, rng)
-            images = images.to(context.device)
+            images = load_images(store, rows, data, rng).to(device)
             with torch.no_grad():
                 encoded_at_once = encoded_at_once or rows_at_once(tokenizer.encode, images)
                 for part in images.split(encoded_at_once):

@@ -1,7 +1,5 @@
 """The whole collection is encoded, as many images at a time as memory allows."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -22,12 +20,8 @@ def test_images_are_encoded_in_chunks(monkeypatch, memory, at_once):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (130, 32, 32, 3), np.uint8)
     store = type("Images", (), {"images": images, "__len__": lambda self: len(images)})()
-    context = SimpleNamespace(
-        store=store,
-        experiment=SimpleNamespace(data=DataConfig(image_size=32)),
-        device=torch.device("cpu"),
-    )
-    codes = np.concatenate(list(encoded(context, tokenizer, variants=1)))
+    chunked = encoded(store, DataConfig(image_size=32), tokenizer, 1, torch.device("cpu"))
+    codes = np.concatenate(list(chunked))
     assert max(sizes) == at_once
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
