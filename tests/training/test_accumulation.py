@@ -8,8 +8,9 @@ from accelerate import Accelerator
 
 from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.batches import CodeBatch, ImageBatch
-from dalle_mini_impl.models.clip import LARGEST_LOG_SCALE, Clip, ClipConfig
-from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
+from dalle_mini_impl.models.clip import LARGEST_LOG_SCALE, Clip
+from dalle_mini_impl.models.config import ClipConfig, TransformerConfig
+from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.training.learner import Learner
 from dalle_mini_impl.training.objectives.clip_in_parts import clip_objective
 from dalle_mini_impl.training.objectives.dalle import DalleObjective
