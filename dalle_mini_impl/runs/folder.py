@@ -80,6 +80,8 @@ class RunFolder(WeightsFolder):
         if not config.is_file():
             names = sorted(other.parent.name for other in path.parent.glob("*/config.yaml"))
             runs = f"runs in {path.parent}: {first_few(names) if names else 'none'}"
+            if not path.is_dir():
+                raise RunError(f"{path}: not a run (there is no such folder); {runs}")
             raise RunError(f"{path}: not a run ({config.name} is missing); {runs}")
         record = read_settings(config).get("run") or {}
         check_format(record, str(config))

@@ -228,8 +228,11 @@ def test_the_newest_run_is_the_last_modified_one(run):
 
 
 def test_a_run_that_is_not_there_says_what_to_do(run, tmp_path):
-    with pytest.raises(RunError, match=r"b: not a run .*runs in .*: a"):
+    with pytest.raises(RunError, match=r"b: not a run \(there is no such folder\); runs in .*: a"):
         RunFolder.open(run.path.parent / "b")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match=r"empty: not a run \(config\.yaml is missing\)"):
+        RunFolder.open(tmp_path / "empty")
     with pytest.raises(RunError, match=r"no run there; train one .*train.* shapes"):
         newest(tmp_path / "none")
     with pytest.raises(RunError, match=r"no run with dalle\.safetensors"):
