@@ -71,6 +71,10 @@ class TrainingConfig(Config):
     """Largest gradient norm; null turns clipping off."""
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the weight average that is saved and sampled from; 0 keeps the last weights."""
+    keep: Literal["best", "last"] = "best"
+    """Save the averaged weights with the lowest loss on validation images, or the last ones."""
+    early_stop: float | None = Field(0.25, ge=0, le=1)
+    """Share of the run without a lower loss on validation images that ends it; null or 0: never."""
     seed: int = 0
     """Seed of initialization, batches and noise."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

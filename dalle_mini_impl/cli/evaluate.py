@@ -142,6 +142,7 @@ def evaluate_held_out(
     from dalle_mini_impl.evaluation.evaluate_collection import evaluate_collection
     from dalle_mini_impl.evaluation.held_out import CollectionSettings
     from dalle_mini_impl.evaluation.measures.features import local_features
+    from dalle_mini_impl.evaluation.report.curves import by_stage, training_curves
     from dalle_mini_impl.evaluation.report.page import note, page
     from dalle_mini_impl.precision import best_device
 
@@ -164,7 +165,9 @@ def evaluate_held_out(
         "parts": {part.name: part.figures for part in parts},
     }
     origin = f"{settings.split} images, guidance {settings.guidance:g}, seed {settings.seed}"
-    html = page(f"Evaluation: {run.path.name}", [note(origin), *(p.to_html() for p in parts)])
+    curves = training_curves(by_stage(run.metrics()))
+    body = [note(origin), *(part.to_html() for part in parts), *curves]
+    html = page(f"Evaluation: {run.path.name}", body)
     files = save(out, json.dumps(values, indent=1, ensure_ascii=False), html)
     result(values, lambda: say("\n".join([*(f"\n{part}" for part in parts), "", *files])))
 

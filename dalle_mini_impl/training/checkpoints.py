@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.config import ConfigError, TrainingConfig
+from dalle_mini_impl.training.early_stopping import Best, Decay
 
 STATE = "state.json"
 TENSORS = "tensors.pt"
@@ -35,11 +36,30 @@ class TrainState:
     """Seconds of them before the first step of each session (compilation)."""
     processes: int = 1
     """Processes, each of which has its own batch in a step."""
+    best: Best | None = None
+    """The step with the lowest held-out loss; none before one was measured."""
+    decay: Decay | None = None
+    """The end of a run that stopped early."""
+
+    def progress(self, config: TrainingConfig) -> float:
+        """Share of the run that is done, in [0, 1]: by steps or by time, whichever is further."""
+        done = self.step / config.steps
+        if config.minutes is not None:
+            # Compilation uses up some of the minutes; the schedules span those that remain.
+            budget = max(60 * config.minutes - self.overhead, 1e-9)
+            done = max(done, (self.elapsed - self.overhead) / budget)
+        if self.decay is not None:
+            done = self.decay.progress(self.step, done)
+        return min(1.0, done)
 
 
 def read_state(checkpoint: Path) -> TrainState:
     """The state of one checkpoint."""
-    return TrainState(**json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
+    values = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    for name, kind in (("best", Best), ("decay", Decay)):
+        if values.get(name) is not None:
+            values[name] = kind(**values[name])
+    return TrainState(**values)
 
 
 def written_at(checkpoint: Path) -> float:

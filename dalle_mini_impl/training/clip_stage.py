@@ -10,6 +10,7 @@ from dalle_mini_impl.data.negatives import hard_negatives
 from dalle_mini_impl.experiment.models import new_clip
 from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.training.context import StageContext
+from dalle_mini_impl.training.held_out import held_out_images
 from dalle_mini_impl.training.loop import train
 from dalle_mini_impl.training.objectives.clip_in_parts import clip_objective
 from dalle_mini_impl.training.stage_files import StageFiles
@@ -47,6 +48,7 @@ def train_clip(context: StageContext) -> None:
         training,
         StageFiles(run, "clip", made_from),
         context.resume,
+        held_out=None if all_alike else held_out_images(context, training),
     )
     if not all_alike:
         _warn_if_clip_learned_nothing(context, training.batch_size)

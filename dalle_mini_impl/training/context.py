@@ -15,6 +15,9 @@ from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.training.processes import cpu_only
 
+LEAST_VALIDATION = 8
+"""Validation images below which a held-out loss says too little."""
+
 
 class StageContext:
     """A run with its data, its vocabulary and the processes that train it."""
@@ -36,6 +39,22 @@ class StageContext:
         store = self.split("train")
         with self.processes.main_process_first():
             self.run.record_fingerprint(store.fingerprint)
+        return store
+
+    @cached_property
+    def validation(self) -> Store:
+        """The images that stages are measured on; none of them trains.
+
+        With too few, says once what is lost.
+        """
+        store = self.split("validation")
+        if len(store) < LEAST_VALIDATION:
+            self.say(
+                f"WARNING: {len(store)} validation images, {LEAST_VALIDATION} are needed: no "
+                "held-out loss is measured, so training cannot see that it learns images by "
+                "heart, does not stop early, and keeps its last weights; raise data.held_out "
+                f"({self.experiment.data.held_out:g}) or set data.held_out_path"
+            )
         return store
 
     def split(self, split: Split) -> Store:

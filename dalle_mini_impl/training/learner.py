@@ -1,6 +1,6 @@
 """One optimizer step: the gradients of the objective's losses, the update, and the EMA."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -13,17 +13,20 @@ from torch import Tensor, nn
 
 from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.precision import allow_tf32, autocast, choose_precision
+from dalle_mini_impl.training.early_stopping import Decay, current_learning_rate
 from dalle_mini_impl.training.ema import Ema
 from dalle_mini_impl.training.nonfinite import first_bad_tensor
 from dalle_mini_impl.training.objectives.objective import (
     Losses,
     LossModule,
+    Measured,
     Objective,
+    batch_length,
     micro_batches,
+    to_device,
 )
 from dalle_mini_impl.training.optimizers import build_optimizer, set_learning_rate
 from dalle_mini_impl.training.reporting import MeanMetrics
-from dalle_mini_impl.training.schedules import learning_rate
 
 
 class Learner:
@@ -85,11 +88,19 @@ class Learner:
             finite_check = finite_check + norm
         return finite_check
 
-    def update(self, progress: float, found_inf: Float[Tensor, ""] | None = None) -> None:
-        """Move the weights and their EMA by the gradients, unless `found_inf` is 1."""
+    def update(
+        self,
+        progress: float,
+        found_inf: Float[Tensor, ""] | None = None,
+        decay: Decay | None = None,
+    ) -> None:
+        """Move the weights and their EMA by the gradients, unless `found_inf` is 1.
+
+        decay: after an early stop.
+        """
         # At the middle of the step the rate is zero for neither the first step nor the last.
         middle = min(1.0, progress + 0.5 / self.config.steps)
-        set_learning_rate(self.optimizers, learning_rate(self.config, middle))
+        set_learning_rate(self.optimizers, current_learning_rate(self.config, middle, decay))
         for optimizer in self.optimizers:
             if found_inf is not None:
                 optimizer.found_inf = found_inf  # type: ignore[attr-defined]
@@ -97,6 +108,24 @@ class Learner:
         if after_update := getattr(self.objective, "after_update", None):
             after_update()
         self.ema.update(self.objective.model, found_inf)
+
+    @torch.no_grad()
+    def evaluate(self, batches: Iterable[Any]) -> dict[str, float]:
+        """Means of the objective's held-out losses with the averaged weights, of all processes."""
+        assert isinstance(self.objective, Measured)
+        means = MeanMetrics()
+        for batch in batches:
+            with autocast(self.precision, self.device):
+                losses = self.objective.held_out_losses(
+                    self.ema.module, to_device(batch, self.device)
+                )
+            means.add(losses, float(batch_length(batch)))
+        found = means.read()
+        if self.accelerator.num_processes == 1:
+            return found
+        values = torch.tensor(list(found.values()), dtype=torch.float64, device=self.device)
+        reduced = self.accelerator.reduce(values, reduction="mean")
+        return dict(zip(found, reduced.tolist(), strict=True))
 
     def diagnose(self, batch: Any, step: int, progress: float) -> str:
         """Describes the first bad tensor of a step whose gradients were not finite."""

@@ -9,10 +9,9 @@ no resumption can repeat.
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
 from torch import nn
 
@@ -23,17 +22,21 @@ from dalle_mini_impl.kernels.allocator import keep_freed_memory
 from dalle_mini_impl.shipped.commands import command
 from dalle_mini_impl.training.checkpoints import TrainState, clear_checkpoints, load_checkpoint
 from dalle_mini_impl.training.compilation import Trial, compile_if_it_pays
+from dalle_mini_impl.training.early_stopping import current_learning_rate
+from dalle_mini_impl.training.held_out import HeldOut
 from dalle_mini_impl.training.interruption import StopRequests
 from dalle_mini_impl.training.learner import Learner
 from dalle_mini_impl.training.nonfinite import FirstBadStep, NonFiniteLoss, nonfinite_loss
 from dalle_mini_impl.training.objectives.objective import Objective, batch_length, to_device
 from dalle_mini_impl.training.processes import (
     SINGLE_PROCESS_HINT,
+    Agreed,
     cpu_only,
+    highest,
     launched_alone_on_cpu,
 )
 from dalle_mini_impl.training.reporting import Reporter
-from dalle_mini_impl.training.schedules import learning_rate
+from dalle_mini_impl.training.selection import Selection
 from dalle_mini_impl.training.stage_files import StageFiles
 
 Preview = Callable[[nn.Module, int], None]
@@ -46,35 +49,27 @@ def train(
     files: StageFiles,
     resume: bool = True,
     preview: Preview | None = None,
+    held_out: HeldOut | None = None,
 ) -> None:
     """Train `objective.model` on `batches(step)` and save the EMA of its weights in `files`.
 
     batches: this process's batch at a step: a dataclass of tensors with `config.batch_size` rows.
     preview: called `config.previews` times with the EMA model, in eval mode, and the step.
+    held_out: what the EMA is measured on, to keep the best weights and stop early as configured.
     The stage starts again where its checkpoints were made from something else than `files` says.
     Raises NonFiniteLoss where the loss or its gradient is not finite. After SIGINT or SIGTERM it
     saves a checkpoint and raises SystemExit with the usual code, 128 + signal. Freed memory stays
     with the process from here on (`keep_freed_memory`).
     """
     keep_freed_memory()
-    loop = Loop(objective, batches, config, files, preview)
+    loop = Loop(objective, batches, config, files, preview, held_out)
     with StopRequests() as requests, loop.reporter:
         loop.begin(resume)
         loop.run_steps(requests)
+    loop.selection.restore_best_average()
     if loop.accelerator.is_main_process:
         files.save_weights(loop.learner.ema.module.state_dict())
     loop.accelerator.wait_for_everyone()
-
-
-class Agreed(NamedTuple):
-    """What all processes go by."""
-
-    stop: int
-    """The signal that asked one of them to stop, or 0."""
-    elapsed: float
-    """Seconds spent on the stage, in all sessions."""
-    failed: bool
-    """Whether a loss or gradient of one of them is not finite."""
 
 
 class Loop:
@@ -87,6 +82,7 @@ class Loop:
         config: TrainingConfig,
         files: StageFiles,
         preview: Preview | None = None,
+        held_out: HeldOut | None = None,
     ) -> None:
         self.batches, self.config, self.files, self.preview = batches, config, files, preview
         # precision.py decides on autocast, so accelerate's own mixed precision is off.
@@ -95,6 +91,7 @@ class Loop:
         self.learner = Learner(objective, config, self.accelerator)
         main = self.accelerator.is_main_process
         self.reporter = Reporter(files.run, files.stage, config.steps, main)
+        self.selection = Selection(self.learner, held_out, self.reporter)
         self.state = TrainState(processes=self.accelerator.num_processes)
         self.started, self.elapsed_before = time.monotonic(), 0.0
         self.first_bad_step: FirstBadStep | None = None
@@ -126,8 +123,7 @@ class Loop:
         if (outdated or not resume) and self.accelerator.is_main_process:
             clear_checkpoints(self.files.checkpoints)
         self.accelerator.wait_for_everyone()
-        restore = self.learner.load_state_dict
-        found = load_checkpoint(self.files.checkpoints, restore, self.device)
+        found = load_checkpoint(self.files.checkpoints, self._restore, self.device)
         if found is None:
             return
         self._say(f"resuming at step {found.step:,}")
@@ -138,6 +134,10 @@ class Loop:
             )
         self.state = replace(found, processes=self.state.processes)
         self.elapsed_before = found.elapsed
+
+    def _restore(self, tensors: dict[str, Any]) -> None:
+        self.learner.load_state_dict(tensors)
+        self.selection.load_state_dict(tensors)
 
     def run_steps(self, requests: StopRequests) -> None:
         """All steps to the end of the schedule, or to a signal."""
@@ -150,9 +150,8 @@ class Loop:
                 waited = time.monotonic() - waiting
                 stop = self._step(batch, progress, requests)
                 self._report(progress, batch_length(batch) * self.state.processes, waited)
-                if self._previews_due() > previews:
-                    previews = self._previews_due()
-                    self._preview()
+                previews = self._preview(previews)
+                self._measure()
                 due = self.state.elapsed - saved >= 60 * self.config.checkpoint_minutes
                 finished = self.progress() >= 1
                 if due or stop or finished:
@@ -169,59 +168,60 @@ class Loop:
             batches.close()
 
     def progress(self) -> float:
-        """Share of the run that is done, in [0, 1]: by steps or by time, whichever is further."""
-        by_steps = self.state.step / self.config.steps
-        if self.config.minutes is None:
-            return min(1.0, by_steps)
-        # Compilation uses up some of the minutes; the schedules span those that remain.
-        budget = max(60 * self.config.minutes - self.state.overhead, 1e-9)
-        return min(1.0, max(by_steps, (self.state.elapsed - self.state.overhead) / budget))
+        return self.state.progress(self.config)
 
     def _step(self, batch: Any, progress: float, requests: StopRequests) -> int:
         """One optimizer step; the signal that asks to stop, or 0."""
-        step = self.state.step
-        bad = ~torch.isfinite(self.learner.compute_gradients(batch, step, progress))
+        step, decay = self.state.step, self.state.decay
+        scheduled = progress if decay is None else decay.schedule(progress)
+        bad = ~torch.isfinite(self.learner.compute_gradients(batch, step, scheduled))
         found_inf, failed = None, False
         if self.first_bad_step is not None:
-            found_inf = self.first_bad_step.note(bad, step, progress)
+            found_inf = self.first_bad_step.note(bad, step, scheduled)
         else:
             failed = bool(bad)
         agreed = self._agree(requests.signal or 0, failed)
         if agreed.failed:
-            raise self._nonfinite_loss(batch, step, progress)
-        self.learner.update(progress, found_inf)
+            raise self._nonfinite_loss(batch, step, scheduled)
+        self.learner.update(progress, found_inf, decay)
         self.state = replace(self.state, step=step + 1, elapsed=agreed.elapsed)
         return agreed.stop
 
     def _agree(self, stop: int = 0, failed: bool = False) -> Agreed:
-        """The stop signal, the clock and a failure, each the highest of any process."""
         elapsed = self.elapsed_before + time.monotonic() - self.started
-        if self.state.processes == 1:
-            return Agreed(stop, elapsed, failed)
-        facts = torch.tensor([stop, elapsed, failed], dtype=torch.float64, device=self.device)
-        dist.all_reduce(facts, dist.ReduceOp.MAX)
-        return Agreed(int(facts[0]), float(facts[1]), bool(facts[2]))
+        return highest(Agreed(stop, elapsed, failed), self.state.processes, self.device)
 
     def _report(self, progress: float, examples: int, waited: float) -> None:
         step, done = self.state.step, self.progress()
         if step % self.config.log_every == 0 or done >= 1:
             self._raise_if_nonfinite()
-            factor = learning_rate(self.config, progress)
+            factor = current_learning_rate(self.config, progress, self.state.decay)
             self.reporter.log(step, done, self.learner.means.read(), learning_rate=factor)
         self.reporter.step(step, done, examples, waited)
+
+    def _measure(self) -> None:
+        """Held-out losses where they are due; after a stop the learner is back at its best."""
+        progress = self.progress()
+        if self.selection.is_due(self.state.step, progress >= 1):
+            self._raise_if_nonfinite()
+            self.state = self.selection.measure(self.state, progress)
 
     def _previews_due(self) -> int:
         return int(self.progress() * self.config.previews)
 
-    def _preview(self) -> None:
-        if self.preview is not None and self.accelerator.is_main_process:
+    def _preview(self, shown: int) -> int:
+        """Show the EMA model if that is due; how many previews were due so far."""
+        due = self._previews_due()
+        if due > shown and self.preview is not None and self.accelerator.is_main_process:
             with torch.no_grad():
                 self.preview(self.learner.ema.module, self.state.step)
+        return due
 
     def _save(self) -> None:
         self._raise_if_nonfinite()
         if self.accelerator.is_main_process:
-            self.files.save_checkpoint(self.state, self.learner.state_dict())
+            tensors = self.learner.state_dict() | self.selection.state_dict()
+            self.files.save_checkpoint(self.state, tensors)
         self.accelerator.wait_for_everyone()
 
     def _raise_if_nonfinite(self) -> None:

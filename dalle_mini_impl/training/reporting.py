@@ -44,7 +44,7 @@ class Reporter:
         self.run, self.stage, self.steps, self.active = run, stage, steps, active
         self._stack = ExitStack()
         self._bar: Progress | None = None
-        self._text = ""
+        self._text = self._held_out = ""
         self._begun: tuple[float, float] | None = None
         self._said = (-1, False)
         self._window = time.monotonic()
@@ -81,12 +81,13 @@ class Reporter:
         self._waited += waited
         left = self._left(now, progress)
         if self._bar is not None:
-            at = f"{step:,}/{self.steps:,}{self._text}{left}"
+            at = f"{step:,}/{self.steps:,}{self._text}{self._held_out}{left}"
             self._bar.update(self._task, completed=progress, at=at)
         elif self.active and (int(progress * 10), bool(self._text)) > self._said:
             # The first step is told before there is a loss: nobody waits to see that it runs.
             self._said = (int(progress * 10), bool(self._text))
-            self.say(f"{self.stage} {progress:4.0%}  step {step:,}{self._text}{left}")
+            text = f"{self._text}{self._held_out}{left}"
+            self.say(f"{self.stage} {progress:4.0%}  step {step:,}{text}")
 
     def log(self, step: int, progress: float, means: dict[str, float], **values: float) -> None:
         """A line in metrics.jsonl: the means, the rate, and the share of time waiting for data."""
@@ -98,6 +99,14 @@ class Reporter:
         if self.active:
             values |= {"progress": progress, "examples_per_second": rate, "waiting": waiting}
             self.run.log(self.stage, step, **means, **values)
+
+    def held_out(self, step: int, progress: float, losses: dict[str, float]) -> None:
+        """A line in metrics.jsonl with the held-out losses, the first of them also shown."""
+        name, loss = next(iter(losses.items()))
+        self._held_out = f"  held-out {name} {loss:.4g}"
+        if self.active:
+            values = {f"held_out_{name}": value for name, value in losses.items()}
+            self.run.log(self.stage, step, **values, progress=progress)
 
     def _left(self, now: float, progress: float) -> str:
         if self._begun is None or progress <= self._begun[1]:

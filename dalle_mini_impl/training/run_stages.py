@@ -81,8 +81,7 @@ def _has_result(run: RunFolder, stage: str, weights: str) -> bool:
         return True
     state = read_state(checkpoints[0])
     training = getattr(run.experiment, stage).training
-    timed_out = training.minutes is not None and state.elapsed >= 60 * training.minutes
-    return state.step >= training.steps or timed_out
+    return state.progress(training) >= 1
 
 
 def next_command(run: RunFolder) -> str:

@@ -6,6 +6,7 @@ from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.experiment.models import new_image_tokenizer
 from dalle_mini_impl.shipped.commands import command
 from dalle_mini_impl.training.context import StageContext
+from dalle_mini_impl.training.held_out import held_out_images
 from dalle_mini_impl.training.loop import train
 from dalle_mini_impl.training.objectives.image_tokenizer import ImageTokenizerObjective
 from dalle_mini_impl.training.perceptual_features import perceptual_features
@@ -34,7 +35,7 @@ def train_image_tokenizer(context: StageContext) -> None:
     torch.manual_seed(config.training.seed)
     model = new_image_tokenizer(context.experiment)
     objective = ImageTokenizerObjective(model, config, perceptual_features(context, config))
-    validation = context.split("validation")
+    validation = context.validation
     train(
         objective,
         context.image_batches(config.training, dropout=False),
@@ -48,6 +49,7 @@ def train_image_tokenizer(context: StageContext) -> None:
             context.experiment.data,
             context.device,
         ),
+        held_out=held_out_images(context, config.training),
     )
     outdated = [name for name in ("dalle", "clip") if run.has_weights(name)]
     if outdated and before != run.weights_hash("image_tokenizer"):

@@ -8,6 +8,7 @@ from dalle_mini_impl.models.code_head import start_from_codebooks
 from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.training.code_stage import codes_of
 from dalle_mini_impl.training.context import StageContext
+from dalle_mini_impl.training.held_out import held_out_codes
 from dalle_mini_impl.training.loop import train
 from dalle_mini_impl.training.objectives.dalle import DalleObjective
 from dalle_mini_impl.training.previews import sample_previews
@@ -37,4 +38,5 @@ def train_transformer(context: StageContext) -> None:
         StageFiles(run, "transformer", made_from),
         context.resume,
         preview=sample_previews(run, vocabulary, tokenizer, context.store, context.device),
+        held_out=held_out_codes(context, config.training, tokenizer),
     )

@@ -141,9 +141,9 @@ def test_training_never_sees_what_is_held_out(tmp_path, monkeypatch, collection)
     sources, vocabulary = {}, []
 
     class Recorded(loop.Loop):
-        def __init__(self, objective, batches, config, files, preview=None):
+        def __init__(self, objective, batches, config, files, preview=None, held_out=None):
             sources[files.stage] = batches
-            super().__init__(objective, batches, config, files, preview)
+            super().__init__(objective, batches, config, files, preview, held_out)
 
     train_vocabulary = CaptionTokenizer.train
 

@@ -12,18 +12,45 @@ from torch import nn
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.runs.folder import RunFolder
-from dalle_mini_impl.training.checkpoints import list_checkpoints
+from dalle_mini_impl.training.checkpoints import list_checkpoints, read_state
 from tests.training.toy import (
     Regression,
     WithDiscriminator,
     assert_equal,
     folder,
+    overfitted,
     points,
     script,
     settings,
     tensors,
     train_toy,
 )
+
+
+@pytest.mark.parametrize("at", [4, 60, 80])
+def test_resumed_equals_uninterrupted_where_it_stops_early(tmp_path, at):
+    """Killed before the first measurement, between best step (45) and stop (75), and after it."""
+    stopping = settings(steps=150, early_stop=0.19, log_every=1)
+    whole, broken = folder(tmp_path / "whole"), folder(tmp_path / "broken")
+    train_toy(Regression(), points, stopping, whole, held_out=overfitted())
+
+    def interrupting(step):
+        if step == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
+        return points(step)
+
+    with pytest.raises(SystemExit):
+        train_toy(Regression(), interrupting, stopping, broken, held_out=overfitted())
+    train_toy(Regression(), points, stopping, broken, held_out=overfitted())
+    assert_equal(tensors(whole), tensors(broken))
+    assert_equal(*(load_file(run.weights_path("toy")) for run in (whole, broken)))
+    states = [read_state(list_checkpoints(run.checkpoints("toy"))[0]) for run in (whole, broken)]
+    assert states[0].decay is not None
+    assert states[0].decay.start < 78 < 80 < states[0].step
+    assert [states[0].best, states[0].decay] == [states[1].best, states[1].decay]
+    steps = [[r["step"] for r in run.metrics() if "loss" in r] for run in (whole, broken)]
+    assert steps[0] == steps[1]
 
 
 @pytest.mark.parametrize("make", [Regression, WithDiscriminator])

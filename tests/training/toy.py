@@ -12,6 +12,7 @@ from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.training.checkpoints import list_checkpoints
+from dalle_mini_impl.training.held_out import HeldOut
 from dalle_mini_impl.training.loop import train
 from dalle_mini_impl.training.stage_files import StageFiles
 
@@ -54,6 +55,11 @@ class Regression:
         self.seen.append(progress)
         return {"loss": loss, "squared": loss}
 
+    def held_out_losses(self, model, batch):
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        return {"squared": (model(batch.x) - batch.y).square().mean()}
+
 
 class WithDiscriminator(Regression):
     """A second phase from half of the run on."""
@@ -74,6 +80,12 @@ class WithDiscriminator(Regression):
         return {
             "loss": (discriminator(self.guess.detach()) - discriminator(batch.y)).square().mean()
         }
+
+
+def overfitted(images=1):
+    """Held-out points whose loss falls and then rises: the model passes by them in training."""
+    batch = points(10_000)
+    return HeldOut(lambda: [Points(batch.x, 0.5 * batch.y)], images)
 
 
 def settings(**changes):

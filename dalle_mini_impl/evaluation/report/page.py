@@ -5,7 +5,6 @@ All text is escaped here, so captions and names may contain anything.
 
 import base64
 import io
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -36,14 +35,15 @@ img { image-rendering: pixelated; max-width: 100%; display: block; outline: 1px 
 .sheet img { max-width: none; }
 svg { display: block; max-width: 100%; }
 svg path { fill: none; stroke: var(--ink); stroke-width: 1.5; }
+svg path.line1 { stroke: #dc2626; } svg path.line2 { stroke: #d97706; }
+svg path.line3 { stroke: #888; }
+.line0 { color: var(--ink); } .line1 { color: #dc2626; } .line2 { color: #d97706; }
 svg line { stroke: var(--line); } svg text { font: 10px system-ui, sans-serif; fill: var(--soft); }
 pre { padding: .8rem; border: 1px solid var(--line); border-radius: .4rem; overflow-wrap: normal; }
 summary { cursor: pointer; margin: .5rem 0; }
 .warning { padding: .4rem .8rem; border-left: .3rem solid #d97706; }
 """
 
-POINTS = 400
-"""Points that a curve is thinned to."""
 LONG = 40
 """Characters of a cell above which it wraps."""
 
@@ -144,44 +144,6 @@ def sheet(image: bytes, text: str) -> str:
 def row(parts: Iterable[str]) -> str:
     """Figures side by side."""
     return f'<div class="row">{"".join(parts)}</div>'
-
-
-def curve(title: str, points: Sequence[tuple[int, float | int]]) -> str:
-    """A small SVG of values over steps, logarithmic for a wide range; "" under two points."""
-    points = [(x, y) for x, y in points if math.isfinite(y)]
-    if len(points) < 2:
-        return ""
-    last = points[-1]
-    points = [*points[:: math.ceil(len(points) / POINTS)], last]
-    values = [y for _, y in points]
-    low, high = min(values), max(values)
-    logarithmic = low > 0 and high / low > 20
-    scaled = [math.log(y) if logarithmic else y for y in values]
-    bottom, span = min(scaled), (max(scaled) - min(scaled)) or 1.0
-    left, right = points[0][0], last[0]
-    width, height = 230, 110
-    highest, lowest = number(high), number(low)
-    # The labels of the axis need about 6 pixels a character.
-    margin = 8 + 6 * max(4, len(highest), len(lowest))
-    path = " ".join(
-        f"{margin + width * (x - left) / ((right - left) or 1):.1f},"
-        f"{8 + height * (1 - (y - bottom) / span):.1f}"
-        for (x, _), y in zip(points, scaled, strict=True)
-    )
-    base = 8 + height
-    scale = " (log)" if logarithmic else ""
-    return (
-        f'<figure><svg viewBox="0 0 {margin + width + 12} {height + 30}" '
-        f'width="{margin + width + 12}" role="img" aria-label="{escape(title, quote=True)}">'
-        f'<line x1="{margin}" y1="{base}" x2="{margin + width}" y2="{base}"/>'
-        f'<line x1="{margin}" y1="8" x2="{margin}" y2="{base}"/>'
-        f'<text x="{margin - 4}" y="14" text-anchor="end">{highest}</text>'
-        f'<text x="{margin - 4}" y="{base}" text-anchor="end">{lowest}</text>'
-        f'<text x="{margin}" y="{base + 14}">step {left:,.0f}</text>'
-        f'<text x="{margin + width}" y="{base + 14}" text-anchor="end">{right:,.0f}</text>'
-        f'<path d="M{path}"/></svg>'
-        f"<figcaption>{escape(title)}{scale}: {number(last[1])}</figcaption></figure>"
-    )
 
 
 def number(value: float | int | None) -> str:

@@ -2,16 +2,22 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from dalle_mini_impl.evaluation.report.curves import (
+    HELD_OUT,
+    RATES,
+    Record,
+    by_stage,
+    is_number,
+    training_curves,
+)
 from dalle_mini_impl.evaluation.report.gallery import read_gallery
 from dalle_mini_impl.evaluation.report.page import (
     Table,
-    curve,
     folded,
     heading,
     image_tile,
@@ -29,9 +35,6 @@ from dalle_mini_impl.files import write_text
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.stages import STAGES
 
-RATES = ("learning_rate", "gradient_norm", "examples_per_second", "waiting")
-"""Logged beside the losses: shown folded."""
-
 PREVIEW_TITLES = {
     "image_tokenizer": "image_tokenizer: originals beside reconstructions",
     "transformer": "transformer: samples for fixed captions",
@@ -39,16 +42,12 @@ PREVIEW_TITLES = {
 
 SHARES = ("code_usage", "accuracy", "hard")
 
-Record = Mapping[str, Any]
-
 
 def write_report(run: RunFolder) -> Path:
     """Write the run's report.html; what the run does not have yet is left out."""
-    records = run.metrics()
-    names = [stage for stage in STAGES if any(r["stage"] == stage for r in records)]
-    stages = {stage: [r for r in records if r["stage"] == stage] for stage in names}
+    stages = by_stage(run.metrics())
     body = [note(_origin(run)), *samples_section(run), *_galleries(run), *_previews(run)]
-    body += [*_figures(run), *_curves(stages), heading("Configuration")]
+    body += [*_figures(run), *training_curves(stages), heading("Configuration")]
     body.append(folded("config.yaml", preformatted(run.experiment.to_yaml())))
     target = run.path / "report.html"
     write_text(target, page(f"Run {run.path.resolve().name}", body))
@@ -80,7 +79,7 @@ def final(records: Sequence[Record]) -> dict[str, float]:
     """The last value of every logged number."""
     values: dict[str, float] = {}
     for record in records:
-        values |= {name: float(value) for name, value in record.items() if _is_number(value)}
+        values |= {name: float(value) for name, value in record.items() if is_number(value)}
     for name in ("step", "progress"):
         values.pop(name, None)
     return values
@@ -125,23 +124,6 @@ def _figures(run: RunFolder) -> Iterator[str]:
         yield table.to_html()
 
 
-def _curves(stages: Mapping[str, Sequence[Record]]) -> Iterator[str]:
-    if any(stages.values()):
-        yield heading("Curves")
-    for stage, records in stages.items():
-        names = list(dict.fromkeys(name for r in records for name in r if name in final([r])))
-        curves = {
-            name: curve(name, [(r["step"], r[name]) for r in records if _is_number(r.get(name))])
-            for name in names
-        }
-        losses = [svg for name, svg in curves.items() if name not in RATES]
-        rest = [svg for name, svg in curves.items() if name in RATES]
-        if any(losses):
-            yield subheading(stage) + row(losses)
-        if any(rest):
-            yield folded(f"{stage}: rates and gradients", row(rest))
-
-
 def _previews(run: RunFolder) -> Iterator[str]:
     """Each series of preview PNGs (named SERIES-STEP.png): the last one shown, others folded."""
     series: dict[str, list[Path]] = {}
@@ -177,11 +159,7 @@ def _by_number(file: Path) -> tuple[str, int]:
     return re.sub(r"\d+$", "", file.stem), int(digits[1]) if digits else -1
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _value(name: str, value: float) -> str:
-    if name.removeprefix("hard_") in SHARES and 0 <= value <= 1:
+    if name.removeprefix(HELD_OUT).removeprefix("hard_") in SHARES and 0 <= value <= 1:
         return share(value)
     return f"{value:.2f} dB" if name.endswith("psnr") else number(value)

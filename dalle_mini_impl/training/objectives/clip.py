@@ -1,5 +1,6 @@
 """CLIP's objectives: match each image with its caption, against others and near misses."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -96,6 +97,11 @@ class ClipObjective:
         """`loss`, `contrastive`, `hard`, and `accuracy` (true caption highest in the batch)."""
         shown = self.with_reconstructions(batch.images)
         return self.compare(batch, self.embed(model, shown, batch.captions, batch.negatives))
+
+    def held_out_losses(self, model: Clip, batch: ImageBatch) -> dict[str, Tensor]:
+        """`contrastive` and `accuracy`; hard negatives are drawn at random and are left out."""
+        losses = self.losses(model, dataclasses.replace(batch, negatives=None), 1.0)
+        return {name: losses[name] for name in ("contrastive", "accuracy")}
 
     def after_update(self) -> None:
         """Bound the model's scale."""

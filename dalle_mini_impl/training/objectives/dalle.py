@@ -1,5 +1,6 @@
 """The transformer's objective: cross-entropy of caption tokens and of image codes."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -29,12 +30,27 @@ class WeightedBatch:
     the mean over micro-batches is the mean over the batch's tokens."""
 
 
+def image_loss(
+    model: Dalle,
+    hidden: Float[Tensor, "b n c"],
+    codes: Int[Tensor, "b n"],
+    rows: Float[Tensor, "b"] | None = None,
+) -> Float[Tensor, ""]:
+    """Nats per code from the trunk's output; rows: the weight of each image, if not equal."""
+    weights = None if rows is None else rows[:, None].expand(codes.shape)
+    predictions = model.image_head.predictions(hidden, codes)
+    return torch.stack([mean_cross_entropy(*each, weights) for each in predictions]).sum()
+
+
 class DalleObjective:
     """The mean cross-entropy of text and that of codes, weighted and added.
 
     1/8 text + 7/8 image in the paper (arXiv 2102.12092, §2.2). Captions dropped for guidance
     become the null caption and teach no text.
     """
+
+    held_out_passes = 1.5
+    """Each image with its caption, a quarter of them also with another's and with none."""
 
     def __init__(self, model: Dalle, config: TransformerConfig):
         self.model = model
@@ -61,7 +77,28 @@ class DalleObjective:
         shares = batch.weights / len(batch.captions)
         head = model.text_head.weight
         text = weighted_cross_entropy(trunk.text, head, batch.captions, shares)
-        predictions = model.image_head.predictions(trunk.image, batch.codes)
-        image = torch.stack([mean_cross_entropy(*each) for each in predictions]).sum()
+        image = image_loss(model, trunk.image, batch.codes)
         share = self.config.text_weight
         return {"loss": share * text + (1 - share) * image, "text": text, "image": image}
+
+    def held_out_losses(self, model: Dalle, batch: CodeBatch) -> dict[str, Tensor]:
+        """`image` and `text` as in training, then `image` with another image's caption and none.
+
+        The last two are measured on the first quarter of the batch, and their difference from the
+        true caption there is added to `image`: that varies less than two means of different images.
+        """
+        captions, codes = batch.captions, batch.codes
+        trunk = model.trunk(captions, codes)
+        text = mean_cross_entropy(
+            trunk.text, model.text_head.weight, captions, real_tokens(captions)
+        )
+        image = image_loss(model, trunk.image, codes)
+        few = slice(0, math.ceil(len(codes) / 4))
+        others = captions.roll(1, dims=0)
+        losses = {"image": image, "text": text}
+        for name, given in (("another_caption", others), ("no_caption", 0 * captions)):
+            differs = (given[few] != captions[few]).any(dim=1).float()
+            hidden = model.trunk(given[few], codes[few]).image
+            true = image_loss(model, trunk.image[few], codes[few], differs)
+            losses[name] = image + image_loss(model, hidden, codes[few], differs) - true
+        return losses

@@ -10,7 +10,7 @@ from dalle_mini_impl.kernels.chunks import in_chunks
 from dalle_mini_impl.models.tokenizers.categorical import gumbel_noise
 from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
 from dalle_mini_impl.models.tokenizers.convolutions import Decoder
-from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer, Reconstruction
 from dalle_mini_impl.models.tokenizers.quantizer import Relaxation
 from dalle_mini_impl.models.tokenizers.quantizer_configs import CategoricalConfig, VectorConfig
 from dalle_mini_impl.runs.loading import frozen
@@ -100,24 +100,38 @@ class ImageTokenizerObjective(HardReconstruction):
         """`loss`, `reconstruction`, those of the quantizer (nats per position for `kl` and
         `entropy_gap`), and where they take part `perceptual`, `adversarial`, `adversarial_weight`.
         """
-        own = self.config.objective
         images = self._images(batch.images, generator)
         output = model(images, *self._relaxation(images, progress, generator))
-        errors = self.model.pixels.errors(output.maps, images)
-        losses = {"reconstruction": (errors * foreground_weights(images, own.foreground)).mean()}
-        faithful = losses["reconstruction"]
-        if self.features is not None:
-            decoded = self.model.pixels.unclamped(output.maps)
-            losses["perceptual"] = perceptual_distance(self.features, decoded, images)
-            faithful = faithful + own.perceptual.weight * losses["perceptual"]
-        losses |= output.losses
-        weights = self.quantizer_weights(progress)
-        loss = faithful + sum(weights[name] * value for name, value in output.losses.items())
+        losses, faithful = self._faithful_losses(images, output, progress)
         if self._discriminator_begun(progress):
             decoded = self.model.pixels.unclamped(output.maps)
             losses |= self._adversarial(decoded, faithful)
-            loss = loss + losses["adversarial_weight"] * losses["adversarial"]
-        return {"loss": loss} | losses
+            losses["loss"] = losses["loss"] + losses["adversarial_weight"] * losses["adversarial"]
+        return losses
+
+    def held_out_losses(self, model: ImageTokenizer, batch: ImageBatch) -> dict[str, Tensor]:
+        """`loss` and its parts as at the end of the schedules, without the discriminator's."""
+        generator = torch.Generator(batch.images.device).manual_seed(0)
+        output = model(batch.images, *self._relaxation(batch.images, 1.0, generator))
+        losses, _ = self._faithful_losses(batch.images, output, 1.0)
+        return losses
+
+    @property
+    def comparable_from(self) -> float:
+        """Share of the run in which schedules move what the model is trained for.
+
+        A discriminator makes images sharper and their pixels less exact, so that with one the loss
+        without it says nothing of which weights are best: only those of the end count.
+        """
+        if self.discriminator is not None:
+            return 1.0
+        own = self.config.quantizer
+        if not isinstance(own, CategoricalConfig):
+            return 0.0
+        warmup = own.kl_warmup if own.kl_weight > 0 else 0.0
+        if own.relaxation == "straight-through":
+            return warmup
+        return max(warmup, own.annealing, own.noise or 0.0)
 
     def discriminator_losses(
         self,
@@ -165,6 +179,22 @@ class ImageTokenizerObjective(HardReconstruction):
             return psnr(model.pixels.images(maps), own)
 
         return in_chunks(quality, images)
+
+    def _faithful_losses(
+        self, images: Float[Tensor, "b 3 h w"], output: Reconstruction, progress: float
+    ) -> tuple[dict[str, Tensor], Float[Tensor, ""]]:
+        """All losses but the discriminator's, and the sum of those that compare images."""
+        own = self.config.objective
+        errors = self.model.pixels.errors(output.maps, images)
+        losses = {"reconstruction": (errors * foreground_weights(images, own.foreground)).mean()}
+        faithful = losses["reconstruction"]
+        if self.features is not None:
+            decoded = self.model.pixels.unclamped(output.maps)
+            losses["perceptual"] = perceptual_distance(self.features, decoded, images)
+            faithful = faithful + own.perceptual.weight * losses["perceptual"]
+        weights = self.quantizer_weights(progress)
+        loss = faithful + sum(weights[name] * value for name, value in output.losses.items())
+        return {"loss": loss} | losses | output.losses, faithful
 
     def _images(
         self, images: Float[Tensor, "b 3 h w"], generator: torch.Generator | None

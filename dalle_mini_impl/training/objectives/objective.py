@@ -46,6 +46,34 @@ class Objective(Protocol):
         ...
 
 
+@runtime_checkable
+class Measured(Protocol):
+    """An objective that can be measured on held-out images.
+
+    Optional attributes: `held_out_passes`, the forward passes that an image takes (1), and
+    `comparable_from`, the share of the run from which losses of different steps compare (0):
+    before it, none counts as the best.
+    """
+
+    def held_out_losses(self, model: Any, batch: Any) -> Losses:
+        """Named means over the batch; the first one decides which weights are best.
+
+        Equal inputs give equal losses, whatever the training step: nothing here is random or
+        follows a schedule.
+        """
+        ...
+
+
+def held_out_passes(objective: Any) -> float:
+    """Forward passes that an image takes in `held_out_losses`."""
+    return getattr(objective, "held_out_passes", 1.0)
+
+
+def comparable_from(objective: Any) -> float:
+    """Share of the run from which held-out losses of different steps compare."""
+    return getattr(objective, "comparable_from", 0.0)
+
+
 class LossModule(nn.Module):
     """The objective's losses as a forward pass, which data parallelism needs."""
 
