@@ -77,7 +77,8 @@ def _covered(points: Float[Tensor, "n d"], support: Float[Tensor, "m d"], k: int
 def told_apart(real: Float[Tensor, "n d"], generated: Float[Tensor, "n d"]) -> float:
     """How often a feature's nearest other one is of its own set (arXiv 1610.06545, 1 neighbor).
 
-    About 0.5 where the sets are alike, 1 where they are apart, as also fog is from images.
+    About 0.5 where the sets are alike, 1 where they are apart, as also fog is from images, and less
+    than 0.5 where each feature has its counterpart in the other set.
     """
     both = torch.cat((real, generated))
     generated_from = torch.arange(len(both)) >= len(real)

@@ -79,7 +79,8 @@ def measure_distribution(
         f"{counted(len(samples), 'unranked sample')}, one for each held-out image's caption, over "
         f"{features.name}; k = {NEIGHBORS}. Training images show what real ones reach, fog what "
         f"averages of {AVERAGED} of them reach. Told apart: how often an image's nearest neighbor "
-        "is of its own set, 0.5 for sets that are alike.",
+        "is of its own set; 0.5 for sets that are alike, 1 for sets that differ, and less than 0.5 "
+        "where samples are nearest to the images whose captions they have.",
     )
     return ReportPart("Samples: distribution", figures, [table], warnings=warnings)
 

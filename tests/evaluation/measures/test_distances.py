@@ -59,6 +59,7 @@ def test_sets_are_told_apart_where_they_differ():
     fog = 0.1 * same[100:]
     assert precision_recall(same[:100], fog)[0] > 0.9
     assert told_apart(same[:100], fog) > 0.85
+    assert told_apart(same[:100], same[:100] + 1e-3) == 0
 
 
 def test_nearest_names_the_reference_and_its_distance():
