@@ -26,7 +26,11 @@ from dalle_mini_impl.data.codes import perplexity
 from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.evaluation.measures.distances import frechet_distance
 from dalle_mini_impl.evaluation.measures.features import Features, local_features, pixel_features
-from dalle_mini_impl.evaluation.measures.reconstruction import measure_reconstructions, reconstruct
+from dalle_mini_impl.evaluation.measures.reconstruction import (
+    encode_again,
+    measure_reconstructions,
+    reconstruct,
+)
 from dalle_mini_impl.evaluation.report.page import Table
 from dalle_mini_impl.experiment import Experiment, load_experiment
 from dalle_mini_impl.images import contact_sheet, save_png, to_images
@@ -216,8 +220,10 @@ def main(arguments: Arguments) -> None:
             experiment = settings(arguments, variant, seed)
             folder = arguments.out / f"{slug(variant)}-{seed}"
             model, steps = trained(experiment, store, held_out, folder)
-            decoded, codes = reconstruct(model, images, torch.device("cpu"))
-            part = measure_reconstructions(images, decoded, codes, model.factors, features)
+            device = torch.device("cpu")
+            decoded, codes = reconstruct(model, images, device)
+            again = encode_again(model.encode, decoded, device)
+            part = measure_reconstructions(images, decoded, codes, again, model.factors, features)
             usage, spread = use_of_codes(model, known)
             used = {
                 "usage": usage,

@@ -13,7 +13,11 @@ from dalle_mini_impl.evaluation.held_out import CollectionSettings, HeldOut, ran
 from dalle_mini_impl.evaluation.held_out_clip import HeldOutClip
 from dalle_mini_impl.evaluation.measures.features import Features, StoredImages, pixel_features
 from dalle_mini_impl.evaluation.measures.likelihood import measure_likelihood
-from dalle_mini_impl.evaluation.measures.reconstruction import measure_reconstructions, reconstruct
+from dalle_mini_impl.evaluation.measures.reconstruction import (
+    encode_again,
+    measure_reconstructions,
+    reconstruct,
+)
 from dalle_mini_impl.evaluation.measures.samples import (
     NEIGHBORS,
     measure_distribution,
@@ -53,8 +57,9 @@ def evaluate_collection(
             parts.append(ReportPart("Features", {"warning": why_not}, warnings=[why_not]))
     report(f"image tokenizer: {counted(len(held_out), f'{settings.split} image')}")
     decoded, codes = reconstruct(tokenizer, held_out.images, device)
+    again = encode_again(tokenizer.encode, decoded, device)
     parts.append(
-        measure_reconstructions(held_out.images, decoded, codes, tokenizer.factors, features)
+        measure_reconstructions(held_out.images, decoded, codes, again, tokenizer.factors, features)
     )
     if run.has_weights("dalle"):
         model = TextToImage.from_pretrained(run, device)

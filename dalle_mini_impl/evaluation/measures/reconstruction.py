@@ -1,6 +1,7 @@
 """The quality of an image tokenizer's reconstructions: the best that sampling can reach."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,16 +37,28 @@ def reconstruct(
     return in_chunks(lambda part: tokenizer.decode(part.to(device)).cpu(), codes), codes
 
 
+@torch.inference_mode()
+def encode_again(
+    encode: Callable[[Tensor], Tensor], decoded: Float[Tensor, "n 3 h w"], device: torch.device
+) -> Int[Tensor, "n k"]:
+    """The codes of decoded images as a file holds them, in 8 bits."""
+    parts = decoded.split(ROWS)
+    rounded = [part.clamp(0, 1).mul(255).round().div(255).to(device) for part in parts]
+    return torch.cat([encode(part).cpu() for part in rounded])
+
+
 def measure_reconstructions(
     images: Float[Tensor, "n 3 h w"],
     decoded: Float[Tensor, "n 3 h w"],
     codes: Int[Tensor, "n k"],
+    codes_again: Int[Tensor, "n k"],
     factors: tuple[int, ...],
     features: Features,
 ) -> ReportPart:
     """PSNR, SSIM, code usage, perplexity and Fréchet distance, with the worst images.
 
-    factors: of a code; the usage is the mean of theirs.
+    codes_again: of the decoded images (`encode_again`). factors: of a code; the usage is the mean
+    of theirs.
     """
     code_count = math.prod(factors)
     quality, structure = in_chunks(psnr, decoded, images), in_chunks(ssim, decoded, images)
@@ -58,12 +71,24 @@ def measure_reconstructions(
         "codes": code_count,
         "code_usage": factor_usage(values, factors),
         "perplexity": perplexity(counts),
+        "codes_kept": float((codes == codes_again).float().mean()),
+        "images_kept": float((codes == codes_again).all(dim=1).float().mean()),
         "frechet_distance": frechet_distance(features(images), features(decoded)),
         "features": features.name,
     }
     table = Table(
         "",
-        ["images", "PSNR", "worst PSNR", "SSIM", "codes used", "perplexity", "Fréchet distance"],
+        [
+            "images",
+            "PSNR",
+            "worst PSNR",
+            "SSIM",
+            "codes used",
+            "perplexity",
+            "codes kept",
+            "images kept",
+            "Fréchet distance",
+        ],
         [
             [
                 number(len(images)),
@@ -72,10 +97,13 @@ def measure_reconstructions(
                 f"{figures['ssim']:.4f}",
                 f"{share(figures['code_usage'])} of {' × '.join(map(number, factors))}",
                 number(figures["perplexity"]),
+                share(figures["codes_kept"]),
+                share(figures["images_kept"]),
                 number(figures["frechet_distance"]),
             ]
         ],
-        f"Hard codes, as in sampling. Fréchet distance over {features.name}.",
+        "Hard codes, as in sampling. Kept: codes that decoding, rounding to 8 bits and encoding "
+        f"give back, and images that keep all of theirs. Fréchet distance over {features.name}.",
     )
     worst = quality.argsort()[:SHOWN].tolist()
     tiles = [
