@@ -8,6 +8,7 @@ from PIL import Image
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.collections.detect import IMAGE_SUFFIXES, suffix
+from dalle_mini_impl.data.collections.sample_lists import is_sheet
 from dalle_mini_impl.data.messages import counted, first_names
 
 MAX_SHORT_SIDE = 512
@@ -30,7 +31,8 @@ def open_image(option: str, path: Path) -> Image.Image:
 
 
 def open_images(paths: Sequence[Path]) -> dict[str, Image.Image]:
-    """The images by name, loaded, in RGB; a folder stands for all images in it.
+    """The images by name, loaded, in RGB; a folder stands for all images in it
+    but the sheets that the project wrote.
 
     Unreadable ones are left out, counted and named on standard error. ConfigError where no
     image is given or none can be read.
@@ -61,7 +63,8 @@ def open_images(paths: Sequence[Path]) -> dict[str, Image.Image]:
 
 def _images_in(folder: Path) -> list[Path]:
     found = (file for file in folder.rglob("*") if suffix(file.name) in IMAGE_SUFFIXES)
-    return sorted(f for f in found if f.is_file() and not f.name.startswith("."))
+    shown = (f for f in found if f.is_file() and not f.name.startswith(".") and not is_sheet(f))
+    return sorted(shown)
 
 
 def _load(file: Path) -> Image.Image:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dalle_mini_impl.cli.optimize_arguments import OptimizeArguments
 from dalle_mini_impl.cli.output import write_json
+from dalle_mini_impl.cli.output_folder import clear_listed
 from dalle_mini_impl.images import contact_sheet, save_png, to_images
 from dalle_mini_impl.retrieval.encoder import JointEncoder
 from dalle_mini_impl.runs.folder import RunFolder
@@ -62,6 +63,7 @@ def write(
 ) -> dict[str, Any]:
     """Images, best first, sheet, film, plot and result.json; returns what the command prints."""
     out = arguments.out
+    clear_listed(out / "result.json")
     records = image_records(result, codes, clip, arguments.text)
     images, start_images = to_images(result.images), to_images(result.start_images)
     shown, captions = [], []

@@ -9,6 +9,7 @@ import tyro
 
 from dalle_mini_impl.cli.image_files import open_image
 from dalle_mini_impl.cli.output import output, write_json
+from dalle_mini_impl.cli.output_folder import output_folder
 from dalle_mini_impl.cli.run_options import check_device, open_run
 from dalle_mini_impl.cli.sample_arguments import SampleArguments, check
 from dalle_mini_impl.cli.sample_progress import SampleProgress
@@ -58,7 +59,6 @@ def sample(
         sampling = arguments.sampling.model_copy(update=of_captions)
         arguments = replace(arguments, captions=captions, sampling=sampling)
     sample_images(run, model, arguments, print_result, progress)
-    refresh_report(run, arguments.out)
 
 
 def sample_images(
@@ -79,9 +79,9 @@ def sample_images(
     if arguments.negative and guidance == 1:
         raise ConfigError("--negative acts through guidance, which is 1 here: add --guidance 2")
     given = given_codes(model, arguments)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     shown: list[Result] = []
     records = []
+    out = Path()
     model.code_sampler.progress = lambda codes, of: progress.sampled(codes, of.shape[1])
     for number, caption in enumerate(arguments.captions):
         progress.begin(f"sampling for caption {number + 1} of {len(arguments.captions)}")
@@ -92,10 +92,13 @@ def sample_images(
             given=given,
             **arguments.sampling_settings,
         )
+        if number == 0:  # earlier samples stay until there are new ones
+            out = output_folder(arguments.out)
         for place, result in enumerate(results):
-            file = arguments.out / f"{number:02d}-{place:02d}.png"
+            file = out / f"{number:02d}-{place:02d}.png"
             result.save(file)
             records.append(record(result, file.name))
+        write_json(out / "samples.json", {"run": run.name, "samples": records})
         shown += results
     sheet = contact_sheet(
         [result.image for result in shown],
@@ -104,11 +107,11 @@ def sample_images(
         columns=len(shown) // len(arguments.captions),
         scale=2,
     )
-    save_png(sheet, arguments.out / "sheet.png")
-    write_json(arguments.out / "samples.json", {"run": run.name, "samples": records})
+    save_png(sheet, out / "sheet.png")
+    refresh_report(run, out)
     progress.clear()
-    values = {"run": run.name, "folder": str(arguments.out), "samples": records}
-    summary = f"{counted(len(records), 'image')} from {run.name}: {arguments.out / 'sheet.png'}"
+    values = {"run": run.name, "folder": str(out), "samples": records}
+    summary = f"{counted(len(records), 'image')} from {run.name}: {out / 'sheet.png'}"
     print_result(values, lambda: print(summary))
     if run.read_only and arguments.run is None:
         print(

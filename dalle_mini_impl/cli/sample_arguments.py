@@ -55,8 +55,8 @@ class SampleArguments(OutputOptions):
     """Fields of SamplingConfig; `check` applies their limits."""
     seed: int = 0
     """Seed of the first candidate; candidate i has seed + i."""
-    out: Path = Path("outputs")
-    """Folder for the images, sheet.png and samples.json."""
+    out: Annotated[Path | None, optional("outputs/0001, 0002 and so on", "FOLDER")] = None
+    """Folder for the images, sheet.png and samples.json; earlier samples in it are deleted."""
     complete: Annotated[Path | None, optional(metavar="IMAGE")] = None
     """Image whose upper rows are kept; the rest is sampled."""
     keep_rows: Annotated[int | None, optional("half of them", "INT")] = None

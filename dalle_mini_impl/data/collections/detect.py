@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import urlsplit
 
+from dalle_mini_impl.data.collections.sample_lists import is_sheet, listed_images
 from dalle_mini_impl.data.messages import counted
 
 
@@ -17,9 +18,10 @@ class DataError(ValueError):
     """A collection cannot be read; the message names the path, what is wrong and how to fix it."""
 
 
-Kind = Literal["images", "csv", "json", "parquet", "webdataset", "hub"]
+Kind = Literal["images", "samples", "csv", "json", "parquet", "webdataset", "hub"]
 KIND_NAMES: dict[Kind, str] = {
     "images": "image files",
+    "samples": "sample lists",
     "csv": "CSV tables",
     "json": "JSON tables",
     "parquet": "Parquet files",
@@ -46,7 +48,8 @@ FILE_KINDS: dict[str, Kind] = {
 }
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 ACCEPTED = (
-    "shapes; panels; a folder of images with same-named .txt files or a metadata.jsonl or .csv; "
+    "shapes; panels; a folder of sampled images; "
+    "a folder of images with same-named .txt files or a metadata.jsonl or .csv; "
     "a .csv, .tsv, .json or .jsonl of paths and captions; .parquet; WebDataset .tar "
     "(each a file, a folder, a glob or a URL); a Hub name such as owner/name or hub:name"
 )
@@ -134,6 +137,8 @@ def detect(path: str) -> Collection:
     local = Path(path).expanduser()
     if local.is_dir():
         return _folder(path, local)
+    if local.is_file() and listed_images(local) is not None:
+        return Collection("samples", (str(local),), local.parent)
     if local.is_file():
         return _of_one_kind(path, [str(local)], local.parent)
     if any(character in path for character in "*?[{"):
@@ -206,11 +211,16 @@ def _folder(path: str, folder: Path) -> Collection:
     metadata = [file for file in files if file.name in METADATA]
     if metadata:
         return _of_one_kind(path, [str(file) for file in metadata], folder)
+    lists = [str(file) for file in files if listed_images(file) is not None]
+    if lists:
+        return Collection("samples", tuple(lists), folder)
     by_kind: dict[str, list[Path]] = {}
     for file in files:
         ending = suffix(file.name)
         kind = "images" if ending in IMAGE_SUFFIXES else FILE_KINDS.get(ending)
         # An unpacked WebDataset has a .json beside each image, which is not a table.
+        if is_sheet(file):
+            continue
         if kind is not None and (kind not in ("csv", "json") or file.parent == folder):
             by_kind.setdefault(kind, []).append(file)
     images = by_kind.pop("images", [])

@@ -10,6 +10,7 @@ from typing import Any
 from dalle_mini_impl.data.collections.columns import Columns, choose_columns
 from dalle_mini_impl.data.collections.detect import HUB, Collection, DataError, suffix
 from dalle_mini_impl.data.collections.hub import missing_on_hub, only_cached
+from dalle_mini_impl.data.collections.sample_lists import listed_images
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.messages import root_cause
 
@@ -40,6 +41,8 @@ def open_files(config: DataConfig, found: Collection, path: str) -> list[Collect
     with quiet_datasets():
         if found.kind == "images":
             return [_image_folder(config, found)]
+        if found.kind == "samples":
+            return [_samples(config, found)]
         groups: dict[tuple[Path | None, str], list[str]] = {}
         for file in found.files:
             local = found.root is not None and found.kind != "webdataset"
@@ -100,6 +103,19 @@ def _image_folder(config: DataConfig, found: Collection) -> CollectionTable:
     caption = "captions" if "captions" in table else None
     label = "label" if "label" in table else None
     return CollectionTable(data, Columns("image", caption, label, lines=True), None, len(data))
+
+
+def _samples(config: DataConfig, found: Collection) -> CollectionTable:
+    """The images that lists of samples name, with the captions they were sampled from."""
+    import datasets
+
+    images: dict[Path, str] = {}
+    for file in found.files:
+        images |= listed_images(Path(file)) or {}
+    table = {"image": [str(file) for file in images], "caption": list(images.values())}
+    data = datasets.Dataset.from_dict(table).cast_column("image", datasets.Image(decode=False))
+    caption = None if config.caption_column == "" else "caption"
+    return CollectionTable(data, Columns("image", caption, None), None, len(data))
 
 
 def _load_files(config: DataConfig, found: Collection, files: list[str]) -> Any:

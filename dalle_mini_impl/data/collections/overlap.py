@@ -34,7 +34,7 @@ def _image_files(
     if found.kind == "hub":
         return frozenset()
     found = found.named(split) or found
-    if found.kind not in ("csv", "json"):
+    if found.kind not in ("csv", "json", "samples"):
         return frozenset(map(real_path, found.files))
     return frozenset(
         real_path(table.image_file(image["path"]))

@@ -148,7 +148,7 @@ class TableSource(Source):
         for table in self.tables:
             own = getattr(table.rows, "_fingerprint", "") if self.collection.root is None else ""
             digest.update(f"{table.columns}{own}".encode())
-            if self.collection.kind in ("csv", "json") and table.length is not None:
+            if self.collection.kind in ("csv", "json", "samples") and table.length is not None:
                 images = table.rows[:][table.columns.image]
                 files += [table.image_file(i["path"]) for i in images if i and i["path"]]
         if self.collection.kind == "images":
