@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from dalle_mini_impl.files import atomic_write
@@ -219,9 +220,9 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
     return lines
 
 
-def save_png(image: Image.Image, path: str | Path) -> None:
-    """Write a PNG; a reader never sees half of it."""
+def save_png(image: Image.Image, path: str | Path, chunks: PngInfo | None = None) -> None:
+    """Write a PNG with these text chunks; a reader never sees half of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
-        image.save(temporary, format="PNG")
+        image.save(temporary, format="PNG", pnginfo=chunks)

@@ -12,8 +12,8 @@ from dalle_mini_impl.cli.optimize_output import ProgressWriter, summary, write
 from dalle_mini_impl.cli.output import Result
 from dalle_mini_impl.cli.run_options import open_run
 from dalle_mini_impl.config import ConfigError
-from dalle_mini_impl.images import to_tensor
 from dalle_mini_impl.pipeline import TextToImage
+from dalle_mini_impl.pipeline.recorded_codes import encode_image
 from dalle_mini_impl.precision import best_device
 from dalle_mini_impl.retrieval.encoder import JointEncoder
 from dalle_mini_impl.retrieval.loading import load_encoder
@@ -79,8 +79,8 @@ def start_latents(
     match start_of(arguments):
         case "image" if arguments.init is not None:
             image = open_image("--init", arguments.init)
-            pixels = to_tensor([image], space.tokenizer.image_size)
-            return space.from_pixels(pixels).repeat(count, 1, 1, 1)
+            codes = encode_image(space.tokenizer, image)[None]
+            return space.from_codes(codes).repeat(count, 1, 1, 1)
         case "solid":
             try:
                 color = ImageColor.getrgb(arguments.color)[:3]

@@ -1,9 +1,9 @@
 """`dalle sample`: images from captions, ranked, with a contact sheet and samples.json."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -18,12 +18,10 @@ from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.shipped.commands import command
 
 if TYPE_CHECKING:
-    from jaxtyping import Int
-    from torch import Tensor
-
     from dalle_mini_impl.cli.output import Result as PrintResult
     from dalle_mini_impl.pipeline import Result, TextToImage
     from dalle_mini_impl.runs.folder import RunFolder
+    from dalle_mini_impl.sampling.given import Given
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,11 +37,16 @@ def sample(
 ) -> None:
     """Load the run and sample."""
     progress.begin("loading the models")  # The imports alone take a second.
+    from dalle_mini_impl.cli.sample_again import sample_again
     from dalle_mini_impl.cli.sample_captions import sample_captions, show_captions
     from dalle_mini_impl.pipeline import TextToImage
 
-    run = open_run(arguments.run, weights="dalle", otherwise="shapes")
     check_device(arguments.device)
+    if arguments.again is not None:
+        run, result = sample_again(arguments.again, arguments.run, arguments.device)
+        write_samples(run, [[result]], arguments.out, print_result, progress)
+        return
+    run = open_run(arguments.run, weights="dalle", otherwise="shapes")
     model = TextToImage.from_pretrained(run, arguments.device)
     if arguments.continue_text is not None:
         progress.begin("sampling captions")
@@ -68,9 +71,7 @@ def sample_images(
     print_result: "PrintResult",
     progress: SampleProgress,
 ) -> None:
-    """Sample images from every caption; write them, sheet.png and samples.json."""
-    from dalle_mini_impl.images import contact_sheet, save_png
-
+    """Sample images from every caption and write them."""
     truncated = model.captions.count_truncated([*arguments.captions, arguments.negative])
     if truncated:
         progress.clear()
@@ -78,33 +79,56 @@ def sample_images(
     guidance = arguments.sampling_settings.get("guidance", model.sampling.guidance)
     if arguments.negative and guidance == 1:
         raise ConfigError("--negative acts through guidance, which is 1 here: add --guidance 2")
-    given = given_codes(model, arguments)
-    shown: list[Result] = []
-    records = []
-    out = Path()
+    given = given_part(model, arguments)
     model.code_sampler.progress = lambda codes, of: progress.sampled(codes, of.shape[1])
-    for number, caption in enumerate(arguments.captions):
-        progress.begin(f"sampling for caption {number + 1} of {len(arguments.captions)}")
-        results = model(
-            caption,
-            seed=arguments.seed,
-            negative=arguments.negative,
-            given=given,
-            **arguments.sampling_settings,
+
+    def results() -> "Iterator[Sequence[Result]]":
+        for number, caption in enumerate(arguments.captions, 1):
+            progress.begin(f"sampling for caption {number} of {len(arguments.captions)}")
+            yield model(
+                caption,
+                seed=arguments.seed,
+                negative=arguments.negative,
+                given=given,
+                **arguments.sampling_settings,
+            )
+
+    write_samples(run, results(), arguments.out, print_result, progress)
+    if run.read_only and arguments.run is None:
+        print(
+            f"{run.name} comes with the package. Train your own with `{command('train')} shapes`, "
+            f"on your images with `{command('train')} folder --data.path FOLDER`"
         )
-        if number == 0:  # earlier samples stay until there are new ones
-            out = output_folder(arguments.out)
-        for place, result in enumerate(results):
-            file = out / f"{number:02d}-{place:02d}.png"
+
+
+def write_samples(
+    run: "RunFolder",
+    results: "Iterable[Sequence[Result]]",
+    given_folder: Path | None,
+    print_result: "PrintResult",
+    progress: SampleProgress,
+) -> None:
+    """Write the images of each caption as they come, samples.json and sheet.png."""
+    from dalle_mini_impl.images import contact_sheet, save_png
+
+    shown: list[Result] = []
+    records: list[dict[str, Any]] = []
+    out, captions = Path(), 0
+    for captions, own in enumerate(results, 1):
+        if captions == 1:  # earlier samples stay until there are new ones
+            out = output_folder(given_folder)
+        for place, result in enumerate(own):
+            file = out / f"{captions - 1:02d}-{place:02d}.png"
             result.save(file)
-            records.append(record(result, file.name))
+            record = result.record
+            records.append({**(record.to_json() if record else {}), "file": file.name})
         write_json(out / "samples.json", {"run": run.name, "samples": records})
-        shown += results
+        shown += own
     sheet = contact_sheet(
         [result.image for result in shown],
         [result.caption for result in shown],
         [result.score_line for result in shown],
-        columns=len(shown) // len(arguments.captions),
+        columns=len(shown) // captions,
         scale=2,
     )
     save_png(sheet, out / "sheet.png")
@@ -113,11 +137,6 @@ def sample_images(
     values = {"run": run.name, "folder": str(out), "samples": records}
     summary = f"{counted(len(records), 'image')} from {run.name}: {out / 'sheet.png'}"
     print_result(values, lambda: print(summary))
-    if run.read_only and arguments.run is None:
-        print(
-            f"{run.name} comes with the package. Train your own with `{command('train')} shapes`, "
-            f"on your images with `{command('train')} folder --data.path FOLDER`"
-        )
 
 
 def refresh_report(run: "RunFolder", out: Path) -> None:
@@ -128,8 +147,8 @@ def refresh_report(run: "RunFolder", out: Path) -> None:
         write_report(run)
 
 
-def given_codes(model: "TextToImage", arguments: SampleArguments) -> "Int[Tensor, 'n'] | None":
-    """The codes to keep with --complete or --inpaint, -1 where free."""
+def given_part(model: "TextToImage", arguments: SampleArguments) -> "Given | None":
+    """What --complete or --inpaint keeps of its image."""
     from dalle_mini_impl.pipeline.given_codes import given_by_mask, given_by_rows
 
     tokenizer = model.image_tokenizer
@@ -150,17 +169,3 @@ def given_codes(model: "TextToImage", arguments: SampleArguments) -> "Int[Tensor
         except ValueError as error:
             raise ConfigError(f"--mask {arguments.mask}: {error}") from error
     return None
-
-
-def record(result: "Result", file: str) -> dict[str, str | float | None]:
-    """An image's entry in samples.json."""
-    return {
-        "caption": result.caption,
-        "negative": result.negative,
-        "seed": result.seed,
-        "candidate": result.candidate,
-        "clip_score": result.clip_score,
-        "log_likelihood": result.log_likelihood,
-        "log_likelihood_ratio": result.log_likelihood_ratio,
-        "file": file,
-    }

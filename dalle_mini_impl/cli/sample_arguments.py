@@ -1,6 +1,6 @@
 """The options of `dalle sample`, and which of them go together."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -65,6 +65,8 @@ class SampleArguments(OutputOptions):
     """Image of which the part under --mask is sampled again."""
     mask: Annotated[Path | None, optional(metavar="IMAGE")] = None
     """With --inpaint: black and white image of the same size, white where to sample again."""
+    again: Annotated[Path | None, optional(metavar="IMAGE")] = None
+    """Image sampled by this project, to be sampled again with everything that its file says."""
     continue_text: Annotated[str | None, optional(metavar="TEXT")] = None
     """Sample captions that begin so instead of images: "a small red", or "" for any caption."""
     num_captions: Annotated[int | None, optional("8", "INT")] = None
@@ -79,9 +81,25 @@ class SampleArguments(OutputOptions):
         return self.sampling.model_dump(exclude_none=True)
 
 
+def check_again(arguments: SampleArguments) -> None:
+    """Refuse what would change the image that --again samples."""
+    allowed = ("again", "run", "device", "out", "sampling", "captions")
+    defaults = SampleArguments(())
+    names = [field.name for field in fields(arguments) if field.name not in allowed]
+    changed = {name for name in names if getattr(arguments, name) != getattr(defaults, name)}
+    if arguments.captions:
+        raise ConfigError("--again takes the caption from the file: give no other")
+    if changed := changed | arguments.sampling_settings.keys():
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in sorted(changed))
+        raise ConfigError(f"--again takes everything from the file: leave out {options}")
+
+
 def check(arguments: SampleArguments) -> None:
     """Refuse options that do not go together, before anything is loaded."""
     of_captions = arguments.continue_text is not None
+    if arguments.again is not None:
+        check_again(arguments)
+        return
     if not arguments.captions and not of_captions:
         raise ConfigError('give at least one caption, such as: dalle sample "a red heart"')
     if arguments.captions and of_captions:

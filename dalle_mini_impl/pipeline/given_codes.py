@@ -1,32 +1,31 @@
-"""Codes to keep: those of an image outside the part that is to be sampled, which has -1."""
+"""What is kept of an image: its codes and pixels outside the part that is to be sampled."""
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
 from dalle_mini_impl.images import to_tensor, touched_cells
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.pipeline.recorded_codes import encode_image
+from dalle_mini_impl.sampling.given import Given
+
+SEAM = 4
+"""A cell's width over that of the seam."""
 
 
-def given_by_rows(
-    tokenizer: ImageTokenizer, image: Image.Image, keep_rows: int
-) -> Int[Tensor, "n"]:
-    """The image's codes with all but the first `keep_rows` rows free, as for completion."""
+def given_by_rows(tokenizer: ImageTokenizer, image: Image.Image, keep_rows: int) -> Given:
+    """The image with all but the first `keep_rows` rows of codes free, as for completion."""
     grid = tokenizer.grid
     if not 0 < keep_rows < grid:
         raise ValueError(
             f"keep_rows is {keep_rows}: the code grid has {grid} rows, keep 1 to {grid - 1}"
         )
-    given = encode_image(tokenizer, image)
-    given[keep_rows * grid :] = -1
-    return given
+    return _given(tokenizer, image, torch.arange(grid**2) >= keep_rows * grid)
 
 
-def given_by_mask(
-    tokenizer: ImageTokenizer, image: Image.Image, mask: Image.Image
-) -> Int[Tensor, "n"]:
-    """The image's codes with those free that the mask touches, as for inpainting."""
+def given_by_mask(tokenizer: ImageTokenizer, image: Image.Image, mask: Image.Image) -> Given:
+    """The image with the codes free that the mask touches, as for inpainting."""
     if mask.size != image.size:
         raise ValueError(
             f"the mask has {mask.size[0]}×{mask.size[1]} pixels and the image "
@@ -38,12 +37,13 @@ def given_by_mask(
             "the mask is black in the whole square that is kept after cropping: make white "
             "what is to be sampled again"
         )
-    given = encode_image(tokenizer, image)
-    given[torch.from_numpy(touched).to(given.device)] = -1
-    return given
+    return _given(tokenizer, image, torch.from_numpy(touched))
 
 
-def encode_image(tokenizer: ImageTokenizer, image: Image.Image) -> Int[Tensor, "n"]:
-    """An image's codes, after the same resize and crop as in training."""
-    device = next(tokenizer.parameters()).device
-    return tokenizer.encode(to_tensor([image], tokenizer.image_size).to(device))[0]
+def _given(tokenizer: ImageTokenizer, image: Image.Image, free: Bool[Tensor, "n"]) -> Given:
+    """The image's codes and pixels but for the free cells."""
+    codes = encode_image(tokenizer, image)
+    codes = codes.masked_fill(free.to(codes.device), -1)
+    # A seam within the kept cells: more would change more of what is to be kept.
+    seam = tokenizer.downsampling // SEAM
+    return Given(codes, to_tensor([image], tokenizer.image_size)[0], seam)

@@ -6,15 +6,16 @@ import io
 from collections.abc import Iterable
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 SHOWN_WIDTH = 192
 """Pixels that a small image is magnified to on the page."""
 
 
-def png_bytes(image: Image.Image) -> bytes:
-    """The image as the bytes of a PNG file."""
+def png_bytes(image: Image.Image, chunks: PngInfo | None = None) -> bytes:
+    """The image as the bytes of a PNG file, with these text chunks."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    image.save(buffer, format="PNG", pnginfo=chunks)
     return buffer.getvalue()
 
 

@@ -1,15 +1,17 @@
 """Sampled images with their scores, and with all settings that sample them again."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.images import save_png, to_images
 from dalle_mini_impl.pipeline.notebook import figure_html, gallery_html, png_bytes
-from dalle_mini_impl.sampling.config import SamplingConfig
+from dalle_mini_impl.sampling.config import SEEDS, SamplingConfig
+from dalle_mini_impl.sampling.given import Given
+from dalle_mini_impl.sampling.record import MAX_CAPTION, Origin, SampleRecord, attach, finite
 from dalle_mini_impl.sampling.samples import Samples
 
 
@@ -35,14 +37,44 @@ class Result:
     """The caption that guidance moved away from; empty for the null caption."""
     given: tuple[int, ...] | None
     """Codes that were kept, -1 where sampled; None where all were sampled."""
+    pasted: bool
+    """Whether the pixels of kept codes are those of the image they were taken from."""
     sampling: SamplingConfig
     """All other settings it was sampled with."""
+    origin: Origin | None = None
+    """The models that sampled it; None where they are of no run."""
+
+    @property
+    def record(self) -> SampleRecord | None:
+        """What its file says of it; None where its models are of no run."""
+        if self.origin is None:
+            return None
+        return SampleRecord(
+            caption=self.caption[:MAX_CAPTION],
+            negative=self.negative[:MAX_CAPTION],
+            seed=self.seed if abs(self.seed) < SEEDS else self.seed % SEEDS,
+            candidate=self.candidate,
+            clip_score=finite(self.clip_score),
+            log_likelihood=finite(self.log_likelihood),
+            log_likelihood_ratio=finite(self.log_likelihood_ratio),
+            sampling=self.sampling,
+            origin=self.origin,
+            codes=self.codes,
+            given=self.given,
+            pasted=self.pasted,
+            side=self.image.width,
+        )
+
+    @property
+    def _chunks(self) -> PngInfo | None:
+        record = self.record
+        return None if record is None else record.chunks()
 
     def save(self, path: str | Path) -> None:
-        """Write a PNG; a reader never sees half of it."""
+        """Write a PNG with its record (`sampling/record.py`); a reader never sees half of it."""
         if Path(path).suffix.lower() != ".png":
             raise ConfigError(f"{path}: results are saved as PNG; name a file that ends in .png")
-        save_png(self.image, path)
+        save_png(self.image, path, self._chunks)
 
     @property
     def score_line(self) -> str:
@@ -54,7 +86,7 @@ class Result:
         return f"Result({self.caption!r}, seed={self.seed}, {self.score_line})"
 
     def _repr_png_(self) -> bytes:
-        return png_bytes(self.image)
+        return png_bytes(self.image, self._chunks)
 
     def _repr_html_(self) -> str:
         return figure_html(self.image, f"{self.caption} · seed {self.seed} · {self.score_line}")
@@ -72,29 +104,36 @@ class Results(list[Result]):
         return gallery_html(self[0].caption if self else "", tiles)
 
 
-def results_at(
+def results_of(
     samples: Samples,
-    order: Iterable[int],
+    first_seed: int,
     config: SamplingConfig,
     negative: str = "",
-    given: tuple[int, ...] | None = None,
+    given: Given | None = None,
+    origin: Origin | None = None,
 ) -> Results:
-    """The candidates at `order` as results. config, negative and given: as they were sampled."""
-    order = list(order)
+    """Samples as results. first_seed: of the first candidate; the rest: as they were sampled."""
     scores = samples.clip_scores
-    return Results(
+    results = Results(
         Result(
             image,
             samples.caption,
-            samples.seeds[at],
+            seed,
             None if scores is None else float(scores[at]),
             float(samples.log_likelihoods[at]),
             float(samples.log_likelihood_ratios[at]),
             tuple(samples.codes[at].tolist()),
-            at,
+            seed - first_seed,
             negative,
-            given,
+            None if given is None else tuple(given.codes.tolist()),
+            given is not None and given.pixels is not None,
             config,
+            origin,
         )
-        for image, at in zip(to_images(samples.pixels[order]), order, strict=True)
+        for at, (image, seed) in enumerate(
+            zip(to_images(samples.pixels), samples.seeds, strict=True)
+        )
     )
+    for result in results:
+        attach(result.image, result.record)
+    return results

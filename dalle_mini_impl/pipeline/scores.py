@@ -1,5 +1,7 @@
 """Sampled codes as images with the scores that rank them."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -8,6 +10,8 @@ from dalle_mini_impl.kernels.chunks import in_chunks
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.sampling.given import Given
+from dalle_mini_impl.sampling.samples import Samples
 
 
 def decode_and_score(
@@ -16,9 +20,11 @@ def decode_and_score(
     image_tokenizer: ImageTokenizer,
     dalle: Dalle,
     clip: Clip | None,
+    given: Given | None = None,
 ) -> dict[str, Tensor]:
     """The tensors of `Samples`, `c k ...`, of equally many images of each caption."""
     pixels = in_chunks(image_tokenizer.decode, codes)
+    pixels = pixels if given is None else given.paste(pixels)
     each = len(codes) // len(captions)
     rows = captions.repeat_interleave(each, dim=0)
     likelihoods = in_chunks(dalle.log_likelihood, rows, codes).sum(dim=1)
@@ -33,3 +39,24 @@ def decode_and_score(
         texts = clip.encode_text(captions).repeat_interleave(each, dim=0)
         fields["clip_scores"] = (in_chunks(clip.encode_image, pixels) * texts).sum(dim=-1)
     return {name: value.unflatten(0, (len(captions), each)) for name, value in fields.items()}
+
+
+@torch.no_grad()
+def score_one_by_one(
+    samples: Samples,
+    order: Sequence[int],
+    caption: Int[Tensor, "1 t"],
+    image_tokenizer: ImageTokenizer,
+    dalle: Dalle,
+    clip: Clip | None,
+    given: Given | None = None,
+) -> Samples:
+    """The candidates at `order`, each decoded and scored alone.
+
+    Rounding depends on the number of images in a batch. Without others, equal codes give equal
+    files, however many candidates they were chosen from.
+    """
+    models = image_tokenizer, dalle, clip
+    rows = [decode_and_score(samples.codes[at : at + 1], caption, *models, given) for at in order]
+    fields = {name: torch.cat([row[name][0] for row in rows]) for name in rows[0]}
+    return Samples(samples.caption, tuple(samples.seeds[at] for at in order), **fields)

@@ -18,7 +18,7 @@ from dalle_mini_impl.images import to_tensor
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
-from dalle_mini_impl.pipeline.given_codes import encode_image, given_by_mask, given_by_rows
+from dalle_mini_impl.pipeline.given_codes import given_by_mask, given_by_rows
 from dalle_mini_impl.pipeline.keywords import (
     CallKeywords,
     SamplingKeywords,
@@ -26,15 +26,18 @@ from dalle_mini_impl.pipeline.keywords import (
     starting_seeds,
 )
 from dalle_mini_impl.pipeline.previews import Callback, decoding
-from dalle_mini_impl.pipeline.result import Results, results_at
-from dalle_mini_impl.pipeline.scores import decode_and_score
-from dalle_mini_impl.precision import available_device, precision_of
+from dalle_mini_impl.pipeline.recorded_codes import encode_image
+from dalle_mini_impl.pipeline.result import Results, results_of
+from dalle_mini_impl.pipeline.scores import decode_and_score, score_one_by_one
+from dalle_mini_impl.precision import available_device, choose_precision, precision_of
 from dalle_mini_impl.runs.folder import RunFolder
-from dalle_mini_impl.runs.loading import frozen, load_clip, load_dalle, load_image_tokenizer
+from dalle_mini_impl.runs.loading import frozen, load_models, origin_of
 from dalle_mini_impl.runs.named import find_run
 from dalle_mini_impl.sampling.caption_ranking import CaptionRanking, RankedCaption, rank_captions
 from dalle_mini_impl.sampling.caption_sampler import SampledCaption, sample_captions
 from dalle_mini_impl.sampling.config import SamplingConfig
+from dalle_mini_impl.sampling.given import Given
+from dalle_mini_impl.sampling.record import Origin
 from dalle_mini_impl.sampling.sampler import CodeSampler, Progress
 from dalle_mini_impl.sampling.samples import Samples
 
@@ -50,6 +53,7 @@ class TextToImage:
         clip: Clip | None,
         sampling: SamplingConfig,
         device: str | torch.device = "cpu",
+        origin: Origin | None = None,
     ):
         self.device = torch.device(device)
         self.captions = captions
@@ -58,6 +62,7 @@ class TextToImage:
         self.code_sampler = CodeSampler(self.dalle)
         self.clip = clip and frozen(clip, self.device)
         self.sampling = sampling
+        self.origin = origin
 
     @classmethod
     def from_pretrained(
@@ -73,16 +78,7 @@ class TextToImage:
         stages that sampling needs, ConfigError where the device is not there.
         """
         folder = run if isinstance(run, RunFolder) else find_run(run)
-        captions = folder.captions()
-        image_tokenizer = load_image_tokenizer(folder)
-        model = cls(
-            captions,
-            image_tokenizer,
-            load_dalle(folder, captions, image_tokenizer),
-            load_clip(folder, captions) if folder.has_weights("clip") else None,
-            folder.experiment.sampling,
-            available_device(device),
-        )
+        model = cls(*load_models(folder), available_device(device), origin_of(folder))
         return model.to(dtype=dtype)
 
     def to(
@@ -108,13 +104,13 @@ class TextToImage:
             self.sampling = self.sampling.model_copy(update={"precision": precision})
         return self
 
+    @property
+    def _models(self) -> tuple[ImageTokenizer, Dalle, Clip | None]:
+        return self.image_tokenizer, self.dalle, self.clip
+
     @overload
     def __call__(
-        self,
-        caption: str,
-        *,
-        given: Int[Tensor, "n"] | None = None,
-        **keywords: Unpack[CallKeywords],
+        self, caption: str, *, given: Given | None = None, **keywords: Unpack[CallKeywords]
     ) -> Results: ...
 
     @overload
@@ -122,7 +118,7 @@ class TextToImage:
         self,
         caption: list[str] | tuple[str, ...],
         *,
-        given: Int[Tensor, "n"] | None = None,
+        given: Given | None = None,
         **keywords: Unpack[CallKeywords],
     ) -> list[Results]: ...
 
@@ -133,7 +129,7 @@ class TextToImage:
         seed: int | Sequence[int] | None = None,
         generator: torch.Generator | None = None,
         negative: str = "",
-        given: Int[Tensor, "n"] | None = None,
+        given: Given | None = None,
         callback: Callback | None = None,
         **settings: Unpack[SamplingKeywords],
     ) -> Results | list[Results]:
@@ -143,20 +139,24 @@ class TextToImage:
             seed: of each caption's first candidate, or one for each caption; 0 if not given.
             generator: draws the seeds instead.
             negative: guidance moves away from this caption in place of the null caption.
-            given: codes to keep, -1 where free.
+            given: codes to keep, and pixels to paste where they are kept.
             callback: called after each row of codes with the number of codes that every image of
                 the batch has, and with the images so far, candidates grouped by caption.
             settings: fields of SamplingConfig that differ from the run's.
         """
         captions = [caption] if isinstance(caption, str) else list(caption)
         config = changed_sampling(self.sampling, settings)
+        precision = choose_precision(config.precision, self.device)
+        config = config.model_copy(update={"precision": precision})
         seeds = starting_seeds(len(captions), seed, generator)
-        progress = callback and decoding(self.image_tokenizer, given, callback)
-        kept = None if given is None else tuple(given.tolist())
+        progress = callback and decoding(self.image_tokenizer, given and given.codes, callback)
         results = []
-        for samples in self.sample(captions, seeds, config, given, negative, progress):
+        sampled = self.sample(captions, seeds, config, given, negative, progress)
+        for first, samples in zip(seeds, sampled, strict=True):
             order = samples.order(config.rank_by)[: config.num_images]
-            results.append(results_at(samples, order, config, negative, kept))
+            ids = torch.from_numpy(self.captions.encode([samples.caption])).to(self.device)
+            chosen = score_one_by_one(samples, order, ids, *self._models, given)
+            results.append(results_of(chosen, first, config, negative, given, self.origin))
         return results[0] if isinstance(caption, str) else results
 
     def complete(
@@ -182,7 +182,7 @@ class TextToImage:
         captions: Sequence[str],
         seeds: Sequence[int],
         config: SamplingConfig,
-        given: Int[Tensor, "n"] | None = None,
+        given: Given | None = None,
         negative: str = "",
         progress: Progress | None = None,
     ) -> Iterator[Samples]:
@@ -193,8 +193,7 @@ class TextToImage:
         `__call__`. progress: called with each batch's codes.
         """
         away = torch.from_numpy(self.captions.encode([negative])).to(self.device)
-        models = self.image_tokenizer, self.dalle, self.clip
-        count = config.candidates
+        kept, count = given and given.codes, config.candidates
         together = max(1, config.batch_size // count)
         for start in range(0, len(captions), together):
             texts = captions[start : start + together]
@@ -205,8 +204,8 @@ class TextToImage:
             for begin in range(0, count, config.batch_size):
                 offsets = range(begin, min(begin + config.batch_size, count))
                 own = [first + offset for first in first_seeds for offset in offsets]
-                codes = self.code_sampler(ids, own, config, given, away, progress)
-                batches.append(decode_and_score(codes, ids, *models))
+                codes = self.code_sampler(ids, own, config, kept, away, progress)
+                batches.append(decode_and_score(codes, ids, *self._models, given))
             for row, (caption, first) in enumerate(zip(texts, first_seeds, strict=True)):
                 fields = {name: torch.cat([b[name][row] for b in batches]) for name in batches[0]}
                 yield Samples(caption, tuple(range(first, first + count)), **fields)
@@ -244,5 +243,5 @@ class TextToImage:
         """The captions, best first, by how well they explain the image (see `rank_captions`)."""
         pixels = to_tensor([image], self.image_tokenizer.image_size).to(self.device)
         ids = torch.from_numpy(self.captions.encode(captions)).to(self.device)
-        codes = self.image_tokenizer.encode(pixels)
+        codes = self.encode(image)[None]
         return rank_captions(captions, ids, codes, self.dalle, pixels, self.clip, rank_by)

@@ -1,7 +1,7 @@
 """A run's trained models, built from its configuration and filled from its weights."""
 
 import copy
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -13,7 +13,10 @@ from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.weights import RunError
+from dalle_mini_impl.sampling.config import SamplingConfig
+from dalle_mini_impl.sampling.record import Origin
 from dalle_mini_impl.shipped.commands import command
+from dalle_mini_impl.version import package_version
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -58,6 +61,39 @@ def load_clip(run: RunFolder, captions: CaptionTokenizer, ranks: bool = True) ->
         _refuse_other_codes(run, "clip", "clip")
     run.load_weights("clip", model)
     return model
+
+
+class Models(NamedTuple):
+    """All that samples images, with the settings of the run."""
+
+    captions: CaptionTokenizer
+    image_tokenizer: ImageTokenizer
+    dalle: Dalle
+    clip: Clip | None
+    sampling: SamplingConfig
+
+
+def load_models(run: RunFolder) -> Models:
+    """The run's models with their trained weights; the CLIP only where there is one."""
+    captions, image_tokenizer = run.captions(), load_image_tokenizer(run)
+    return Models(
+        captions,
+        image_tokenizer,
+        load_dalle(run, captions, image_tokenizer),
+        load_clip(run, captions) if run.has_weights("clip") else None,
+        run.experiment.sampling,
+    )
+
+
+def origin_of(run: RunFolder) -> Origin:
+    """What records of sampled images say of the run's models."""
+    return Origin(
+        run=run.name,
+        image_tokenizer=run.weights_hash("image_tokenizer"),
+        dalle=run.weights_hash("dalle"),
+        clip=run.weights_hash("clip") if run.has_weights("clip") else None,
+        version=package_version(),
+    )
 
 
 def _refuse_other_codes(run: RunFolder, name: str, stage: str) -> None:

@@ -9,6 +9,10 @@ from dalle_mini_impl.config import Config
 Ranking = Literal["none", "clip", "likelihood", "ratio", "both"]
 
 
+SEEDS = 2**128
+"""Different seeds; larger ones repeat them."""
+
+
 class SamplingConfig(Config):
     """How images are sampled from the model."""
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dalle_mini_impl.sampling.config import SamplingConfig
+from dalle_mini_impl.sampling.config import SEEDS, SamplingConfig
 
 
 class DrawParameters(NamedTuple):
@@ -113,4 +113,4 @@ def seeded(seed: int) -> np.random.Generator:
 
     Not torch's generator: on a CPU it reads only the low 32 bits of a seed.
     """
-    return np.random.default_rng(int(seed) % 2**128)
+    return np.random.default_rng(int(seed) % SEEDS)

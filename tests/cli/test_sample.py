@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from dalle_mini_impl.cli import main, sample_progress
 from dalle_mini_impl.runs.export import export
@@ -166,9 +167,9 @@ def test_without_a_run_the_model_of_the_package_samples(run, packaged, capsys):
     command = ["sample", "a red star", "--candidates", "2", "--device", "cpu"]
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert "2 images from pretrained:shapes: outputs/sheet.png" in said
+    assert "2 images from pretrained:shapes: outputs/0001/sheet.png" in said
     assert "Train your own with `dalle train shapes`" in said
-    assert json.loads(Path("outputs/samples.json").read_text())["run"] == "pretrained:shapes"
+    assert json.loads(Path("outputs/0001/samples.json").read_text())["run"] == "pretrained:shapes"
     shutil.copytree(run.path, "runs/own")
     assert main([*command, "--out", "own"]) == 0
     assert "2 images from runs/own" in capsys.readouterr().out
@@ -263,3 +264,53 @@ def test_on_a_terminal_progress_is_one_line_that_is_cleared(monkeypatch):
         progress.sampled(4, 16)
     clear = sample_progress.CLEAR_LINE
     assert terminal.getvalue() == f"{clear}sampling …{clear}sampling: 25% …{clear}"
+
+
+def test_a_file_is_sampled_again_byte_for_byte(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = ["a red star", "a blue ring", "--negative", "a heart", "--seed", "4"]
+    settings = ["--guidance", "1.7", "--top-k", "9", "--precision", "fp32", "--device", "cpu"]
+    assert main(["sample", *given, *settings, "--run", str(run.path)]) == 0
+    file = tmp_path / "outputs/0001/01-01.png"
+    entry = json.loads((tmp_path / "outputs/0001/samples.json").read_text())["samples"][3]
+    assert entry["file"] == file.name
+    assert entry["sampling"]["guidance"] == 1.7
+    assert entry["origin"]["dalle"] == run.weights_hash("dalle")
+    assert len(entry["codes"]) == 16
+    assert main(["sample", "--again", str(file), "--device", "cpu"]) == 0
+    assert "the same image, pixel by pixel" in capsys.readouterr().out
+    again = tmp_path / "outputs/0002"
+    assert (again / "00-00.png").read_bytes() == file.read_bytes()
+    assert json.loads((again / "samples.json").read_text())["samples"] == [
+        {**entry, "file": "00-00.png"}
+    ]
+
+
+def test_what_cannot_be_sampled_again_is_refused_in_one_line(
+    images, run, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    options = ["--run", str(run.path), "--device", "cpu", "--precision", "fp32"]
+    assert main(["sample", "a red star", "--num-images", "1", *options]) == 0
+    file = "outputs/0001/00-00.png"
+    other = tiny_run(tmp_path / "other")
+    other.save_weights("clip", {})
+    gone = json.loads((tmp_path / "outputs/0001/samples.json").read_text())["samples"][0]
+    gone["origin"] |= {"run": "//nowhere/share", "dalle": "0" * 32}
+    info = PngInfo()
+    info.add_text("dalle", json.dumps({key: gone[key] for key in gone if key != "file"}))
+    Image.new("RGB", (32, 32)).save("gone.png", pnginfo=info)
+    for command, complaint in [
+        (["--again", str(images / "whole.png")], "whole.png: no record of how it was sampled"),
+        (["--again", str(images / "torn.png")], "torn.png: not an image that Pillow can read"),
+        (["--again", file, "--guidance", "3"], "leave out --guidance"),
+        (["--again", file, "--seed", "3", "--complete", file], "leave out --complete and --seed"),
+        (["--again", file, "a blue ring"], "--again takes the caption from the file"),
+        (["--again", file, "--run", "other"], f"{file}: a record of other weights than other has"),
+        (["--again", "gone.png"], "no run here has its weights: name the run with --run"),
+    ]:
+        capsys.readouterr()
+        assert main(["sample", *command]) == 2
+        *progress, message = capsys.readouterr().err.splitlines()
+        assert complaint in message
+        assert progress in ([], ["loading the models"])

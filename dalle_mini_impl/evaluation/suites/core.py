@@ -17,6 +17,7 @@ from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.images import to_uint8
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.sampling.config import SamplingConfig
+from dalle_mini_impl.sampling.given import Given
 from dalle_mini_impl.sampling.ranking import RANKINGS, available_ranking
 from dalle_mini_impl.sampling.samples import Samples
 
@@ -177,12 +178,13 @@ def _sample(
     model: TextToImage, prompts: Sequence[SuitePrompt], seeds: Sequence[int], config: SamplingConfig
 ) -> Iterator[Samples]:
     """The candidates of each prompt; prompts with given codes are sampled one at a time."""
-    given = [prompt.given_codes(model) for prompt in prompts]
-    if all(codes is None for codes in given):
+    given_codes = [prompt.given_codes(model) for prompt in prompts]
+    if all(codes is None for codes in given_codes):
         yield from model.sample([prompt.caption for prompt in prompts], seeds, config)
     else:
-        for prompt, seed, codes in zip(prompts, seeds, given, strict=True):
-            yield from model.sample([prompt.caption], [seed], config, codes)
+        for prompt, seed, codes in zip(prompts, seeds, given_codes, strict=True):
+            given = None if codes is None else Given(codes)
+            yield from model.sample([prompt.caption], [seed], config, given)
 
 
 def judge_samples(

@@ -16,6 +16,7 @@ from dalle_mini_impl.evaluation.suites.panels import (
     panels_prompts,
 )
 from dalle_mini_impl.pipeline import TextToImage
+from dalle_mini_impl.sampling.given import Given
 from tests.tiny import tiny_run
 
 
@@ -50,7 +51,7 @@ def test_only_the_upper_half_is_given(model):
 def test_given_codes_stay_in_the_samples(model):
     prompt = panels_prompts(PanelsConfig(), 1)[0]
     given = prompt.given_codes(model)
-    samples = next(model.sample([prompt.caption], [3], model.sampling, given))
+    samples = next(model.sample([prompt.caption], [3], model.sampling, Given(given)))
     kept = given >= 0
     assert (samples.codes[:, kept] == given[kept]).all()
 
