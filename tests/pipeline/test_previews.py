@@ -42,7 +42,7 @@ def test_previews_change_nothing(model):
     assert [result.codes for result in watched] == [result.codes for result in plain]
 
 
-def test_without_a_callback_images_are_decoded_once(model, monkeypatch):
+def test_without_a_callback_only_complete_images_are_decoded(model, monkeypatch):
     decoded = []
     decode = ImageTokenizer.decode
 
@@ -52,7 +52,7 @@ def test_without_a_callback_images_are_decoded_once(model, monkeypatch):
 
     monkeypatch.setattr(ImageTokenizer, "decode", counting)
     model("a red heart", candidates=2, num_images=2)
-    assert decoded == [2]
+    assert decoded == [1, 2, 1, 1]  # one for its memory, all to rank them, each alone
 
 
 def test_kept_codes_are_shown_from_the_start(model):

@@ -42,9 +42,8 @@ def encode_again(
     encode: Callable[[Tensor], Tensor], decoded: Float[Tensor, "n 3 h w"], device: torch.device
 ) -> Int[Tensor, "n k"]:
     """The codes of decoded images as a file holds them, in 8 bits."""
-    parts = decoded.split(ROWS)
-    rounded = [part.clamp(0, 1).mul(255).round().div(255).to(device) for part in parts]
-    return torch.cat([encode(part).cpu() for part in rounded])
+    rounded = decoded.clamp(0, 1).mul(255).round().div(255)
+    return in_chunks(lambda part: encode(part.to(device)).cpu(), rounded)
 
 
 def measure_reconstructions(
@@ -76,35 +75,6 @@ def measure_reconstructions(
         "frechet_distance": frechet_distance(features(images), features(decoded)),
         "features": features.name,
     }
-    table = Table(
-        "",
-        [
-            "images",
-            "PSNR",
-            "worst PSNR",
-            "SSIM",
-            "codes used",
-            "perplexity",
-            "codes kept",
-            "images kept",
-            "Fréchet distance",
-        ],
-        [
-            [
-                number(len(images)),
-                f"{figures['psnr']:.2f} dB",
-                f"{figures['psnr_worst']:.2f} dB",
-                f"{figures['ssim']:.4f}",
-                f"{share(figures['code_usage'])} of {' × '.join(map(number, factors))}",
-                number(figures["perplexity"]),
-                share(figures["codes_kept"]),
-                share(figures["images_kept"]),
-                number(figures["frechet_distance"]),
-            ]
-        ],
-        "Hard codes, as in sampling. Kept: codes that decoding, rounding to 8 bits and encoding "
-        f"give back, and images that keep all of theirs. Fréchet distance over {features.name}.",
-    )
     worst = quality.argsort()[:SHOWN].tolist()
     tiles = [
         image_tile(image, f"{name}, {quality[at]:.1f} dB", side=112)
@@ -114,5 +84,28 @@ def measure_reconstructions(
         )
     ]
     return ReportPart(
-        "Image tokenizer", figures, [table], subheading("Worst reconstructions") + row(tiles)
+        "Image tokenizer",
+        figures,
+        [_table(figures, factors)],
+        subheading("Worst reconstructions") + row(tiles),
     )
+
+
+def _table(figures: dict[str, Any], factors: tuple[int, ...]) -> Table:
+    cells = {
+        "images": number(figures["images"]),
+        "PSNR": f"{figures['psnr']:.2f} dB",
+        "worst PSNR": f"{figures['psnr_worst']:.2f} dB",
+        "SSIM": f"{figures['ssim']:.4f}",
+        "codes used": f"{share(figures['code_usage'])} of {' × '.join(map(number, factors))}",
+        "perplexity": number(figures["perplexity"]),
+        "codes kept": share(figures["codes_kept"]),
+        "images kept": share(figures["images_kept"]),
+        "Fréchet distance": number(figures["frechet_distance"]),
+    }
+    note = (
+        "Hard codes, as in sampling. Kept: codes that decoding, rounding to 8 bits and encoding "
+        f"give back, and images that keep all of theirs. Fréchet distance over "
+        f"{figures['features']}."
+    )
+    return Table("", list(cells), [list(cells.values())], note)
