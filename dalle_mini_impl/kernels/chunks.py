@@ -27,9 +27,11 @@ class LiveBytes(TorchDispatchMode):
         self, function: Any, types: Any, arguments: Any = (), options: Any = None
     ) -> Any:
         result = function(*arguments, **(options or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self._add(leaf.untyped_storage())
+        # Views of what was there before, such as transposed weights, take no memory.
+        given = _storages((arguments, options))
+        for storage in _storages(result):
+            if not any(storage is other for other in given):
+                self._add(storage)
         return result
 
     def _add(self, storage: Any) -> None:
@@ -43,6 +45,10 @@ class LiveBytes(TorchDispatchMode):
 
     def _remove(self, size: int) -> None:
         self.now -= size
+
+
+def _storages(tree: Any) -> list[Any]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def rows_at_once(function: Callable[..., Any], *rows: Tensor) -> int:
