@@ -43,7 +43,9 @@ def sample(
 
     check_device(arguments.device)
     if arguments.again is not None:
-        run, result = sample_again(arguments.again, arguments.run, arguments.device)
+        run, result, same = sample_again(arguments.again, arguments.run, arguments.device)
+        progress.clear()
+        print(same)
         write_samples(run, [[result]], arguments.out, print_result, progress)
         return
     run = open_run(arguments.run, weights="dalle", otherwise="shapes")

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from dalle_mini_impl.sampling.record import SampleRecord
 
 
-def sample_again(path: Path, run: Path | None, device: str | None) -> "tuple[RunFolder, Result]":
-    """The run that sampled the image at `path`, and its image again."""
+def sample_again(
+    path: Path, run: Path | None, device: str | None
+) -> "tuple[RunFolder, Result, str]":
+    """The run that sampled the image at `path`, its image again, and whether that is the same."""
     from dalle_mini_impl.pipeline import TextToImage, again
     from dalle_mini_impl.sampling.record import RecordError, read_record
 
@@ -28,8 +30,7 @@ def sample_again(path: Path, run: Path | None, device: str | None) -> "tuple[Run
         result = again.sample_again(model, image)
     except RecordError as error:
         raise ConfigError(f"--again {path}: {error}") from None
-    print(comparison(result, record.codes, image))
-    return folder, result
+    return folder, result, comparison(result, record.codes, image)
 
 
 def run_of(record: "SampleRecord", named: Path | None) -> "RunFolder":

@@ -83,7 +83,7 @@ class SampleArguments(OutputOptions):
 
 def check_again(arguments: SampleArguments) -> None:
     """Refuse what would change the image that --again samples."""
-    allowed = ("again", "run", "device", "out", "sampling", "captions")
+    allowed = ("again", "run", "device", "out", "json", "quiet", "sampling", "captions")
     defaults = SampleArguments(())
     names = [field.name for field in fields(arguments) if field.name not in allowed]
     changed = {name for name in names if getattr(arguments, name) != getattr(defaults, name)}

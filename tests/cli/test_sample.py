@@ -284,6 +284,10 @@ def test_a_file_is_sampled_again_byte_for_byte(run, tmp_path, monkeypatch, capsy
     assert json.loads((again / "samples.json").read_text())["samples"] == [
         {**entry, "file": "00-00.png"}
     ]
+    assert main(["sample", "--again", str(file), "--device", "cpu", "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["samples"] == [{**entry, "file": "00-00.png"}]
+    assert "the same image" in told.err
 
 
 def test_what_cannot_be_sampled_again_is_refused_in_one_line(

@@ -21,7 +21,7 @@ POINTS = 400
 """Points that a line is thinned to."""
 
 Record = Mapping[str, Any]
-Line = list[tuple[int, float]]
+Line = list[tuple[int, float | int]]
 """Values over steps."""
 
 
@@ -101,7 +101,7 @@ def _thinned(line: Line) -> Line:
 
 def _lines(records: Sequence[Record]) -> dict[str, Line]:
     """The values of every logged number with their steps."""
-    lines: dict[str, list[tuple[int, float]]] = {}
+    lines: dict[str, list[tuple[int, float | int]]] = {}
     for record in records:
         for name, value in record.items():
             if is_number(value) and name not in ("step", "progress"):
