@@ -196,7 +196,7 @@ def test_several_mistakes_are_reported_at_once(save):
 
 
 def test_a_missing_file_lists_the_shipped_ones(tmp_path):
-    with pytest.raises(ConfigError, match=r"nope\.yaml.*configs/shapes\.yaml"):
+    with pytest.raises(ConfigError, match=r"nope\.yaml.*shapes-hour"):
         load_experiment(tmp_path / "nope.yaml")
 
 
