@@ -51,7 +51,13 @@ class Cost:
     """Most bytes at any moment of a step; less than the sum, as not all exist at once.
 
     Of an image tokenizer also while it is evaluated for a preview; to encode all images takes less.
+    On a CPU with the state at the best step, to which a run that stops early returns.
     """
+
+    @property
+    def state(self) -> int:
+        """Bytes of all that a checkpoint holds of one step."""
+        return self.weights + self.ema + self.optimizer
 
 
 def count_stage(
@@ -109,6 +115,7 @@ def _count(trial: DryRun, device: torch.device) -> Cost:
     state = [t for o in optimizers for s in o.state.values() for t in s.values()]
     optimizer = _bytes([t for t in state if isinstance(t, Tensor)])
     ema = _bytes([*objective.model.parameters(), *objective.model.buffers()])
+    best = weights + ema + optimizer if device.type == "cpu" and training.early_stop else 0
     return Cost(
         parameters=sum(p.numel() for p in parameters),
         flops_per_sample=flops / training.batch_size,
@@ -119,7 +126,7 @@ def _count(trial: DryRun, device: torch.device) -> Cost:
         optimizer=optimizer,
         activations=late.kept,
         # The first step makes the optimizer's state at its end; later ones have it all along.
-        peak=max(late.peak + optimizer, memory.peak) + ema,
+        peak=max(late.peak + optimizer, memory.peak) + ema + best,
     )
 
 

@@ -84,11 +84,11 @@ class Plan:
 
     @property
     def run_bytes(self) -> int:
-        """Bytes of the weights and checkpoints that a finished run holds."""
-        kept = sum(s.cost.ema for s in self.stages)
-        return kept + KEPT * sum(
-            s.cost.weights + s.cost.ema + s.cost.optimizer for s in self.stages
-        )
+        """Bytes of the weights and checkpoints that a finished run holds.
+
+        A checkpoint has the state of its own step and that of the best one.
+        """
+        return sum(s.cost.ema + KEPT * 2 * s.cost.state for s in self.stages)
 
     def fits(self, stage: StagePlan) -> bool:
         """Whether the stage's peak fits into the memory."""

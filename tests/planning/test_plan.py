@@ -150,6 +150,15 @@ def test_clip_in_parts_is_counted_as_it_is_done():
     assert 1.1 < parts.flops_per_sample / whole.flops_per_sample < 4 / 3
 
 
+def test_the_state_at_the_best_step_is_counted():
+    def cost(**training):
+        experiment = tiny_experiment(transformer={"training": training})
+        return count_stage(experiment, "transformer", vocabulary_size(experiment))
+
+    stops, runs_on = cost(), cost(early_stop=None)
+    assert stops.peak - runs_on.peak == stops.state > 0
+
+
 def test_previews_of_an_image_tokenizer_are_counted_as_they_are_made(monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 2**40)  # So that they take more than a step.
     words = vocabulary_size(dvae())
