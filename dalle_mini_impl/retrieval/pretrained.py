@@ -166,7 +166,8 @@ def _present(name: str, option: str, kind: Literal["file", "folder"]) -> str:
     local = path.is_absolute() or name.startswith(".") or name.count("/") > 1
     if (local or path.suffix in WEIGHT_SUFFIXES) and not path.exists():
         raise ConfigError(f"{option}: there is no {kind} {path} (from {Path.cwd()})")
-    return str(path) if path.exists() else name
+    found = path.is_file() if kind == "file" else path.is_dir()
+    return str(path) if found else name
 
 
 def _not_importable(library: str, error: Exception) -> ConfigError:

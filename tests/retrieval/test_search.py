@@ -55,7 +55,8 @@ def test_images_without_a_file_are_shown_by_their_captions(run, tmp_path, capsys
         assert found["caption"] == opened.captions[0]
 
 
-def test_captions_in_files_beside_the_images_are_shown(run, folder, tmp_path, capsys):
+def test_captions_in_files_beside_the_images_are_shown(folder, tmp_path, capsys):
+    run = color_run(tmp_path / "run")
     for name in COLORS:
         for file in folder.rglob(f"{name}.png"):
             file.with_suffix(".txt").write_text(f"all of it is {name}\n", encoding="utf-8")

@@ -76,5 +76,5 @@ def test_the_wheel_trains_and_samples_outside_the_checkout(installed, tmp_path):
     assert 'dalle sample "CAPTION" --run runs/shapes' in said
     sample = [sys.executable, "-m", "dalle_mini_impl", "sample", "a red star"]
     said = run([*sample, "--num-images=1", "--candidates=1"], tmp_path, PYTHONPATH=str(installed))
-    assert (tmp_path / "outputs" / "sheet.png").is_file()
+    assert (tmp_path / "outputs" / "0001" / "sheet.png").is_file()
     assert "runs/shapes" in said
