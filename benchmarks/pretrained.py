@@ -35,12 +35,16 @@ SMALL = (
     "--clip.text-width 64 --clip.text-depth 2 --clip.text-heads 2"
 )
 TRAINING = {
-    "shapes": SMALL,
+    "shapes": f"{SMALL} --image-tokenizer.training.minutes 2.4 --transformer.training.minutes 8.5 "
+    "--clip.training.minutes 3.5",
     "emoji": f"{SMALL} --transformer.preceding-tokens 2 --clip.preceding-tokens 2 "
     "--image-tokenizer.autoencoder.width 64 --image-tokenizer.quantizer.codes 512 256",
 }
 """Options of `dalle train NAME`: smaller models than in the shipped configurations."""
-JUDGING = {"shapes": ("--suite", "shapes"), "emoji": ("--split", "held_out")}
+JUDGING = {
+    "shapes": ("--suite", "shapes", "--per-task", "20", "--candidates", "1", "16", "--seed", "1"),
+    "emoji": ("--split", "held_out"),
+}
 """Options of `dalle evaluate`."""
 
 
