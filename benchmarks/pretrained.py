@@ -17,6 +17,7 @@ import torch
 import tyro
 
 from benchmarks.record import environment
+from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.evaluation.report.card import card, samples_sheet
 from dalle_mini_impl.runs.archive import CARD, SAMPLES
 from dalle_mini_impl.runs.export import export
@@ -87,7 +88,7 @@ def package(run: RunFolder, name: str, judgment: str, as_zip: bool) -> Path:
 ## How it was made
 
 `python -m benchmarks.pretrained {name}`, at commit {where["commit"]} with torch {where["torch"]} on
-{where["threads"]} cores of {where["cpu"]}. It trains with
+{counted(where["threads"], "core")} of {where["cpu"]}. It trains with
 
 ```
 dalle train {name} {TRAINING[name]}
