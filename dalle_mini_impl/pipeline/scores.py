@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dalle_mini_impl.kernels.chunks import in_chunks
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
@@ -22,13 +21,16 @@ def decode_and_score(
     clip: Clip | None,
     given: Given | None = None,
 ) -> dict[str, Tensor]:
-    """The tensors of `Samples`, `c k ...`, of equally many images of each caption."""
-    pixels = in_chunks(image_tokenizer.decode, codes)
+    """The tensors of `Samples`, `c k ...`, of equally many images of each caption.
+
+    They are all computed at once: `sampling.batch_size` bounds how many they are.
+    """
+    pixels = image_tokenizer.decode(codes)
     pixels = pixels if given is None else given.paste(pixels)
     each = len(codes) // len(captions)
     rows = captions.repeat_interleave(each, dim=0)
-    likelihoods = in_chunks(dalle.log_likelihood, rows, codes).sum(dim=1)
-    null = in_chunks(dalle.log_likelihood, torch.zeros_like(rows), codes).sum(dim=1)
+    likelihoods = dalle.log_likelihood(rows, codes).sum(dim=1)
+    null = dalle.log_likelihood(torch.zeros_like(rows), codes).sum(dim=1)
     fields = {
         "pixels": pixels,
         "codes": codes,
@@ -37,7 +39,7 @@ def decode_and_score(
     }
     if clip is not None:
         texts = clip.encode_text(captions).repeat_interleave(each, dim=0)
-        fields["clip_scores"] = (in_chunks(clip.encode_image, pixels) * texts).sum(dim=-1)
+        fields["clip_scores"] = (clip.encode_image(pixels) * texts).sum(dim=-1)
     return {name: value.unflatten(0, (len(captions), each)) for name, value in fields.items()}
 
 
