@@ -52,7 +52,7 @@ def test_without_a_callback_only_complete_images_are_decoded(model, monkeypatch)
 
     monkeypatch.setattr(ImageTokenizer, "decode", counting)
     model("a red heart", candidates=2, num_images=2)
-    assert decoded == [2, 1, 1]  # one for its memory, all to rank them, each alone
+    assert decoded == [2, 1, 1]  # all to rank them, then each alone
 
 
 def test_kept_codes_are_shown_from_the_start(model):
