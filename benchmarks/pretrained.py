@@ -30,18 +30,15 @@ LICENSES = {
     "emoji": "Trained on images of Noto Color Emoji, © Google, SIL Open Font License 1.1, "
     "and names from Unicode CLDR, Unicode License.",
 }
-SMALL = (
-    "--transformer.depth 4 --transformer.width 160 --transformer.ffn-width 432 "
-    "--clip.embedding 64 --clip.image-width 32 --clip.image-blocks 1 "
-    "--clip.text-width 64 --clip.text-depth 2 --clip.text-heads 2"
-)
 TRAINING = {
-    "shapes": f"{SMALL} --image-tokenizer.training.minutes 2.4 --transformer.training.minutes 8.5 "
-    "--clip.training.minutes 3.5",
-    "emoji": f"{SMALL} --transformer.preceding-tokens 2 --clip.preceding-tokens 2 "
+    "shapes": "",
+    "emoji": "--transformer.depth 4 --transformer.width 160 --transformer.ffn-width 432 "
+    "--clip.embedding 64 --clip.image-width 32 --clip.image-blocks 1 "
+    "--clip.text-width 64 --clip.text-depth 2 --clip.text-heads 2 "
+    "--transformer.preceding-tokens 2 --clip.preceding-tokens 2 "
     "--image-tokenizer.autoencoder.width 64 --image-tokenizer.quantizer.codes 512 256",
 }
-"""Options of `dalle train NAME`: smaller models than in the shipped configurations."""
+"""Options of `dalle train NAME`: smaller models than in the shipped configuration of emoji."""
 JUDGING = {
     "shapes": ("--suite", "shapes", "--per-task", "20", "--candidates", "1", "16", "--seed", "1"),
     "emoji": ("--split", "held_out"),
@@ -91,7 +88,7 @@ def package(run: RunFolder, name: str, judgment: str, as_zip: bool) -> Path:
 {counted(where["threads"], "core")} of {where["cpu"]}. It trains with
 
 ```
-dalle train {name} {TRAINING[name]}
+{f"dalle train {name} {TRAINING[name]}".strip()}
 ```
 
 {LICENSES[name]}

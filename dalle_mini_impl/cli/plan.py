@@ -27,6 +27,7 @@ from dalle_mini_impl.cli.output import OutputOptions, output
 from dalle_mini_impl.cli.run_options import optional
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment
+from dalle_mini_impl.runs.stages import SIDE_BY_SIDE
 from dalle_mini_impl.shipped.folders import config_names
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def as_json(plan: "Plan", advice: "dict[Any, list[Advice]]") -> dict[str, Any]:
         }
         for stage in plan.stages
     ]
-    return asdict(plan) | {"run_bytes": plan.run_bytes, "stages": stages}
+    derived = {"run_bytes": plan.run_bytes, "side_by_side": plan.side_by_side}
+    return asdict(plan) | derived | {"stages": stages}
 
 
 def show_plan(experiment: Experiment, plan: "Plan", advice: "dict[Any, list[Advice]]") -> None:
@@ -125,6 +127,15 @@ def show_plan(experiment: Experiment, plan: "Plan", advice: "dict[Any, list[Advi
     console.print(table)
     if plan.program:
         console.print(f"The peak includes {_bytes(plan.program)} of Python and its libraries.")
+    if plan.side_by_side is not None:
+        fits = plan.side_by_side <= plan.memory
+        console.print(
+            f"{' and '.join(SIDE_BY_SIDE)} are trained at the same time, each on half of the "
+            f"cores, and take {_bytes(plan.side_by_side)} together"
+            f"{'' if fits else ': too much, train with --no-side-by-side'}.",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(f"There are {_bytes(plan.memory)}.", highlight=False)
     for stage in plan.stages:
         _show_advice(console, stage, plan.fits(stage), advice)

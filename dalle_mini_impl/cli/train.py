@@ -1,4 +1,5 @@
-"""train CONFIG [--run DIR] [--stage STAGE] [--no-resume] [--tensorboard] [--SECTION.FIELD VALUE]
+"""train CONFIG [--run DIR] [--stage STAGE] [--no-resume] [--no-side-by-side] [--tensorboard]
+      [--SECTION.FIELD VALUE]
 
 Trains what the run does not have yet: captions, image_tokenizer, codes, transformer, clip.
 
@@ -8,6 +9,9 @@ Trains what the run does not have yet: captions, image_tokenizer, codes, transfo
   --stage STAGE    this stage only
   --no-resume      train the stage from the beginning, not from its checkpoint; without --stage,
                    all stages, also finished ones
+  --no-side-by-side
+                   without a GPU, train CLIP after the transformer, not beside it on half of the
+                   cores each
   --tensorboard    also log for TensorBoard
   --json           print the results as one JSON document, and progress on standard error
   --quiet          print only the path of the report, and errors
@@ -56,6 +60,8 @@ class Command(OutputOptions):
     """This stage only."""
     resume: bool = True
     """Continue from the checkpoint, or restart the stage; without --stage, all stages."""
+    side_by_side: bool = True
+    """Without a GPU, train CLIP beside the transformer, each on half of the cores."""
     tensorboard: bool = False
     """Also log for TensorBoard, under the run's tensorboard/."""
 
@@ -95,7 +101,8 @@ def main(argv: Sequence[str]) -> None:
         from dalle_mini_impl.training.run_stages import run_stages
 
         show = partial(show_results, result)
-        run_stages(run, command.stage, command.resume, command.tensorboard, show)
+        mirror, side_by_side = command.tensorboard, command.side_by_side
+        run_stages(run, command.stage, command.resume, mirror, show, side_by_side)
 
 
 def show_results(result: Result, context: "StageContext", complete: bool) -> None:

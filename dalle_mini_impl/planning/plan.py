@@ -14,7 +14,7 @@ from dalle_mini_impl.planning.counting import Cost, count_encoding, count_stage
 from dalle_mini_impl.planning.disk import DataCost, count_data
 from dalle_mini_impl.planning.dry_run import dry_run, vocabulary_size
 from dalle_mini_impl.precision import best_device, choose_precision
-from dalle_mini_impl.runs.stages import MODEL_STAGES, StageName
+from dalle_mini_impl.runs.stages import MODEL_STAGES, SIDE_BY_SIDE, StageName
 from dalle_mini_impl.training.checkpoints import KEPT
 from dalle_mini_impl.training.code_stage import variants_of
 from dalle_mini_impl.training.processes import cpu_only
@@ -89,6 +89,13 @@ class Plan:
         A checkpoint has the state of its own step and that of the best one.
         """
         return sum(s.cost.ema + KEPT * 2 * s.cost.state for s in self.stages)
+
+    @property
+    def side_by_side(self) -> int | None:
+        """Bytes at most of the transformer and CLIP trained at once; none on a GPU or one core."""
+        if self.device != "cpu" or torch.get_num_threads() < 2:
+            return None
+        return sum(self.program + s.cost.peak for s in self.stages if s.stage in SIDE_BY_SIDE)
 
     def fits(self, stage: StagePlan) -> bool:
         """Whether the stage's peak fits into the memory."""

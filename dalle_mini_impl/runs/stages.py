@@ -32,3 +32,5 @@ MODEL_STAGES: tuple[StageName, ...] = tuple(s.name for s in STAGES.values() if s
 """Stages that train a model."""
 WEIGHTS: dict[str, str] = {s.name: s.weights for s in STAGES.values() if s.weights}
 """The name of the weights of each of them."""
+SIDE_BY_SIDE: tuple[StageName, StageName] = ("transformer", "clip")
+"""Stages that do not need each other, so that two processes may train them at the same time."""

@@ -1,18 +1,20 @@
 """Runs the stages in order, each from what the ones before it left in the run folder.
 
 captions → image_tokenizer → codes → transformer → clip. Each ends by printing the next command.
+The transformer and CLIP do not need each other, so they may be trained side by side.
 """
 
 from collections.abc import Callable
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.runs.folder import RunFolder
-from dalle_mini_impl.runs.stages import STAGES, WEIGHTS
+from dalle_mini_impl.runs.stages import SIDE_BY_SIDE, STAGES, WEIGHTS
 from dalle_mini_impl.shipped.commands import command
 from dalle_mini_impl.training.checkpoints import list_checkpoints, read_state, written_at
 from dalle_mini_impl.training.clip_stage import train_clip
 from dalle_mini_impl.training.code_stage import encode_images
 from dalle_mini_impl.training.context import StageContext
+from dalle_mini_impl.training.side_by_side import can_share_cores, trained_by_another_process
 from dalle_mini_impl.training.tokenizer_stages import train_captions, train_image_tokenizer
 from dalle_mini_impl.training.transformer_stage import train_transformer
 
@@ -32,12 +34,14 @@ def run_stages(
     resume: bool = True,
     tensorboard: bool = False,
     show_results: Callable[[StageContext, bool], None] | None = None,
+    side_by_side: bool = False,
 ) -> None:
     """Run `stage`, or every stage whose result the run does not have, in order.
 
     resume: continue a stage from its checkpoint; otherwise it starts again, and so does every stage
     where none is named. tensorboard: mirror the metrics. show_results: called at the end by the
-    main process, with whether the run is complete.
+    main process, with whether the run is complete. side_by_side: train CLIP in another process
+    while this one trains the transformer, where two cores or more are there and no GPU.
     Raises ConfigError for a stage that does not exist.
     """
     if stage is not None and stage not in STAGES:
@@ -45,14 +49,24 @@ def run_stages(
     context = StageContext(run, resume)
     if tensorboard and context.processes.is_main_process:
         run.mirror_to_tensorboard()
+    trained: list[str] = []
     for name in [stage] if stage else STAGES:
         # Asked before each stage, as a new image tokenizer outdates what was made with the old.
-        due = stage is not None or not resume or name in missing_stages(run)
+        due = STAGES if stage or not resume else missing_stages(run)
         context.processes.wait_for_everyone()
-        if not due:
+        if name not in due or name in trained:
             continue
-        FUNCTIONS[name](context)
-        context.say(f"{name}: done. Next: {next_command(run)}")
+        trained.append(name)
+        first, other = SIDE_BY_SIDE
+        both_due = stage is None and name == first and other in due
+        if side_by_side and both_due and can_share_cores(context):
+            context.say(f"{name} and {other}: trained side by side, each on half of the cores")
+            with trained_by_another_process(context, other, tensorboard):
+                FUNCTIONS[name](context)
+            trained.append(other)
+        else:
+            FUNCTIONS[name](context)
+        context.say(f"{trained[-1]}: done. Next: {next_command(run)}")
     context.processes.wait_for_everyone()
     complete = not missing_stages(run)
     if complete:

@@ -14,7 +14,7 @@ def stage_calls(tmp_path, monkeypatch):
     (tmp_path / "tiny.yaml").write_text("transformer: {depth: 2, width: 64}\n", encoding="utf-8")
     calls = []
 
-    def run_stages(run, stage, resume, tensorboard, show_results):
+    def run_stages(run, stage, resume, tensorboard, show_results, side_by_side):
         calls.append((run, stage, resume, tensorboard))
 
     monkeypatch.chdir(tmp_path)

@@ -298,6 +298,22 @@ def test_the_command_advises_for_a_smaller_machine(tmp_path, capsys):
     assert "--transformer.training.batch-size 256: saves" in text
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_stages_that_are_trained_at_the_same_time_are_added_up(config, capsys, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert main(["plan", config, "--no-measure", "--memory", "1"]) == 0
+        said = "together: too much, train with --no-side-by-side" in capsys.readouterr().out
+        assert main(["plan", config, "--no-measure", "--json"]) == 0
+    finally:
+        torch.set_num_threads(before)
+    plan = json.loads(capsys.readouterr().out)
+    peaks = [stage["cost"]["peak"] for stage in plan["stages"]]
+    assert said == (threads == 2)
+    assert plan["side_by_side"] == (2 * plan["program"] + sum(peaks[1:]) if said else None)
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
