@@ -1,4 +1,4 @@
-"""Loads stored images as tensors, with random crops and flips where the configuration asks."""
+"""Loads stored images as tensors, with random crops, shifts and flips as configured."""
 
 from typing import Protocol, runtime_checkable
 
@@ -38,6 +38,8 @@ def load_images(
     else:
         crops = [_random_crop(image, config.random_resized_crop, rng) for image in stored]
         images = torch.cat([_scaled(crop[None], config.image_size) for crop in crops])
+    if rng is not None and config.random_shift:
+        images = _shifted(images, config.random_shift, rng)
     if rng is not None and config.horizontal_flip:
         flipped = torch.from_numpy(rng.random(len(indices)) < 0.5)
         images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
@@ -50,6 +52,18 @@ def _scaled(images: UInt8[Tensor, "b h w 3"], size: int) -> Float[Tensor, "b 3 s
     if pixels.shape[2:] == (size, size):
         return pixels
     return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+
+
+def _shifted(
+    images: Float[Tensor, "b 3 h w"], most: int, rng: np.random.Generator
+) -> Float[Tensor, "b 3 h w"]:
+    height, width = images.shape[2:]
+    offsets = torch.from_numpy(rng.integers(-most, most, size=(2, len(images), 1), endpoint=True))
+    rows = (torch.arange(height) + offsets[0]).clamp(0, height - 1)
+    columns = (torch.arange(width) + offsets[1]).clamp(0, width - 1)
+    image = torch.arange(len(images))[:, None, None]
+    shifted = images.movedim(1, -1)[image, rows[:, :, None], columns[:, None, :]]
+    return shifted.movedim(-1, 1).contiguous()
 
 
 def _random_crop(

@@ -28,9 +28,11 @@ class CodeKey:
     data: str
     """Fingerprint of the images."""
     variants: int
-    """Augmented variants of each image."""
+    """Encodings of each image."""
     images: int
     """Number of images."""
+    differ_by: str = ""
+    """What the variants after the first differ by, such as crops."""
 
 
 @dataclass(frozen=True)

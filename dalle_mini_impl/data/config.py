@@ -39,6 +39,8 @@ class DataConfig(Config):
     """Use at most this many images of each split."""
     random_resized_crop: float | None = Field(None, gt=0, le=1)
     """Smallest share of the area that a random crop keeps; none crops the center."""
+    random_shift: int = Field(0, ge=0)
+    """Most pixels by which an image is shifted at random; pixels at the edge are repeated."""
     horizontal_flip: bool = False
     """Mirror half of the images: wrong where captions say left and right."""
     max_unreadable: float = Field(0.05, ge=0, le=1)
@@ -56,6 +58,15 @@ class DataConfig(Config):
             raise ValueError(
                 f"image_size {self.image_size}: an image of two panels needs an even size; "
                 f"use {self.image_size + 1}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shift_within_image(self) -> "DataConfig":
+        if self.random_shift >= self.image_size:
+            raise ValueError(
+                f"random_shift {self.random_shift}: nothing would be left of images of "
+                f"{self.image_size} pixels; use {self.image_size // 8} or less"
             )
         return self
 

@@ -153,7 +153,8 @@ def _fingerprint(config: DataConfig, split: Split, source: Source) -> str:
     """Hash of everything that determines the content of the store."""
     # Files are identified by name and content, so a moved or copied collection stays the same;
     # the other excluded fields change how the images are used, not their pixels.
-    excluded = {"path", "held_out_path", "workers", "max_unreadable", "horizontal_flip", "stream"}
+    excluded = {"path", "held_out_path", "workers", "max_unreadable", "stream"}
+    excluded |= {"horizontal_flip", "random_shift"}
     settings = config.model_dump(mode="json", exclude={*excluded, *SYNTHETIC})
     parts = [VERSION, split, stored_side(config), settings, source.fingerprint()]
     return _hash(parts)

@@ -7,7 +7,11 @@ from dalle_mini_impl.data.codes import MAX_CODES
 from dalle_mini_impl.models.config import ClipConfig, TransformerConfig
 from dalle_mini_impl.models.tokenizers.autoencoder_configs import ConvolutionsConfig
 from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
-from dalle_mini_impl.models.tokenizers.quantizer_configs import FiniteScalarConfig
+from dalle_mini_impl.models.tokenizers.quantizer_configs import (
+    CategoricalConfig,
+    FiniteScalarConfig,
+    QuantizerConfig,
+)
 from dalle_mini_impl.sampling.config import SamplingConfig
 
 
@@ -54,6 +58,21 @@ def check_transformer(config: TransformerConfig, image_size: int, cell: int) -> 
             f"transformer.width = {config.width}: {config.heads} heads of {channels} channels, "
             "but rotary positions need a multiple of 4; use a width that is a multiple of "
             f"{4 * config.heads}"
+        )
+
+
+def check_encodings(config: TransformerConfig, quantizer: QuantizerConfig) -> Iterator[str]:
+    """Codes are drawn from a posterior only where there is one, and for encodings after one."""
+    field = f"transformer.posterior_temperature = {config.posterior_temperature:g}"
+    if config.posterior_temperature and not isinstance(quantizer, CategoricalConfig):
+        yield (
+            f"{field}: the quantizer {quantizer.type} has no posterior to draw codes from; "
+            "set it to 0, or use a categorical quantizer (image_tokenizer.preset = dvae)"
+        )
+    elif config.posterior_temperature and config.encodings == 1:
+        yield (
+            f"{field}: needs transformer.encodings = 2 or more, as the first encoding of an image "
+            "always has the most likely codes"
         )
 
 

@@ -10,6 +10,7 @@ from dalle_mini_impl.config import Config
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.experiment.checks import (
     check_clip,
+    check_encodings,
     check_image_tokenizer,
     check_sampling,
     check_training,
@@ -48,6 +49,7 @@ class Experiment(Config):
         size = self.data.image_size
         yield from check_image_tokenizer(self.image_tokenizer, size)
         yield from check_transformer(self.transformer, size, self.image_tokenizer.downsampling)
+        yield from check_encodings(self.transformer, self.image_tokenizer.quantizer)
         yield from check_clip(self.clip, size)
         yield from check_sampling(self.sampling)
         yield from check_training("image_tokenizer", self.image_tokenizer.training)

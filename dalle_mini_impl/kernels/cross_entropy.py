@@ -23,11 +23,20 @@ CHUNK_LOGITS = 2**22
 
 
 def cross_entropy(
-    features: Float[Tensor, "*b c"], head: Float[Tensor, "k c"], targets: Int[Tensor, "*b"]
+    features: Float[Tensor, "*b c"],
+    head: Float[Tensor, "k c"],
+    targets: Int[Tensor, "*b"],
+    label_smoothing: float = 0.0,
 ) -> Float[Tensor, "*b"]:
-    """Cross-entropy of each target under the logits features · headᵀ, in nats."""
+    """Cross-entropy of each target under the logits features · headᵀ, in nats.
+
+    label_smoothing: the share of a target that is spread evenly over all classes.
+    """
     logits = F.linear(features, head).float().flatten(0, -2)
-    return F.cross_entropy(logits, targets.flatten(), reduction="none").view_as(targets)
+    losses = F.cross_entropy(
+        logits, targets.flatten(), reduction="none", label_smoothing=label_smoothing
+    )
+    return losses.view_as(targets)
 
 
 def mean_cross_entropy(
@@ -35,6 +44,7 @@ def mean_cross_entropy(
     head: Float[Tensor, "k c"],
     targets: Int[Tensor, "b n"],
     weights: Float[Tensor, "b n"] | None = None,
+    label_smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
     """The weighted mean of `cross_entropy`.
 
@@ -44,7 +54,7 @@ def mean_cross_entropy(
         shares = features.new_full(targets.shape, 1 / targets.numel(), dtype=torch.float32)
     else:
         shares = weights / weights.sum().clamp(min=1)
-    return weighted_cross_entropy(features, head, targets, shares)
+    return weighted_cross_entropy(features, head, targets, shares, label_smoothing)
 
 
 def weighted_cross_entropy(
@@ -52,11 +62,11 @@ def weighted_cross_entropy(
     head: Float[Tensor, "k c"],
     targets: Int[Tensor, "b n"],
     shares: Float[Tensor, "b n"],
+    label_smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
     """The sum of every position's `cross_entropy` times its share."""
-    if logits_are_many(targets, head):
-        return fast(features, head, targets, shares)
-    return plain(features, head, targets, shares)
+    run = fast if logits_are_many(targets, head) else plain
+    return run(features, head, targets, shares, label_smoothing)
 
 
 def logits_are_many(targets: Int[Tensor, "b n"], head: Float[Tensor, "k c"]) -> bool:
@@ -69,9 +79,10 @@ def plain(
     head: Float[Tensor, "k c"],
     targets: Int[Tensor, "b n"],
     shares: Float[Tensor, "b n"],
+    label_smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
     """`weighted_cross_entropy` from all logits at once."""
-    return (cross_entropy(features, head, targets) * shares).sum()
+    return (cross_entropy(features, head, targets, label_smoothing) * shares).sum()
 
 
 @eager_only
@@ -80,6 +91,7 @@ def fast(
     head: Float[Tensor, "k c"],
     targets: Int[Tensor, "b n"],
     shares: Float[Tensor, "b n"],
+    label_smoothing: float = 0.0,
     chunk_logits: int = CHUNK_LOGITS,
 ) -> Float[Tensor, ""]:
     """The same sum with `chunk_logits` of the logits at a time; no gradient for `shares`."""
@@ -89,7 +101,7 @@ def fast(
         features, head = features.to(dtype), head.to(dtype)
     rows = max(1, chunk_logits // len(head))
     loss: Tensor = ChunkedCrossEntropy.apply(
-        features.flatten(0, 1), head, targets.flatten(), shares.flatten(), rows
+        features.flatten(0, 1), head, targets.flatten(), shares.flatten(), label_smoothing, rows
     )
     return loss
 
@@ -99,8 +111,15 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, head: Tensor, targets: Tensor, shares: Tensor, rows: int
+        ctx: Any,
+        features: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        shares: Tensor,
+        label_smoothing: float,
+        rows: int,
     ) -> Tensor:
+        spread = label_smoothing / len(head)
         device = features.device.type
         wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         to_features = torch.empty_like(features) if wanted else None
@@ -112,11 +131,16 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 logits = (features[chunk] @ head.T).float()
                 logs = logits.log_softmax(dim=1)
                 chosen = logs.gather(1, targets[chunk, None])[:, 0]
+                if label_smoothing:
+                    chosen = (1 - label_smoothing) * chosen + spread * logs.sum(dim=1)
                 loss = loss - (chosen * shares[chunk]).sum()
                 if to_features is None or to_head is None:
                     continue
                 slope = logs.exp_()
-                slope.scatter_add_(1, targets[chunk, None], slope.new_full((len(slope), 1), -1.0))
+                if label_smoothing:
+                    slope -= spread
+                hit = slope.new_full((len(slope), 1), label_smoothing - 1)
+                slope.scatter_add_(1, targets[chunk, None], hit)
                 slope = slope.mul_(shares[chunk, None]).to(features.dtype)
                 torch.mm(slope, head, out=to_features[chunk])
                 to_head += slope.T @ features[chunk]
@@ -128,4 +152,4 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         to_features, to_head = ctx.saved_tensors
-        return to_features * gradients[0], to_head * gradients[0], None, None, None
+        return to_features * gradients[0], to_head * gradients[0], None, None, None, None

@@ -34,6 +34,20 @@ class TransformerConfig(Config):
     """Share of the text loss in the sum; the image loss has the rest (the paper: 1/8 and 7/8)."""
     caption_dropout: float = Field(0.1, ge=0, lt=1)
     """Share of captions replaced by the null caption, for classifier-free guidance."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout of embeddings and of the outputs of attention and feed-forward layers."""
+    stochastic_depth: float = Field(0.0, ge=0, lt=1)
+    """Share of examples that skip the last block's layers; it rises linearly from the first."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each image code's target that is spread over all codes."""
+    code_replacement: float = Field(0.0, ge=0, lt=1)
+    """Share of codes that are read as random other codes of the batch; targets stay."""
+    caption_token_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of caption tokens that are read as padding; targets stay."""
+    posterior_temperature: float = Field(0.0, ge=0)
+    """Temperature of codes drawn from the dVAE's posterior; 0 takes the most likely codes."""
+    encodings: int = Field(4, ge=1)
+    """Encodings of each image where crops, shifts, flips or a posterior make them differ."""
     checkpoint_activations: bool = False
     """Compute blocks again in the backward pass instead of keeping what they computed."""
     training: TrainingConfig = TrainingConfig()

@@ -26,6 +26,7 @@ from dalle_mini_impl.models.attention import (
 )
 from dalle_mini_impl.models.code_head import build_code_head, code_log_likelihood
 from dalle_mini_impl.models.config import TransformerConfig
+from dalle_mini_impl.models.regularization import draw_masks
 from dalle_mini_impl.models.stream import StreamEmbedding, stream_coordinates
 from dalle_mini_impl.models.transformer import (
     Block,
@@ -133,13 +134,22 @@ class Dalle(nn.Module):
         return code_log_likelihood(self.image_head.predictions(trunk.image, codes))
 
     def trunk(self, captions: Int[Tensor, "b t"], codes: Int[Tensor, "b n"]) -> TrunkOutput:
-        """The stream up to its heads, so that losses may compute the logits in chunks."""
+        """The stream up to its heads, so that losses may compute the logits in chunks.
+
+        In training mode with dropout and stochastic depth as configured.
+        """
         x = torch.cat((self.embedding.text(captions), self.embedding.codes(codes)), dim=1)
+        masks = draw_masks(self.config, x) if self.training else None
+        if masks is not None:
+            x = masks.embedding(x)
         positions = self.positions(slice(None))
         recompute = self.config.checkpoint_activations and torch.is_grad_enabled()
-        for block, visibility in self.layers:
+        for number, (block, visibility) in enumerate(self.layers):
             run: Callable[..., Tensor] = partial(
-                block, positions=positions, mode=FullSequence(visibility.mask)
+                block,
+                positions=positions,
+                mode=FullSequence(visibility.mask),
+                masks=None if masks is None else masks.blocks[number],
             )
             if recompute:  # No block draws random numbers, so there are none to restore.
                 run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)

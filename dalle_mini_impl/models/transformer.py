@@ -14,6 +14,7 @@ from dalle_mini_impl.kernels.decode_attention import CacheView, decode_attention
 from dalle_mini_impl.kernels.linear import linear
 from dalle_mini_impl.kernels.rms_norm import rms_norm
 from dalle_mini_impl.models.config import BlockKind
+from dalle_mini_impl.models.regularization import BlockMasks
 
 
 class LayerCache(NamedTuple):
@@ -213,9 +214,13 @@ class Block(nn.Module):
         positions: Rotary | None = None,
         mode: AttentionMode = CAUSAL,
         cache: LayerCache | None = None,
+        masks: BlockMasks | None = None,
     ) -> Float[Tensor, "b s c"]:
-        x = x + self.attention(self.norm_attention(x), positions, mode, cache)
-        return x + self.mlp(self.norm_mlp(x))
+        """masks: what training keeps of each branch; None is everything."""
+        attended = self.attention(self.norm_attention(x), positions, mode, cache)
+        x = x + (attended if masks is None else masks.attention(attended))
+        fed = self.mlp(self.norm_mlp(x))
+        return x + (fed if masks is None else masks.mlp(fed))
 
 
 def build_block(kind: BlockKind, width: int, heads: int, ffn_width: int) -> Block:

@@ -16,7 +16,7 @@ from dalle_mini_impl.planning.dry_run import dry_run, vocabulary_size
 from dalle_mini_impl.precision import best_device, choose_precision
 from dalle_mini_impl.runs.stages import MODEL_STAGES, SIDE_BY_SIDE, StageName
 from dalle_mini_impl.training.checkpoints import KEPT
-from dalle_mini_impl.training.code_stage import variants_of
+from dalle_mini_impl.training.code_stage import encodings_of
 from dalle_mini_impl.training.processes import cpu_only
 from dalle_mini_impl.training.timing import step_seconds
 
@@ -111,8 +111,7 @@ def make_plan(experiment: Experiment, measure: bool = True, memory: int | None =
     device = default_device()
     room = memory if memory is not None else available_memory(device)
     words = vocabulary_size(experiment)
-    data = experiment.data
-    variants = variants_of(data)
+    variants = encodings_of(experiment)
     with torch.device("meta"):
         codes = new_image_tokenizer(experiment).code_count
     collection = count_data(experiment, codes, variants)

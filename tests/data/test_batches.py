@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from dalle_mini_impl.data.batches import BatchOrder, CodeBatches, ImageBatches
 from dalle_mini_impl.data.caption_table import CaptionTable
@@ -163,6 +164,23 @@ def test_flips_mirror_about_half_of_the_images():
             assert torch.equal(a, b) or torch.equal(a.flip(-1), b)
             flipped += not torch.equal(a, b)
     assert 15 < flipped < 45
+
+
+def test_shifts_move_whole_images_and_repeat_their_edges():
+    plain, shifting = image_batches(Settings()), image_batches(Settings(random_shift=2))
+    offsets = set()
+    for step in range(20):
+        for image, shifted in zip(plain(step).images, shifting(step).images, strict=True):
+            padded = F.pad(image[None], (2, 2, 2, 2), mode="replicate")[0]
+            found = [
+                (y, x)
+                for y in range(5)
+                for x in range(5)
+                if torch.equal(padded[:, y : y + 8, x : x + 8], shifted)
+            ]
+            assert len(found) == 1
+            offsets |= set(found)
+    assert len(offsets) > 15  # of 25
 
 
 def test_ranks_draw_different_captions_and_crops():

@@ -35,6 +35,7 @@ def test_a_code_that_does_not_fit_is_refused_and_not_wrapped(tmp_path):
         CodeKey("w", "other", 2, 3),
         CodeKey("w", "d", 1, 3),
         CodeKey("w", "d", 2, 4),
+        CodeKey("w", "d", 2, 3, "random_shift=2"),
     ],
 )
 def test_a_stale_cache_is_not_used(tmp_path, key):

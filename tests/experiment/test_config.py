@@ -164,6 +164,17 @@ def test_settings_are_frozen_and_described():
         ),
         ("transformer: {heads: 5}", "transformer.heads = 5: does not divide transformer.width ="),
         ("transformer: {width: 60, heads: 10}", "rotary positions need a multiple of 4"),
+        ("transformer: {dropout: 1}", "transformer.dropout = 1: should be less than 1 (Dropout of"),
+        ("transformer: {label_smoothing: -0.1}", "transformer.label_smoothing = -0.1: should be"),
+        (
+            "{image_tokenizer: {preset: fsq}, transformer: {posterior_temperature: 0.5}}",
+            "posterior_temperature = 0.5: the quantizer finite_scalar has no posterior",
+        ),
+        (
+            "transformer: {posterior_temperature: 0.5, encodings: 1}",
+            "posterior_temperature = 0.5: needs transformer.encodings = 2 or more",
+        ),
+        ("data: {random_shift: 64}", "random_shift 64: nothing would be left of images of 64"),
         ("clip: {text_heads: 5}", "clip.text_heads = 5: does not divide clip.text_width"),
         ("clip: {image_stages: 7}", "clip.image_stages = 7"),
         ("clip: {image_width: 60}", "clip.image_width = 60: not a multiple of 8"),

@@ -18,12 +18,13 @@ def example() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     return features, head, targets, torch.rand(1, POSITIONS, generator=generator)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("chunk_logits", [1, 8 * CODES, 10**6], ids=["rows", "chunks", "whole"])
-def test_fast_equals_plain(chunk_logits):
+def test_fast_equals_plain(chunk_logits, smoothing):
     features, head, targets, shares = example()
-    expected = plain(features, head, targets, shares)
+    expected = plain(features, head, targets, shares, smoothing)
     wanted = torch.autograd.grad(3 * expected, (features, head))
-    loss = fast(features, head, targets, shares, chunk_logits)
+    loss = fast(features, head, targets, shares, smoothing, chunk_logits)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(torch.autograd.grad(3 * loss, (features, head)), wanted)
 
@@ -32,7 +33,7 @@ def test_chunks_follow_autocast_as_the_whole_does():
     features, head, targets, shares = example()
     with torch.autocast("cpu", torch.bfloat16):
         expected = plain(features, head, targets, shares)
-        loss = fast(features, head, targets, shares, 8 * CODES)
+        loss = fast(features, head, targets, shares, chunk_logits=8 * CODES)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, expected, rtol=1e-2, atol=1e-2)
     ours = torch.autograd.grad(loss, (features, head))
@@ -69,3 +70,15 @@ def test_weights_share_the_mean_among_their_positions():
     torch.testing.assert_close(loss, expected)
     nothing = mean_cross_entropy(features, head, targets, 0 * weights)
     assert nothing == 0
+
+
+@pytest.mark.parametrize("many", [0, 2**25], ids=["fast", "plain"])
+def test_label_smoothing_is_torchs(monkeypatch, fast_kernels, many):
+    monkeypatch.setattr(cross_entropy, "MANY_LOGITS", many)
+    features, head, targets, _ = example()
+    loss = mean_cross_entropy(features, head, targets, label_smoothing=0.2)
+    logits = (features @ head.T).flatten(0, 1)
+    expected = F.cross_entropy(logits, targets.flatten(), label_smoothing=0.2)
+    torch.testing.assert_close(loss, expected)
+    wanted = torch.autograd.grad(expected, (features, head))
+    torch.testing.assert_close(torch.autograd.grad(loss, (features, head)), wanted)

@@ -76,6 +76,14 @@ class CategoricalQuantizer(nn.Module, ABC):
         with full_precision(features.device):
             return self.logits(features).argmax(dim=-1)
 
+    def sample(
+        self, features: Float[Tensor, "b c h w"], temperature: float, generator: torch.Generator
+    ) -> Int[Tensor, "b h w"]:
+        """Codes drawn from the posterior, by the Gumbel-max trick."""
+        with full_precision(features.device):
+            logits = self.logits(features)
+            return (logits + temperature * gumbel_noise(logits, generator)).argmax(dim=-1)
+
     def embed(self, codes: Int[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
         return F.embedding(codes, self.rows()).movedim(-1, 1)
 

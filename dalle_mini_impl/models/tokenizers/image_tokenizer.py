@@ -74,6 +74,13 @@ class ImageTokenizer(nn.Module):
         """Codes in row-major order; ValueError for images of another size."""
         return _flat(self.quantizer.codes(self.encoder(self._checked(images))))
 
+    def sample_codes(
+        self, images: Float[Tensor, "b 3 h w"], temperature: float, generator: torch.Generator
+    ) -> Int[Tensor, "b n"]:
+        """Codes drawn from the posterior of a categorical quantizer; others raise ConfigError."""
+        features = self.encoder(self._checked(images))
+        return _flat(self.quantizer.sample(features, temperature, generator))
+
     def decode(self, codes: Int[Tensor, "b n"]) -> Float[Tensor, "b 3 h w"]:
         """Images in [0, 1]; IndexError for codes that do not exist."""
         return self.decode_latents(self.embed(codes))

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.models.tokenizers.categorical import CategoricalQuantizer, build_categorical
 from dalle_mini_impl.models.tokenizers.finite_scalar import FiniteScalarQuantizer
 from dalle_mini_impl.models.tokenizers.quantizer import Nearest, Quantized, Relaxation
@@ -85,6 +86,20 @@ class ProductQuantizer(nn.Module):
     def codes(self, features: Float[Tensor, "b c h w"]) -> Int[Tensor, "b h w"]:
         groups = features.split(self.features, dim=1)
         return self._number([p.codes(own) for p, own in zip(self.each(), groups, strict=True)])
+
+    def sample(
+        self, features: Float[Tensor, "b c h w"], temperature: float, generator: torch.Generator
+    ) -> Int[Tensor, "b h w"]:
+        """Codes drawn from the posteriors of all factors; ConfigError where there are none."""
+        digits = []
+        for part, own in zip(self.each(), features.split(self.features, dim=1), strict=True):
+            if not isinstance(part, CategoricalQuantizer):
+                raise ConfigError(
+                    f"posterior_temperature {temperature:g}: this image tokenizer's quantizer has "
+                    "no posterior to draw codes from; only categorical has one"
+                )
+            digits.append(part.sample(own, temperature, generator))
+        return self._number(digits)
 
     def embed(self, codes: Int[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
         latents, rest = [], codes
