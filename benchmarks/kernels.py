@@ -35,6 +35,7 @@ PREDICATES = {
     "linear": "is_one_compiled_row",
     "rms_norm": "autograd_is_slow",
     "cross_entropy": "logits_are_many",
+    "random_masks": "compiled_on_cpu",
 }
 LARGE = {"codes": 16384, "grid": 16, "depth": 2}
 
@@ -63,6 +64,7 @@ CASES = (
     *(Case("linear", "decode-1", p, "on", {}) for p in ("fp32", "bf16")),
     *(Case("rms_norm", "train", p, "off", {}) for p in ("fp32", "bf16")),
     Case("cross_entropy", "train", "fp32", "off", LARGE),
+    Case("random_masks", "train", "fp32", "on", {}),
     Case("allocator", "train", "bf16", "on", {}),
 )
 
@@ -142,6 +144,8 @@ def build(case: Case) -> Any:
         codes = torch.randint(shape.codes, (rows, shape.image))
         captions = torch.randint(1, shape.text_vocabulary, (rows, shape.text))
         config = TrainingConfig(optimizer="adamw", precision=case.precision, compile=case.compile)  # type: ignore[arg-type]
+        if case.kernel == "random_masks":
+            model.config = model.config.model_copy(update={"dropout": 0.1})
         objective = DalleObjective(model, model.config)
         return ours.trainer(objective, config, CodeBatch(codes, captions), device)
     model.eval().requires_grad_(False)

@@ -130,6 +130,24 @@ def test_batched_update_equals_one_by_one():
         assert torch.allclose(a, b, atol=1e-3)
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_configured_weight_decay_shrinks_matrices_by_the_scheduled_rate(optimizer):
+    config = TrainingConfig(
+        optimizer=optimizer, weight_decay=0.1, muon_learning_rate=0.02, learning_rate=0.02
+    )
+    model = nn.Linear(4, 6)
+    weight, bias = (p.detach().clone() for p in (model.weight, model.bias))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizers = build_optimizer(model, config)
+    set_learning_rate(optimizers, 0.5)
+    for _ in range(100):
+        for own in optimizers:
+            own.step()
+    torch.testing.assert_close(model.weight.detach(), weight * (1 - 0.5 * 0.02 * 0.1) ** 100)
+    assert torch.equal(model.bias.detach(), bias)
+
+
 def test_update_has_the_set_size_and_weight_decay_is_decoupled():
     p = nn.Parameter(torch.ones(16, 4))
     p.grad = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
