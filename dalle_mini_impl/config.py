@@ -1,7 +1,11 @@
 """The base of every configuration section, and the error that wrong configuration raises."""
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Callable
 from importlib import import_module
+from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,13 +33,30 @@ def load_function(reference: str, option: str) -> Callable[..., Any]:
 class Config(BaseModel):
     """A frozen section: unknown keys are refused, the docstring under a field describes it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        # `--help` would show the line breaks of the source.
-        for field in cls.model_fields.values():
-            field.description = " ".join((field.description or "").split()) or None
+
+def descriptions(section: type[Config]) -> dict[str, str]:
+    """The docstring under each field, in one line.
+
+    Only help and errors need them: pydantic would look for the source of every section at import.
+    """
+    found = {}
+    for kind in reversed(section.__mro__):
+        if not issubclass(kind, Config) or kind is Config:
+            continue
+        try:
+            source = textwrap.dedent(inspect.getsource(kind))
+        except (OSError, TypeError):  # there is no source
+            continue
+        definition = ast.parse(source).body[0]
+        assert isinstance(definition, ast.ClassDef)
+        for field, text in pairwise(definition.body):
+            if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+                continue
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                found[field.target.id] = " ".join(str(text.value.value).split())
+    return found
 
 
 class TrainingConfig(Config):

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from dalle_mini_impl.files import write_text
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +53,10 @@ def output(options: OutputOptions) -> Iterator[Result]:
 
 def show_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     """A table whose columns are the keys of its rows; numbers with three decimals."""
+    # Imported here because most commands show no table.
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table()
     for name in rows[0] if rows else ():
         number = isinstance(rows[0][name], int | float)
@@ -66,7 +69,9 @@ def show_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     console.print(table)
 
 
-def _cell(value: Any) -> Text:
+def _cell(value: Any) -> "Text":
+    from rich.text import Text
+
     # Text, not markup: a file's name may hold brackets.
     return Text(f"{value:.3f}" if isinstance(value, float) else str(value), overflow="fold")
 

@@ -10,8 +10,10 @@ from pydantic.fields import FieldInfo
 
 from dalle_mini_impl.cli.output import OutputOptions
 from dalle_mini_impl.cli.run_options import Device, optional, required
-from dalle_mini_impl.config import Config, ConfigError
+from dalle_mini_impl.config import Config, ConfigError, descriptions
 from dalle_mini_impl.sampling.config import SamplingConfig
+
+DESCRIPTIONS = descriptions(SamplingConfig)
 
 
 def _option(name: str, of: FieldInfo) -> Any:
@@ -24,7 +26,7 @@ def _option(name: str, of: FieldInfo) -> Any:
     )
     default = f"the run's sampling.{name}, {of.default} unless configured"
     option = Annotated[annotation | None, optional(default, values)]
-    return option, Field(None, description=of.description)
+    return option, Field(None, description=DESCRIPTIONS[name])
 
 
 SamplingOptions = create_model(
@@ -49,9 +51,10 @@ class SampleArguments(OutputOptions):
         Path | None, optional("the newest run under runs/, else pretrained:shapes", "RUN")
     ] = None
     """Run folder, zip or pretrained:NAME."""
-    sampling: Annotated[Config, tyro.conf.arg(name="", constructor=SamplingOptions)] = field(
-        default_factory=SamplingOptions
-    )
+    # Its help is given here: tyro would read that of a section from the source at every start.
+    sampling: Annotated[
+        Config, tyro.conf.arg(name="", help="How images are sampled.", constructor=SamplingOptions)
+    ] = field(default_factory=SamplingOptions)
     """Fields of SamplingConfig; `check` applies their limits."""
     seed: int = 0
     """Seed of the first candidate; candidate i has seed + i."""

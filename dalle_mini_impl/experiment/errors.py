@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dalle_mini_impl.config import Config, ConfigError
+from dalle_mini_impl.config import Config, ConfigError, descriptions
 from dalle_mini_impl.experiment.sections import Experiment, field_paths, sections_of
 
 
@@ -38,8 +38,8 @@ def _explain_one(detail: dict[str, Any], root: type[Config]) -> Iterator[str]:
     else:
         if kind == "model_type":
             message = "should be a section of settings"
-        known = section.model_fields.get(names[-1]) if section and names else None
-        meaning = f" ({known.description})" if known and known.description else ""
+        described = descriptions(section).get(names[-1]) if section and names else None
+        meaning = f" ({described})" if described else ""
         yield f"{field or 'the file'} = {value!r}: {message}{meaning}"
 
 

@@ -8,7 +8,7 @@ import yaml
 from dalle_mini_impl.config import ConfigError
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Safe YAML with the scalars of YAML 1.2 (PyYAML reads `off` as false, `3e-3` as text)."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:

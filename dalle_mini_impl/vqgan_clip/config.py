@@ -46,8 +46,7 @@ class OptimizeConfig(Config):
     cutouts: CutoutsConfig = CutoutsConfig()
     """What the score sees of the image at each step."""
     held_out: int = Field(4, ge=0)
-    """Fixed cutouts, not optimized for, whose mean score decides what is best; 0 scores the plain
-    image."""
+    """Fixed cutouts, not optimized for: their mean score picks the best; 0: the plain image's."""
     propose_every: int = Field(6, gt=0)
     """Steps between proposals of the transformer."""
     propose_after: float = Field(0.4, ge=0, lt=1)

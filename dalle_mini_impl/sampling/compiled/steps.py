@@ -7,21 +7,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from dalle_mini_impl.models.dalle import Dalle
-from dalle_mini_impl.sampling.compiled.cuda_graphs import (
-    GraphedSteps,
-    compile_for_graphs,
-    padded_rows,
-)
-from dalle_mini_impl.sampling.compiled.packages import StepPackages
 from dalle_mini_impl.sampling.config import SamplingConfig
 from dalle_mini_impl.sampling.decoding import DecodeState, advance
+
+if TYPE_CHECKING:
+    from dalle_mini_impl.sampling.compiled.packages import StepPackages
 
 PAYS_AFTER = 30.0
 """Seconds of eager decoding of one specialization after which `compile: auto` compiles it."""
@@ -61,8 +58,11 @@ class CompiledSteps:
         self.works = device in ("cpu", "cuda")
 
     @cached_property
-    def packages(self) -> StepPackages:
+    def packages(self) -> "StepPackages":
         """Of a copy of the model, since compiled code holds the weights, and these may change."""
+        # Imported here, as below, because eager sampling needs none of it.
+        from dalle_mini_impl.sampling.compiled.packages import StepPackages
+
         return StepPackages(
             copy.deepcopy(self.model).requires_grad_(False), advance, DecodeState.per_row
         )
@@ -70,7 +70,7 @@ class CompiledSteps:
     @contextmanager
     def choose(self, config: SamplingConfig, images: int) -> Iterator["CompiledSteps | None"]:
         """These steps where they pay for this call, else None, and the call's time is counted."""
-        rows = min(images, 2) if self.on_cpu else padded_rows(images)
+        rows = min(images, 2) if self.on_cpu else images + self.padding(images)
         self.key = Specialization.of(config, rows)
         if self.pays(self.key, config.compile):
             yield self
@@ -89,7 +89,11 @@ class CompiledSteps:
 
     def padding(self, images: int) -> int:
         """Rows to add to a batch, so that a few compiled sizes serve all."""
-        return 0 if self.on_cpu else padded_rows(images) - images
+        if self.on_cpu:
+            return 0
+        from dalle_mini_impl.sampling.compiled.cuda_graphs import padded_rows
+
+        return padded_rows(images) - images
 
     def bind(self, state: DecodeState) -> Callable[[Int[Tensor, "r"]], None]:
         """A step of `state` as a function of its window.
@@ -119,6 +123,8 @@ class CompiledSteps:
         if self.on_cpu:
             assert self.key is not None
             return self.packages.bind(self.key, state, torch.arange(self.model.length))
+        from dalle_mini_impl.sampling.compiled.cuda_graphs import GraphedSteps, compile_for_graphs
+
         self.graph_step = self.graph_step or compile_for_graphs(
             partial(advance, copy.deepcopy(self.model).requires_grad_(False))
         )
