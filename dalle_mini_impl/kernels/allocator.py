@@ -1,4 +1,4 @@
-"""Keeps the memory that a training step frees, since the next step asks for it again."""
+"""Keeps the memory that a step frees, since the next step asks for it again."""
 
 import ctypes
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dalle_mini_impl.kernels.threads import threads_for
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.transformer import cast_linears_to_bf16
 from dalle_mini_impl.precision import Precision, choose_precision
@@ -88,11 +90,20 @@ class CodeSampler:
         how = (captions, seeds, config, given, negative, progress or self.progress)
         with torch.inference_mode(False), torch.no_grad():
             if config.compile == "off":
-                return sample_codes(self._model_in(precision), *how)
+                with threads_for(self._largest_product(config, len(seeds))):
+                    return sample_codes(self._model_in(precision), *how)
             steps = self._compiled_steps(precision)
             with steps.choose(config, len(seeds)) as chosen:
-                codes = sample_codes(steps.model, *how, chosen)
+                # Compiled steps have their number of threads built in.
+                eager = threads_for(self._largest_product(config, len(seeds)))
+                with eager if chosen is None else nullcontext():
+                    codes = sample_codes(steps.model, *how, chosen)
                 return codes.cpu().to(captions.device)  # waits for the GPU: `choose` times it
+
+    def _largest_product(self, config: SamplingConfig, images: int) -> int:
+        """Multiplications of a step's largest matrix product."""
+        rows = images * 2 if config.guidance != 1 else images
+        return rows * max(weight.numel() for weight in self.model.blocks.parameters())
 
     def _model_in(self, precision: Precision) -> Dalle:
         """The model, or a copy whose linear layers are in bf16, with its present weights."""

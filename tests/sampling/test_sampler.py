@@ -192,3 +192,22 @@ assert not [name for name in sys.modules if "sampling.compiled" in name]
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("compile", ["off", "auto"])
+def test_a_small_model_samples_on_one_thread(fast_kernels, compile):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        seen = []
+        CodeSampler(build())(
+            CAPTIONS[:1],
+            [0],
+            exact(compile=compile),
+            progress=lambda *_: seen.append(torch.get_num_threads()),
+        )
+        assert seen
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
