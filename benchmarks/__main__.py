@@ -15,10 +15,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from benchmarks import data, decode, detector, gpu, peers, tables, tokenizer, train
+from benchmarks import data, decode, detector, first_minute, gpu, peers, tables, tokenizer, train
 from benchmarks.data import DataOptions
 from benchmarks.decode import DecodeOptions
 from benchmarks.detector import DetectorOptions
+from benchmarks.first_minute import FirstMinuteOptions
 from benchmarks.gpu import GpuOptions
 from benchmarks.options import Common, Session, Table
 from benchmarks.record import environment
@@ -89,6 +90,14 @@ class Detector:
     detector: DetectorOptions = field(default_factory=DetectorOptions)
 
 
+@tyro.conf.configure(tyro.conf.OmitArgPrefixes)
+@dataclass(frozen=True)
+class FirstMinute:
+    """Time `dalle sample` from its start to its end, part by part."""
+
+    first_minute: FirstMinuteOptions = field(default_factory=FirstMinuteOptions)
+
+
 @dataclass(frozen=True)
 class Tables:
     """Turn a measurement's JSON into Markdown tables."""
@@ -105,6 +114,7 @@ Command = (
     | Annotated[All, tyro.conf.subcommand("all")]
     | Annotated[Gpu, tyro.conf.subcommand("gpu")]
     | Annotated[Detector, tyro.conf.subcommand("detector")]
+    | Annotated[FirstMinute, tyro.conf.subcommand("first-minute")]
     | Annotated[Tables, tyro.conf.subcommand("tables")]
 )
 
@@ -118,6 +128,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if isinstance(command, Detector):
         detector.run(command.detector)
+        return
+    if isinstance(command, FirstMinute):
+        first_minute.run(command.first_minute)
         return
     if isinstance(command, Gpu):
         gpu.run(command.gpu)

@@ -13,6 +13,7 @@ from dalle_mini_impl.cli.output_folder import output_folder
 from dalle_mini_impl.cli.run_options import check_device, open_run
 from dalle_mini_impl.cli.sample_arguments import SampleArguments, check
 from dalle_mini_impl.cli.sample_progress import SampleProgress
+from dalle_mini_impl.cli.torch_import import importing_torch
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.shipped.commands import command
@@ -37,10 +38,13 @@ def sample(
 ) -> None:
     """Load the run and sample."""
     progress.begin("loading the models")  # The imports alone take a second.
-    from dalle_mini_impl.cli.sample_again import sample_again
-    from dalle_mini_impl.cli.sample_captions import sample_captions, show_captions
-    from dalle_mini_impl.pipeline import TextToImage
+    with importing_torch():
+        from dalle_mini_impl.cli.sample_again import sample_again
+        from dalle_mini_impl.cli.sample_captions import sample_captions, show_captions
+        from dalle_mini_impl.kernels.allocator import keep_freed_memory
+        from dalle_mini_impl.pipeline import TextToImage
 
+    keep_freed_memory()
     check_device(arguments.device)
     if arguments.again is not None:
         run, result, same = sample_again(arguments.again, arguments.run, arguments.device)
