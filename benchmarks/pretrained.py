@@ -40,7 +40,7 @@ TRAINING = {
 }
 """Options of `dalle train NAME`: smaller models than in the shipped configuration of emoji."""
 JUDGING = {
-    "shapes": ("--suite", "shapes", "--per-task", "20", "--candidates", "1", "16", "--seed", "1"),
+    "shapes": ("--suite", "shapes", "--per-task", "50", "--candidates", "1", "16", "--seed", "1"),
     "emoji": ("--split", "held_out"),
 }
 """Options of `dalle evaluate`."""
