@@ -15,12 +15,12 @@ def test_a_model_is_packaged_with_its_card(tmp_path, monkeypatch, as_zip):
     monkeypatch.setattr(pretrained, "PACKAGED", tmp_path / "package" / "pretrained")
     monkeypatch.setattr(folders, "PACKAGE", tmp_path / "package")
     for earlier in (not as_zip, as_zip):
-        pretrained.package(run, "shapes", "one object 100 %", earlier)
-    assert pretrained_names() == ["shapes"]
-    found = find_run("shapes")
+        pretrained.package(run, "emoji", "one object 100 %", earlier)
+    assert pretrained_names() == ["emoji"]
+    found = find_run("emoji")
     text = (found.path / "README.md").read_text(encoding="utf-8")
-    assert "python -m benchmarks.pretrained shapes" in text
-    assert f"dalle train shapes {pretrained.SMALL}" in text
+    assert "python -m benchmarks.pretrained emoji" in text
+    assert f"\ndalle train emoji {pretrained.TRAINING['emoji']}\n" in text
     assert "one object 100 %" in text
 
 
