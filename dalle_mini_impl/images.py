@@ -14,6 +14,7 @@ from torch import Tensor
 from dalle_mini_impl.files import atomic_write
 
 CAPTION_LINES = 4
+MARK_COLOR = "#c81e1e"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -122,6 +123,7 @@ def contact_sheet(
     scores: Sequence[str | float | int] | None = None,
     columns: int | None = None,
     scale: float | int = 1,
+    marks: Sequence[str] | None = None,
 ) -> Image.Image:
     """All images in one RGB image, row by row, with captions and scores underneath.
 
@@ -130,8 +132,9 @@ def contact_sheet(
         scores: one text or number (three decimals) per image, in a line of its own.
         columns: images per row; None makes the sheet about square.
         scale: magnification of the images; whole numbers keep pixels sharp.
+        marks: one text per image, in red under a red frame; none where it is empty.
     """
-    for name, texts in (("captions", captions), ("scores", scores)):
+    for name, texts in (("captions", captions), ("scores", scores), ("marks", marks)):
         if texts is not None and len(texts) != len(images):
             raise ValueError(f"{len(texts)} {name} for {len(images)} images: give one each")
     tiles = [to_rgb(image) for image in images] or [Image.new("RGB", (1, 1), "white")]
@@ -140,20 +143,22 @@ def contact_sheet(
     columns = columns or math.ceil(math.sqrt(len(tiles)))
     font = ImageFont.load_default()
     # A cell is wide enough for a few words even where the images are tiny.
-    cell = max(width, 96) if captions or scores else width
+    cell = max(width, 96) if captions or scores or marks else width
     notes = [_notes(i, captions, scores, font, cell) for i in range(len(tiles))]
+    marked = [_wrap(mark, font, cell) for mark in marks or [""] * len(tiles)]
     line = 12
     if isinstance(font, ImageFont.FreeTypeFont):
         line = max(line, int(font.getbbox("Ág")[3]) + 2)
     gap = 4
-    tall = height + (gap + line * max(len(note) for note in notes) if any(notes) else 0)
+    most = max(len(note) + len(mark) for note, mark in zip(notes, marked, strict=True))
+    tall = height + (gap + line * most if most else 0)
     rows = math.ceil(len(tiles) / columns)
     size = (columns * (cell + gap) + gap, rows * (tall + gap) + gap)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     sharp = float(scale).is_integer()
     resampling = Image.Resampling.NEAREST if sharp else Image.Resampling.BICUBIC
-    for index, (tile, note) in enumerate(zip(tiles, notes, strict=True)):
+    for index, (tile, note, mark) in enumerate(zip(tiles, notes, marked, strict=True)):
         left = gap + (index % columns) * (cell + gap)
         top = gap + (index // columns) * (tall + gap)
         shown = (max(1, round(tile.width * scale)), max(1, round(tile.height * scale)))
@@ -162,10 +167,12 @@ def contact_sheet(
         at = left + (cell - tile.width) // 2
         sheet.paste(tile, (at, top))
         # A frame in the gap shows where images on white end.
-        edge = (at - 1, top - 1, at + tile.width, top + tile.height)
-        draw.rectangle(edge, outline="lightgray")
-        for number, text in enumerate(note):
-            draw.text((left, top + height + gap + number * line), text, fill="black", font=font)
+        wide = 2 if mark else 1
+        edge = (at - wide, top - wide, at + tile.width + wide - 1, top + tile.height + wide - 1)
+        draw.rectangle(edge, outline=MARK_COLOR if mark else "lightgray", width=wide)
+        for number, text in enumerate([*note, *mark]):
+            color = "black" if number < len(note) else MARK_COLOR
+            draw.text((left, top + height + gap + number * line), text, fill=color, font=font)
     return sheet
 
 

@@ -158,6 +158,18 @@ def test_contact_sheet_shows_every_image_and_text():
     assert captioned.height > bare.height, "scores get a line of their own"
 
 
+def test_contact_sheet_marks_images_in_red():
+    images = [Image.new("RGB", (32, 32), "white")] * 3
+    sheet = contact_sheet(images, ["a ring"] * 3, columns=3, marks=["", "a copy", ""])
+    red = np.asarray(sheet)[:, :, 0] > np.asarray(sheet)[:, :, 1].astype(int) + 60
+    columns = np.flatnonzero(red.any(axis=0))
+    assert sheet.width / 3 <= columns.min() < columns.max() < 2 * sheet.width / 3
+    assert red[:4].any(), "a frame"
+    assert red[-14:].any(), "a text"
+    unmarked = contact_sheet(images, ["a ring"] * 3, columns=3, marks=[""] * 3)
+    assert unmarked.tobytes() == contact_sheet(images, ["a ring"] * 3, columns=3).tobytes()
+
+
 def test_contact_sheet_scales_and_refuses_unequal_lists():
     assert contact_sheet([Image.new("RGB", (8, 8))], scale=4).size == (40, 40)
     with pytest.raises(ValueError, match="1 captions for 2 images"):

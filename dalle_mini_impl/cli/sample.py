@@ -12,6 +12,7 @@ from dalle_mini_impl.cli.output import output, write_json
 from dalle_mini_impl.cli.output_folder import output_folder
 from dalle_mini_impl.cli.run_options import check_device, open_run
 from dalle_mini_impl.cli.sample_arguments import SampleArguments, check
+from dalle_mini_impl.cli.sample_copies import copies_left, remarks
 from dalle_mini_impl.cli.sample_progress import SampleProgress
 from dalle_mini_impl.cli.torch_import import importing_torch
 from dalle_mini_impl.config import ConfigError
@@ -85,19 +86,26 @@ def sample_images(
     guidance = arguments.sampling_settings.get("guidance", model.sampling.guidance)
     if arguments.negative and guidance == 1:
         raise ConfigError("--negative acts through guidance, which is 1 here: add --guidance 2")
+    if arguments.avoid_copies and model.training_codes is None:
+        print(f"{run.name} has no codes of its training images, so no copies of them are avoided")
     given = given_part(model, arguments)
     model.code_sampler.progress = lambda codes, of: progress.sampled(codes, of.shape[1])
 
     def results() -> "Iterator[Sequence[Result]]":
         for number, caption in enumerate(arguments.captions, 1):
             progress.begin(f"sampling for caption {number} of {len(arguments.captions)}")
-            yield model(
+            own = model(
                 caption,
                 seed=arguments.seed,
                 negative=arguments.negative,
+                avoid_copies=arguments.avoid_copies,
                 given=given,
                 **arguments.sampling_settings,
             )
+            if arguments.avoid_copies and (copies := copies_left(caption, own)):
+                progress.clear()
+                print(copies)
+            yield own
 
     write_samples(run, results(), arguments.out, print_result, progress)
     if run.read_only and arguments.run is None:
@@ -117,32 +125,35 @@ def write_samples(
     """Write the images of each caption as they come, samples.json and sheet.png."""
     from dalle_mini_impl.images import contact_sheet, save_png
 
-    shown: list[Result] = []
+    written: list[Sequence[Result]] = []
     records: list[dict[str, Any]] = []
-    out, captions = Path(), 0
-    for captions, own in enumerate(results, 1):
-        if captions == 1:  # earlier samples stay until there are new ones
+    out = Path()
+    for at, own in enumerate(results):
+        if at == 0:  # earlier samples stay until there are new ones
             out = output_folder(given_folder)
         for place, result in enumerate(own):
-            file = out / f"{captions - 1:02d}-{place:02d}.png"
+            file = out / f"{at:02d}-{place:02d}.png"
             result.save(file)
-            record = result.record
-            records.append({**(record.to_json() if record else {}), "file": file.name})
+            record = result.record.to_json() if result.record else {}
+            of_candidates = {"repeats": result.repeats, "same_as": result.same_as}
+            records.append({**record, **of_candidates, "file": file.name})
         write_json(out / "samples.json", {"run": run.name, "samples": records})
-        shown += own
+        written.append(own)
+    shown = [result for own in written for result in own]
     sheet = contact_sheet(
         [result.image for result in shown],
         [result.caption for result in shown],
         [result.score_line for result in shown],
-        columns=len(shown) // captions,
+        columns=len(shown) // len(written),
         scale=2,
+        marks=[result.mark for result in shown],
     )
     save_png(sheet, out / "sheet.png")
     refresh_report(run, out)
     progress.clear()
     values = {"run": run.name, "folder": str(out), "samples": records}
     summary = f"{counted(len(records), 'image')} from {run.name}: {out / 'sheet.png'}"
-    print_result(values, lambda: print(summary))
+    print_result(values, lambda: print(*remarks(written), summary, sep="\n"))
 
 
 def refresh_report(run: "RunFolder", out: Path) -> None:

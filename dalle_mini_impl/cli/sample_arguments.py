@@ -58,6 +58,8 @@ class SampleArguments(OutputOptions):
     """Fields of SamplingConfig; `check` applies their limits."""
     seed: int = 0
     """Seed of the first candidate; candidate i has seed + i."""
+    avoid_copies: bool = False
+    """Pass over candidates that are near copies of training images, as long as there are others."""
     out: Annotated[Path | None, optional("outputs/0001, 0002 and so on", "FOLDER")] = None
     """Folder for the images, sheet.png and samples.json; earlier samples in it are deleted."""
     complete: Annotated[Path | None, optional(metavar="IMAGE")] = None
@@ -111,7 +113,8 @@ def check(arguments: SampleArguments) -> None:
         raise ConfigError("--sample needs --continue-text: captions you give are sampled anyway")
     if of_captions and not arguments.sample:
         unused = arguments.sampling_settings.keys() - {"temperature", "top_k"}
-        unused |= {name for name in ("complete", "inpaint", "negative") if getattr(arguments, name)}
+        names = ("complete", "inpaint", "negative", "avoid_copies")
+        unused |= {name for name in names if getattr(arguments, name)}
         if unused:
             options = " and ".join(f"--{name.replace('_', '-')}" for name in sorted(unused))
             raise ConfigError(

@@ -46,14 +46,23 @@ class CodeCache:
     @classmethod
     def open(cls, folder: Path, key: CodeKey) -> "CodeCache | None":
         """The cache in `folder`, or None where there is none or it was made from other inputs."""
+        cache = cls._read(folder)
+        return cache if cache is not None and cache.key == key else None
+
+    @classmethod
+    def of_weights(cls, folder: Path, weights: str) -> "CodeCache | None":
+        """The cache in `folder` if the image tokenizer of these weights made it, else None."""
+        cache = cls._read(folder)
+        return cache if cache is not None and cache.key.weights == weights else None
+
+    @classmethod
+    def _read(cls, folder: Path) -> "CodeCache | None":
         try:
-            found = json.loads((folder / "codes.json").read_text(encoding="utf-8"))
+            key = CodeKey(**json.loads((folder / "codes.json").read_text(encoding="utf-8")))
             codes = np.load(folder / "codes.npy", mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError):
+        except (OSError, EOFError, ValueError, TypeError):
             return None
-        if found != asdict(key) or codes.shape[:2] != (key.variants, key.images):
-            return None
-        return cls(codes, key)
+        return cls(codes, key) if codes.shape[:2] == (key.variants, key.images) else None
 
     @classmethod
     def write(

@@ -34,7 +34,13 @@ def sample_again(model: TextToImage, image: Image.Image) -> Result:
         record.caption, seed=record.seed, negative=record.negative, given=given, **alone
     )
     origin = record.origin.model_copy(update={"version": model.origin.version})
-    return replace(result, candidate=record.candidate, sampling=record.sampling, origin=origin)
+    return replace(
+        result,
+        candidate=record.candidate,
+        nearest=record.nearest,
+        sampling=record.sampling,
+        origin=origin,
+    )
 
 
 def same_models(one: Origin, other: Origin) -> bool:

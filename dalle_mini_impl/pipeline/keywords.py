@@ -36,6 +36,7 @@ class CallKeywords(SamplingKeywords, total=False):
     seed: int | Sequence[int] | None
     generator: torch.Generator | None
     negative: str
+    avoid_copies: bool
     callback: Callback | None
 
 

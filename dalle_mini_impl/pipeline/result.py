@@ -1,5 +1,6 @@
 """Sampled images with their scores, and with all settings that sample them again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,18 @@ from PIL.PngImagePlugin import PngInfo
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.images import save_png, to_images
 from dalle_mini_impl.pipeline.notebook import figure_html, gallery_html, png_bytes
+from dalle_mini_impl.pipeline.selection import Selected
 from dalle_mini_impl.sampling.config import SEEDS, SamplingConfig
 from dalle_mini_impl.sampling.given import Given
-from dalle_mini_impl.sampling.record import MAX_CAPTION, Origin, SampleRecord, attach, finite
+from dalle_mini_impl.sampling.record import (
+    MAX_CAPTION,
+    NearestImage,
+    Origin,
+    SampleRecord,
+    attach,
+    copy_mark,
+    finite,
+)
 from dalle_mini_impl.sampling.samples import Samples
 
 
@@ -43,6 +53,12 @@ class Result:
     """All other settings it was sampled with."""
     origin: Origin | None = None
     """The models that sampled it; None where they are of no run."""
+    nearest: NearestImage | None = None
+    """The training image that it is most like; None where the run has no codes of them."""
+    repeats: int = 0
+    """Candidates of a lower rank that are near copies of it."""
+    same_as: int | None = None
+    """The better candidate that it is a near copy of; None where it is none."""
 
     @property
     def record(self) -> SampleRecord | None:
@@ -57,6 +73,7 @@ class Result:
             clip_score=finite(self.clip_score),
             log_likelihood=finite(self.log_likelihood),
             log_likelihood_ratio=finite(self.log_likelihood_ratio),
+            nearest=self.nearest,
             sampling=self.sampling,
             origin=self.origin,
             codes=self.codes,
@@ -82,14 +99,30 @@ class Result:
         ratio = f"llr {self.log_likelihood_ratio:.1f}"
         return ratio if self.clip_score is None else f"clip {self.clip_score:.2f} {ratio}"
 
+    @property
+    def mark(self) -> str:
+        """In a few words, whether it is a near copy of a training image or of a better one."""
+        same = "same again" if self.same_as is not None else ""
+        return ", ".join(filter(None, [copy_mark(self.nearest), same]))
+
+    @property
+    def is_training_copy(self) -> bool:
+        """Whether it is a near copy of a training image, as far as the run knows these."""
+        return self.nearest is not None and self.nearest.near_copy
+
+    @property
+    def _line(self) -> str:
+        return " · ".join(filter(None, [f"seed {self.seed}", self.score_line, self.mark]))
+
     def __repr__(self) -> str:
-        return f"Result({self.caption!r}, seed={self.seed}, {self.score_line})"
+        mark = f", {self.mark}" if self.mark else ""
+        return f"Result({self.caption!r}, seed={self.seed}, {self.score_line}{mark})"
 
     def _repr_png_(self) -> bytes:
         return png_bytes(self.image, self._chunks)
 
     def _repr_html_(self) -> str:
-        return figure_html(self.image, f"{self.caption} · seed {self.seed} · {self.score_line}")
+        return figure_html(self.image, f"{self.caption} · {self._line}")
 
 
 class Results(list[Result]):
@@ -100,19 +133,24 @@ class Results(list[Result]):
         return f"Results({self[0].caption!r}, {images})" if self else "Results()"
 
     def _repr_html_(self) -> str:
-        tiles = [(each.image, f"seed {each.seed} · {each.score_line}") for each in self]
+        tiles = [(each.image, each._line) for each in self]
         return gallery_html(self[0].caption if self else "", tiles)
 
 
 def results_of(
     samples: Samples,
+    selected: Sequence[Selected],
     first_seed: int,
     config: SamplingConfig,
     negative: str = "",
     given: Given | None = None,
     origin: Origin | None = None,
 ) -> Results:
-    """Samples as results. first_seed: of the first candidate; the rest: as they were sampled."""
+    """Samples as results.
+
+    selected: what is known of each among the candidates. first_seed: of the first candidate. The
+    rest: as they were sampled.
+    """
     scores = samples.clip_scores
     results = Results(
         Result(
@@ -129,9 +167,12 @@ def results_of(
             given is not None and given.pixels is not None,
             config,
             origin,
+            choice.nearest,
+            choice.repeats,
+            choice.same_as,
         )
-        for at, (image, seed) in enumerate(
-            zip(to_images(samples.pixels), samples.seeds, strict=True)
+        for at, (image, seed, choice) in enumerate(
+            zip(to_images(samples.pixels), samples.seeds, selected, strict=True)
         )
     )
     for result in results:

@@ -9,6 +9,7 @@ from torch import Tensor
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
+from dalle_mini_impl.pipeline.selection import Selected
 from dalle_mini_impl.sampling.given import Given
 from dalle_mini_impl.sampling.samples import Samples
 
@@ -46,18 +47,19 @@ def decode_and_score(
 @torch.no_grad()
 def score_one_by_one(
     samples: Samples,
-    order: Sequence[int],
+    selected: Sequence[Selected],
     caption: Int[Tensor, "1 t"],
     image_tokenizer: ImageTokenizer,
     dalle: Dalle,
     clip: Clip | None,
     given: Given | None = None,
 ) -> Samples:
-    """The candidates at `order`, each decoded and scored alone.
+    """The selected candidates, each decoded and scored alone.
 
     Rounding depends on the number of images in a batch. Without others, equal codes give equal
     files, however many candidates they were chosen from.
     """
+    order = [candidate.at for candidate in selected]
     models = image_tokenizer, dalle, clip
     rows = [decode_and_score(samples.codes[at : at + 1], caption, *models, given) for at in order]
     fields = {name: torch.cat([row[name][0] for row in rows]) for name in rows[0]}

@@ -29,6 +29,8 @@ from dalle_mini_impl.pipeline.previews import Callback, decoding
 from dalle_mini_impl.pipeline.recorded_codes import encode_image
 from dalle_mini_impl.pipeline.result import Results, results_of
 from dalle_mini_impl.pipeline.scores import decode_and_score, score_one_by_one
+from dalle_mini_impl.pipeline.selection import select
+from dalle_mini_impl.pipeline.training_codes import TrainingCodes
 from dalle_mini_impl.precision import available_device, choose_precision, precision_of
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_models, origin_of
@@ -54,6 +56,7 @@ class TextToImage:
         sampling: SamplingConfig,
         device: str | torch.device = "cpu",
         origin: Origin | None = None,
+        training_codes: TrainingCodes | None = None,
     ):
         self.device = torch.device(device)
         self.captions = captions
@@ -62,7 +65,7 @@ class TextToImage:
         self.code_sampler = CodeSampler(self.dalle)
         self.clip = clip and frozen(clip, self.device)
         self.sampling = sampling
-        self.origin = origin
+        self.origin, self.training_codes = origin, training_codes
 
     @classmethod
     def from_pretrained(
@@ -78,7 +81,8 @@ class TextToImage:
         stages that sampling needs, ConfigError where the device is not there.
         """
         folder = run if isinstance(run, RunFolder) else find_run(run)
-        model = cls(*load_models(folder), available_device(device), origin_of(folder))
+        models, origin = load_models(folder), origin_of(folder)
+        model = cls(*models, available_device(device), origin, TrainingCodes.of(folder))
         return model.to(dtype=dtype)
 
     def to(
@@ -129,16 +133,18 @@ class TextToImage:
         seed: int | Sequence[int] | None = None,
         generator: torch.Generator | None = None,
         negative: str = "",
+        avoid_copies: bool = False,
         given: Given | None = None,
         callback: Callback | None = None,
         **settings: Unpack[SamplingKeywords],
     ) -> Results | list[Results]:
-        """Images for a caption, best first; for several captions, such a list for each.
+        """Different images for a caption, best first; for several captions, such a list for each.
 
         Args:
             seed: of each caption's first candidate, or one for each caption; 0 if not given.
             generator: draws the seeds instead.
             negative: guidance moves away from this caption in place of the null caption.
+            avoid_copies: near copies of training images come last, if the run knows these.
             given: codes to keep, and pixels to paste where they are kept.
             callback: called after each row of codes with the number of codes that every image of
                 the batch has, and with the images so far, candidates grouped by caption.
@@ -153,10 +159,11 @@ class TextToImage:
         results = []
         sampled = self.sample(captions, seeds, config, given, negative, progress)
         for first, samples in zip(seeds, sampled, strict=True):
-            order = samples.order(config.rank_by)[: config.num_images]
+            selected = select(samples, config, self.training_codes, given, avoid_copies)
             ids = torch.from_numpy(self.captions.encode([samples.caption])).to(self.device)
-            chosen = score_one_by_one(samples, order, ids, *self._models, given)
-            results.append(results_of(chosen, first, config, negative, given, self.origin))
+            chosen = score_one_by_one(samples, selected, ids, *self._models, given)
+            asked = first, config, negative, given
+            results.append(results_of(chosen, selected, *asked, self.origin))
         return results[0] if isinstance(caption, str) else results
 
     def complete(
@@ -227,14 +234,9 @@ class TextToImage:
 
         Caption i is sampled with seed + i. Settings and errors: `sample_captions`.
         """
+        seeds, logits = range(seed, seed + num_captions), self.dalle.text_logits
         return sample_captions(
-            self.captions,
-            self.dalle.text_logits,
-            prompt,
-            range(seed, seed + num_captions),
-            temperature,
-            top_k,
-            self.device,
+            self.captions, logits, prompt, seeds, temperature, top_k, self.device
         )
 
     def rank_captions(

@@ -47,6 +47,23 @@ class Origin(Config):
     """Version of this package."""
 
 
+class NearestImage(Config):
+    """The training image that a sample is most like, by their codes."""
+
+    image: int = Field(ge=0)
+    """Its number among the training images, in their order."""
+    likeness: float = Field(ge=0, le=1)
+    """Share of the information in their codes that is the same (`sampling/likeness.py`)."""
+    near_copy: bool
+    """Whether the sample is a near copy of it."""
+
+
+def copy_mark(nearest: NearestImage | None) -> str:
+    """What is written under a near copy of a training image; nothing under others."""
+    copied = nearest is not None and nearest.near_copy
+    return f"training copy {nearest.likeness:.0%}" if nearest and copied else ""
+
+
 class SampleRecord(Config):
     """Everything that samples an image again, with its scores and codes."""
 
@@ -64,6 +81,8 @@ class SampleRecord(Config):
     """ln p(codes | caption), in nats; None where it is not finite, as for other scores."""
     log_likelihood_ratio: Score | None
     """ln p(codes | caption) - ln p(codes | null caption), in nats."""
+    nearest: NearestImage | None = None
+    """The nearest training image; None where the run had no codes of its training images."""
     sampling: SamplingConfig
     """All other settings."""
     origin: Origin
@@ -109,7 +128,7 @@ def finite(score: float | None) -> float | None:
 
 def parameters(record: SampleRecord) -> str:
     """The record without its codes: the caption, the negative caption, and a line of settings."""
-    sampling, origin = record.sampling, record.origin
+    sampling, origin, nearest = record.sampling, record.origin, record.nearest
     settings: dict[str, object] = {
         # Readers find this line by its first name; a step of an autoregressive model is a code.
         "Steps": len(record.codes),
@@ -126,6 +145,7 @@ def parameters(record: SampleRecord) -> str:
         "CLIP score": record.clip_score,
         "Log likelihood": record.log_likelihood,
         "Log likelihood ratio": record.log_likelihood_ratio,
+        "Training image": nearest.image if nearest is not None and nearest.near_copy else None,
         "Version": f"dalle-mini-impl {origin.version}",
     }
     line = ", ".join(f"{name}: {_quoted(v)}" for name, v in settings.items() if v is not None)

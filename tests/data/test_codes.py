@@ -76,3 +76,12 @@ def test_counts_and_perplexity_measure_usage(tmp_path):
     assert counts.tolist() == [6, 6, 6, 6]
     assert perplexity(counts) == pytest.approx(4)
     assert perplexity(np.array([9, 0])) == pytest.approx(1)
+
+
+def test_the_cache_of_some_weights_is_found_without_its_other_inputs(tmp_path):
+    assert CodeCache.of_weights(tmp_path, "w") is None
+    CodeCache.write(tmp_path, KEY, [ROWS])
+    assert CodeCache.of_weights(tmp_path, "w").key == KEY
+    assert CodeCache.of_weights(tmp_path, "other") is None
+    (tmp_path / "codes.npy").write_bytes(b"")
+    assert CodeCache.of_weights(tmp_path, "w") is None
