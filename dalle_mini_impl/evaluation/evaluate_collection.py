@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,6 +14,7 @@ from dalle_mini_impl.evaluation.held_out_clip import HeldOutClip
 from dalle_mini_impl.evaluation.measures.features import Features, StoredImages, pixel_features
 from dalle_mini_impl.evaluation.measures.likelihood import measure_likelihood
 from dalle_mini_impl.evaluation.measures.reconstruction import (
+    encode,
     encode_again,
     measure_reconstructions,
     reconstruct,
@@ -29,6 +30,7 @@ from dalle_mini_impl.evaluation.report.page import ReportPart
 from dalle_mini_impl.evaluation.suites.core import seeds_apart
 from dalle_mini_impl.images import to_uint8
 from dalle_mini_impl.pipeline import TextToImage
+from dalle_mini_impl.pipeline.training_codes import TrainingCodes
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.sampling.samples import Samples
@@ -73,7 +75,9 @@ def evaluate_collection(
         store = prepare(run.experiment.data, "train", run.cache / "images", report)
         chosen = random_rows(store, settings.train_examples, settings.seed)
         train = StoredImages(store, chosen, run.experiment.data)
-        parts += _compare_samples(samples, held_out, decoded, train, features)
+        parts += _compare_samples(samples, held_out, train, features)
+        every = StoredImages(store, range(len(store)), run.experiment.data)
+        parts.append(_memorization(model, samples, codes, every, settings))
         if max(settings.candidates) > 1:
             parts.append(_reranking(model, held_out, settings, features, report))
     if clip is not None:
@@ -100,7 +104,6 @@ def _sample(
 def _compare_samples(
     samples: Sequence[Samples],
     held_out: HeldOut,
-    decoded: Float[Tensor, "n 3 h w"],
     train: StoredImages,
     features: Features,
 ) -> list[ReportPart]:
@@ -112,8 +115,26 @@ def _compare_samples(
     if n > NEIGHBORS:
         real = held_out.images[:n]
         parts.append(measure_distribution(sampled[:n], real, train[:n], features))
-    pixels = pixel_features(16)
-    return [*parts, measure_memorization(sampled, train, held_out.images, decoded, pixels)]
+    return parts
+
+
+def _memorization(
+    model: TextToImage,
+    samples: Sequence[Samples],
+    held_out: Int[Tensor, "n k"],
+    train: StoredImages,
+    settings: CollectionSettings,
+) -> ReportPart:
+    """How many samples are near copies: of all training images, or of some without a code cache."""
+    training = model.training_codes
+    if training is None or training.codes.shape[1] != len(train):
+        chosen = random_rows(train.store, settings.train_examples, settings.seed)
+        train = StoredImages(train.store, chosen, train.data)
+        encoded = encode(model.image_tokenizer, train, model.device)
+        training = TrainingCodes(encoded.numpy()[None])
+    codes = torch.cat([own.codes.cpu() for own in samples])
+    sampled = torch.cat([_rounded(own.pixels) for own in samples])
+    return measure_memorization(sampled, codes, held_out, training, train)
 
 
 def _reranking(

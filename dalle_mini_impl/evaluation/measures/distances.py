@@ -91,14 +91,6 @@ def told_apart(real: Float[Tensor, "n d"], generated: Float[Tensor, "n d"]) -> f
     return float(torch.cat(right).float().mean())
 
 
-def nearest(
-    points: Float[Tensor, "n d"], references: Float[Tensor, "m d"]
-) -> tuple[Int[Tensor, "n"], Float[Tensor, "n"]]:
-    """Each point's nearest reference and its Euclidean distance."""
-    found = [torch.cdist(part, references).min(dim=1) for part in points.split(ROWS)]
-    return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])
-
-
 def ssim(
     images: Float[Tensor, "b 3 h w"], references: Float[Tensor, "b 3 h w"]
 ) -> Float[Tensor, "b"]:

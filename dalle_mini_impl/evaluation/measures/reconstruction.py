@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dalle_mini_impl.data.codes import factor_usage, perplexity
 from dalle_mini_impl.evaluation.measures.distances import frechet_distance, ssim
-from dalle_mini_impl.evaluation.measures.features import Features
+from dalle_mini_impl.evaluation.measures.features import LOADED, Features, Images
 from dalle_mini_impl.evaluation.report.page import (
     ReportPart,
     Table,
@@ -29,11 +29,19 @@ SHOWN = 8
 
 
 @torch.inference_mode()
+def encode(tokenizer: ImageTokenizer, images: Images, device: torch.device) -> Int[Tensor, "n k"]:
+    """Codes on the CPU."""
+    starts = range(0, len(images), LOADED)
+    encoded = lambda rows: tokenizer.encode(rows.to(device)).cpu()  # noqa: E731
+    return torch.cat([in_chunks(encoded, images[at : at + LOADED]) for at in starts])
+
+
+@torch.inference_mode()
 def reconstruct(
     tokenizer: ImageTokenizer, images: Float[Tensor, "n 3 h w"], device: torch.device
 ) -> tuple[Float[Tensor, "n 3 h w"], Int[Tensor, "n k"]]:
     """Hard reconstructions and codes, on the CPU."""
-    codes = in_chunks(lambda part: tokenizer.encode(part.to(device)).cpu(), images)
+    codes = encode(tokenizer, images, device)
     return in_chunks(lambda part: tokenizer.decode(part.to(device)).cpu(), codes), codes
 
 

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.evaluation.measures.distances import (
     frechet_distance,
-    nearest,
     precision_recall,
     told_apart,
 )
@@ -26,6 +26,8 @@ from dalle_mini_impl.evaluation.report.page import (
     subheading,
 )
 from dalle_mini_impl.images import to_images
+from dalle_mini_impl.pipeline.training_codes import TrainingCodes
+from dalle_mini_impl.sampling.likeness import NEAR_COPY
 from dalle_mini_impl.sampling.ranking import RANKINGS
 from dalle_mini_impl.sampling.samples import Samples
 
@@ -104,51 +106,49 @@ def measure_scores(samples: Sequence[Samples]) -> ReportPart:
 
 def measure_memorization(
     samples: Float[Tensor, "n 3 h w"],
+    codes: Int[Tensor, "n t"],
+    held_out: Int[Tensor, "k t"],
+    training: TrainingCodes,
     train: Images,
-    real: Float[Tensor, "k 3 h w"],
-    decoded: Float[Tensor, "k 3 h w"],
-    distance_of: Features,
 ) -> ReportPart:
-    """Each sample's nearest training image, and how many are near copies of it.
+    """Each sample's nearest training image, and how many are near copies of it, by their codes.
 
-    A near copy is as near to a training image as 95 % of the held-out images' reconstructions
-    are to their originals. Held-out reconstructions show how often that happens by chance.
+    held_out: codes of held-out images, which show how often that happens by chance. train: the
+    images of `training`.
     """
-    references = distance_of(train)
-    scale = references.shape[1] ** 0.5
-    threshold = float(
-        ((distance_of(real) - distance_of(decoded)).norm(dim=1) / scale).quantile(0.95)
-    )
-    at, distances = nearest(distance_of(samples), references)
-    distances = distances / scale
-    chance = nearest(distance_of(decoded), references)[1] / scale
-    copies, alike = int((distances <= threshold).sum()), int((chance <= threshold).sum())
+    found = {
+        name: [training.nearest(row) for row in rows.numpy()]
+        for name, rows in (("samples", codes), ("held-out images", held_out))
+    }
+    copies = {name: sum(each.near_copy for each in own) for name, own in found.items()}
+    likeness = {name: np.median([each.likeness for each in own]) for name, own in found.items()}
     figures: dict[str, Any] = {
-        "distance": f"root mean square difference of {distance_of.name}",
-        "threshold": threshold,
+        "near_copy_from": NEAR_COPY,
         "training_images": len(train),
-        "near_copies": copies / len(samples),
-        "near_copies_held_out": alike / len(decoded),
-        "median_distance": float(distances.median()),
-        "nearest": at.tolist(),
+        "near_copies": copies["samples"] / len(codes),
+        "near_copies_held_out": copies["held-out images"] / len(held_out),
+        "median_likeness": float(likeness["samples"]),
+        "nearest": [each.image for each in found["samples"]],
     }
     rows = [
-        [name, share(count / n, wilson_interval(count, n)), number(float(values.median()))]
-        for name, count, n, values in (
-            ("samples", copies, len(samples), distances),
-            ("held-out images, reconstructed", alike, len(decoded), chance),
-        )
+        [
+            name,
+            share(copies[name] / len(own), wilson_interval(copies[name], len(own))),
+            share(float(likeness[name])),
+        ]
+        for name, own in found.items()
     ]
     note = (
-        f"Among {counted(len(train), 'training image')} by the {figures['distance']}. A near copy "
-        f"is within {threshold:.4f}, as 95 % of reconstructions are of their originals."
+        f"Among {counted(len(train), 'training image')}. Likeness: the share of the information in "
+        f"their codes that two images have in common; from {NEAR_COPY:.0%} on, one is a near copy."
     )
-    table = Table("", ["", "near copies", "median distance"], rows, note)
+    table = Table("", ["", "near copies", "median likeness"], rows, note)
     tiles = []
-    for place in distances.argsort()[:SHOWN].tolist():
-        copied = int(at[place])
+    nearest = found["samples"]
+    for place in sorted(range(len(nearest)), key=lambda at: -nearest[at].likeness)[:SHOWN]:
+        copied = nearest[place].image
         pair = to_images(torch.cat((samples[place][None], train[copied : copied + 1])))
-        tiles.append(image_tile(pair[0], f"sample, {float(distances[place]):.4f}", side=96))
+        tiles.append(image_tile(pair[0], f"sample, {nearest[place].likeness:.0%}", side=96))
         tiles.append(image_tile(pair[1], "nearest training image", side=96))
     shown = subheading("Samples nearest to a training image") + row(tiles)
     return ReportPart("Samples: memorization", figures, [table], shown)

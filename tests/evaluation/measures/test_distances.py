@@ -6,7 +6,6 @@ import torch
 from dalle_mini_impl.evaluation.measures.distances import (
     calibration_error,
     frechet_distance,
-    nearest,
     pair_calibration_error,
     precision_recall,
     recall_at,
@@ -60,13 +59,6 @@ def test_sets_are_told_apart_where_they_differ():
     assert precision_recall(same[:100], fog)[0] > 0.9
     assert told_apart(same[:100], fog) > 0.85
     assert told_apart(same[:100], same[:100] + 1e-3) == 0
-
-
-def test_nearest_names_the_reference_and_its_distance():
-    references = torch.tensor([[0.0, 0.0], [10.0, 0.0]])
-    at, distance = nearest(torch.tensor([[9.0, 0.0], [0.0, 2.0]]), references)
-    assert at.tolist() == [1, 0]
-    assert distance.tolist() == pytest.approx([1.0, 2.0])
 
 
 def test_ssim_of_each_image():

@@ -11,18 +11,22 @@ from dalle_mini_impl.evaluation.measures.samples import (
     measure_memorization,
     measure_reranking,
 )
+from dalle_mini_impl.pipeline.training_codes import TrainingCodes
 from tests.evaluation.scored import scored_samples
 
 
 def test_copies_of_training_images_are_noticed():
     generator = torch.Generator().manual_seed(0)
-    train, real, fresh = torch.rand(3, 20, 3, 32, 32, generator=generator)
-    decoded = real + 0.01
-    samples = torch.cat((train[:5] + 0.005, fresh[:15]))
-    part = measure_memorization(samples, train, real, decoded, pixel_features(16))
+    train, images = torch.rand(2, 20, 3, 16, 16, generator=generator)
+    known, codes, held_out = torch.randint(0, 500, (3, 20, 16), generator=generator)
+    codes[:5] = known[:5]
+    codes[:5, 3] = 501
+    training = TrainingCodes(known.numpy()[None])
+    part = measure_memorization(images, codes, held_out, training, train)
     assert part.figures["near_copies"] == 0.25
     assert part.figures["near_copies_held_out"] == 0.0
     assert part.figures["nearest"][:5] == [0, 1, 2, 3, 4]
+    assert "25.0 %" in str(part.tables[0])
 
 
 def test_reranking_gains_what_the_ranking_finds():
