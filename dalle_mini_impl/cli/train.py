@@ -107,13 +107,16 @@ def main(argv: Sequence[str]) -> None:
 
 def show_results(result: Result, context: "StageContext", complete: bool) -> None:
     """Write the run's report; once the run is complete, with a gallery of samples."""
+    from dalle_mini_impl.evaluation.report.codebook import save_codebook
     from dalle_mini_impl.evaluation.report.gallery import sample_gallery
     from dalle_mini_impl.evaluation.report.run_report import final, write_report
     from dalle_mini_impl.pipeline import TextToImage
 
     run = context.run
     if complete:
-        sample_gallery(run, TextToImage.from_pretrained(run, context.device))
+        model = TextToImage.from_pretrained(run, context.device)
+        save_codebook(run, model)
+        sample_gallery(run, model)
     report = str(write_report(run))
     records = run.metrics()
     stages = {

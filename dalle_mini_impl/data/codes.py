@@ -126,10 +126,18 @@ def perplexity(counts: Int[np.ndarray, "k"]) -> float:
     return float(np.exp(-np.sum(shares * np.log(shares))))
 
 
+def factor_values(
+    codes: Integer[np.ndarray, "k"], factors: tuple[int, ...]
+) -> list[Integer[np.ndarray, "k"]]:
+    """The value of each factor in the codes, the first factor's first."""
+    values, rest = [], codes
+    for count in factors:
+        values.append(rest % count)
+        rest = rest // count
+    return values
+
+
 def factor_usage(values: Int[np.ndarray, "k"], factors: tuple[int, ...]) -> float:
     """The share of codes that occur in `values`; of several factors, the mean of each one's."""
-    shares, rest = [], values
-    for count in factors:
-        shares.append(len(np.unique(rest % count)) / count)
-        rest = rest // count
-    return float(np.mean(shares))
+    own = zip(factor_values(values, factors), factors, strict=True)
+    return float(np.mean([len(np.unique(digits)) / count for digits, count in own]))

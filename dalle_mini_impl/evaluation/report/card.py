@@ -9,6 +9,7 @@ from dalle_mini_impl.evaluation.report.page import Table
 from dalle_mini_impl.evaluation.report.run_report import figures
 from dalle_mini_impl.images import contact_sheet
 from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.sampling.record import copy_mark
 
 
 def card(run: RunFolder, name: str, dtype: str) -> str:
@@ -41,10 +42,12 @@ def samples_sheet(run: RunFolder) -> bytes | None:
     best = [(ranked.caption, ranked.images[0]) for ranked in read_gallery(run) if ranked.images]
     if not best:
         return None
+    marks = [copy_mark(image.nearest) for _, image in best]
     images = []
     for _, image in best:
         with Image.open(image.file) as file:
             images.append(file.convert("RGB"))
     content = io.BytesIO()
-    contact_sheet(images, [caption for caption, _ in best], columns=4, scale=2).save(content, "PNG")
+    captions = [caption for caption, _ in best]
+    contact_sheet(images, captions, columns=4, scale=2, marks=marks).save(content, "PNG")
     return content.getvalue()

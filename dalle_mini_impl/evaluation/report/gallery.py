@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from dalle_mini_impl.data.store import Store
+from dalle_mini_impl.evaluation.report.nearest import nearest_of
 from dalle_mini_impl.files import write_text
 from dalle_mini_impl.images import save_png
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.sampling.record import NearestImage
 
 SPLITS = ("validation", "held_out", "train")
 SCORES = ("clip_score", "log_likelihood_ratio")
@@ -28,6 +30,7 @@ class GalleryImage:
     seed: int
     clip_score: float | None
     log_likelihood_ratio: float
+    nearest: NearestImage | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ def sample_gallery(
             file = f"{at:02d}-{place:02d}.png"
             save_png(result.image, folder / file)
             scores = {name: getattr(result, name) for name in SCORES}
-            images.append({"file": file, "seed": result.seed, **scores})
+            nearest = result.nearest and result.nearest.model_dump()
+            images.append({"file": file, "seed": result.seed, **scores, "nearest": nearest})
         records.append({"caption": caption, "candidates": count, "images": images})
     write_text(folder / "gallery.json", json.dumps(records, indent=1, ensure_ascii=False))
 
@@ -74,7 +78,9 @@ def read_gallery(run: RunFolder) -> list[CaptionGallery]:
             record["caption"],
             record["candidates"],
             tuple(
-                GalleryImage(**{**image, "file": folder / image["file"]})
+                GalleryImage(
+                    **{**image, "file": folder / image["file"], "nearest": nearest_of(image)}
+                )
                 for image in record["images"]
                 if (folder / image["file"]).is_file()
             ),

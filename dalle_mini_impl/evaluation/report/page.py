@@ -33,6 +33,9 @@ figure { margin: 0; max-width: 100%; } figure.tile { width: min-content; min-wid
 figcaption, .note { font-size: .8rem; color: var(--soft); }
 img { image-rendering: pixelated; max-width: 100%; display: block; outline: 1px solid var(--line); }
 .sheet img { max-width: none; }
+.nearest { display: flex; gap: .4rem; align-items: center; font-size: .7rem; line-height: 1.2;
+  color: var(--soft); margin-top: .2rem; }
+.copy { color: #dc2626; } .copy img { outline: 2px solid #dc2626; }
 svg { display: block; max-width: 100%; }
 svg path { fill: none; stroke: var(--ink); stroke-width: 1.5; }
 svg path.line1 { stroke: #dc2626; } svg path.line2 { stroke: #d97706; }
@@ -120,20 +123,30 @@ def preformatted(text: str) -> str:
     return f"<pre>{escape(text)}</pre>"
 
 
-def image_tile(image: bytes | Image.Image, text: str = "", side: int | None = None) -> str:
-    """An inline image (PNG bytes or Pillow); `side` scales it to a tile of that many pixels."""
+def image_tile(
+    image: bytes | Image.Image, text: str = "", side: int | None = None, below: str = ""
+) -> str:
+    """An inline image (PNG bytes or Pillow); `side` scales it to a tile of that many pixels.
+
+    below: HTML under the text.
+    """
+    caption = "".join(f"<div>{escape(line)}</div>" for line in text.splitlines())
+    shape = ' class="tile"' if side else ""
+    return (
+        f"<figure{shape}>{inline_image(image, text, side)}"
+        f"<figcaption>{caption}</figcaption>{below}</figure>"
+    )
+
+
+def inline_image(image: bytes | Image.Image, text: str = "", side: int | None = None) -> str:
+    """An image alone; text: for those who cannot see it."""
     if isinstance(image, Image.Image):
         stream = io.BytesIO()
         image.save(stream, format="PNG")
         image = stream.getvalue()
     data = base64.b64encode(image).decode()
     size = f' width="{side}" height="{side}"' if side else ""
-    caption = "".join(f"<div>{escape(line)}</div>" for line in text.splitlines())
-    shape = ' class="tile"' if side else ""
-    return (
-        f'<figure{shape}><img{size} alt="{escape(text, quote=True)}" '
-        f'src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
-    )
+    return f'<img{size} alt="{escape(text, quote=True)}" src="data:image/png;base64,{data}">'
 
 
 def sheet(image: bytes, text: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from dalle_mini_impl.evaluation.report.codebook import codebook_section
 from dalle_mini_impl.evaluation.report.curves import (
     HELD_OUT,
     RATES,
@@ -16,6 +17,7 @@ from dalle_mini_impl.evaluation.report.curves import (
     training_curves,
 )
 from dalle_mini_impl.evaluation.report.gallery import read_gallery
+from dalle_mini_impl.evaluation.report.nearest import NOTE, NearestImages
 from dalle_mini_impl.evaluation.report.page import (
     Table,
     folded,
@@ -42,12 +44,22 @@ PREVIEW_TITLES = {
 
 SHARES = ("code_usage", "accuracy", "hard")
 
+TRUE, ANOTHER, NONE = (f"{HELD_OUT}{name}" for name in ("image", "another_caption", "no_caption"))
+"""Losses that the transformer logs."""
+
 
 def write_report(run: RunFolder) -> Path:
     """Write the run's report.html; what the run does not have yet is left out."""
     stages = by_stage(run.metrics())
-    body = [note(_origin(run)), *samples_section(run), *_galleries(run), *_previews(run)]
-    body += [*_figures(run), *training_curves(stages), heading("Configuration")]
+    training = NearestImages(run)
+    body = [note(_origin(run)), *samples_section(run, training), *_galleries(run, training)]
+    body += [
+        *_previews(run),
+        *codebook_section(run),
+        *_figures(run),
+        *training_curves(stages),
+        heading("Configuration"),
+    ]
     body.append(folded("config.yaml", preformatted(run.experiment.to_yaml())))
     target = run.path / "report.html"
     write_text(target, page(f"Run {run.path.resolve().name}", body))
@@ -122,6 +134,26 @@ def _figures(run: RunFolder) -> Iterator[str]:
     if table.rows:
         yield heading("Figures")
         yield table.to_html()
+    captions = caption_losses(run.metrics())
+    if captions.rows:
+        yield captions.to_html()
+
+
+def caption_losses(records: Sequence[Record]) -> Table:
+    """The transformer's held-out losses with the true caption, another's and none, at its best."""
+    measured = [r for r in records if r["stage"] == "transformer" and is_number(r.get(TRUE))]
+    if not measured:
+        return Table("", [], [])
+    best = min(measured, key=lambda record: record[TRUE])
+    names = {TRUE: "the true caption", ANOTHER: "another image's", NONE: "none"}
+    rows = [
+        [label, f"{best[name]:.3f}", f"{best[name] / math.log(2):.3f}"]
+        for name, label in names.items()
+        if is_number(best.get(name))
+    ]
+    note = f"At step {best['step']:,}, where the loss with the true caption was lowest."
+    title = "Transformer on held-out images"
+    return Table(title, ["caption", "nats per code", "bits per code"], rows, note)
 
 
 def _previews(run: RunFolder) -> Iterator[str]:
@@ -140,17 +172,20 @@ def _previews(run: RunFolder) -> Iterator[str]:
             yield folded(f"{len(earlier)} earlier", shown)
 
 
-def _galleries(run: RunFolder) -> Iterator[str]:
+def _galleries(run: RunFolder, training: NearestImages) -> Iterator[str]:
     galleries = read_gallery(run)
     if galleries:
         yield heading("Ranked galleries")
         yield note(f"Best first. {SCORES}")
+        if any(image.nearest for ranked in galleries for image in ranked.images):
+            yield note(NOTE)
     for ranked in galleries:
         tiles = []
         for image in ranked.images:
             scores = [] if image.clip_score is None else [f"clip {image.clip_score:.3f}"]
             scores += [f"llr {image.log_likelihood_ratio:.1f}", f"seed {image.seed}"]
-            tiles.append(image_tile(image.file.read_bytes(), "\n".join(scores), side=112))
+            below, text = training.beside(image.nearest), "\n".join(scores)
+            tiles.append(image_tile(image.file.read_bytes(), text, 112, below))
         yield subheading(f"{ranked.caption} (best of {ranked.candidates})") + row(tiles)
 
 

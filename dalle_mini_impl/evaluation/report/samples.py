@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from dalle_mini_impl.evaluation.report.nearest import NOTE, NearestImages, nearest_of
 from dalle_mini_impl.evaluation.report.page import heading, image_tile, note, row, subheading
 from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.sampling.record import NearestImage
 
 FILE = "samples.json"
 SHOWN = 64
@@ -23,6 +25,7 @@ class SampledImage:
     caption: str
     scores: str
     """The scores that it has, in a line each."""
+    nearest: NearestImage | None
 
 
 def last_samples(run: RunFolder) -> list[SampledImage]:
@@ -35,7 +38,7 @@ def last_samples(run: RunFolder) -> list[SampledImage]:
     return []
 
 
-def samples_section(run: RunFolder) -> Iterator[str]:
+def samples_section(run: RunFolder, training: NearestImages) -> Iterator[str]:
     """A heading and the images, by caption; nothing if there are none."""
     images = last_samples(run)
     if not images:
@@ -43,9 +46,14 @@ def samples_section(run: RunFolder) -> Iterator[str]:
     folder = images[0].file.parent.relative_to(run.path)
     yield heading("Samples")
     yield note(f"From {folder}/, best first. {SCORES}")
+    if any(image.nearest for image in images):
+        yield note(NOTE)
     for caption, own in groupby(images[:SHOWN], key=lambda image: image.caption):
         yield subheading(caption)
-        yield row(image_tile(image.file.read_bytes(), image.scores, side=128) for image in own)
+        yield row(
+            image_tile(image.file.read_bytes(), image.scores, 128, training.beside(image.nearest))
+            for image in own
+        )
 
 
 def _read(file: Path) -> list[SampledImage]:
@@ -53,7 +61,10 @@ def _read(file: Path) -> list[SampledImage]:
         records = json.loads(file.read_text(encoding="utf-8"))["samples"]
         images = [
             SampledImage(
-                file.parent / Path(record["file"]).name, record["caption"], _scores(record)
+                file.parent / Path(record["file"]).name,
+                record["caption"],
+                _scores(record),
+                nearest_of(record),
             )
             for record in records
         ]

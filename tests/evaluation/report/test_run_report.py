@@ -1,16 +1,22 @@
 """The report: everything of a run in one file that asks the network for nothing."""
 
+import base64
+import io
 import json
 import os
 import re
+import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from dalle_mini_impl.data.store import Store, prepare
 from dalle_mini_impl.evaluation.report.gallery import sample_gallery
-from dalle_mini_impl.evaluation.report.run_report import minutes, write_report
+from dalle_mini_impl.evaluation.report.run_report import caption_losses, minutes, write_report
 from dalle_mini_impl.evaluation.report.samples import last_samples
 from dalle_mini_impl.pipeline import TextToImage
+from tests.copied import train_on
 from tests.tiny import tiny_run
 
 
@@ -105,3 +111,44 @@ def test_a_report_does_without_samples_that_it_cannot_read(run):
     missing = {"samples": [{"file": "../../x.png", "caption": "a"}]}
     (run.path / "demo" / "samples.json").write_text(json.dumps(missing), encoding="utf-8")
     assert last_samples(run) == []
+
+
+def test_nearest_training_images_are_beside_samples(run):
+    prepare(run.experiment.data, "train", run.cache / "images", lambda text: None)
+    images = {"image": 7, "likeness": 0.4, "near_copy": False}
+    far = {"caption": "a far one", "file": "00-00.png", "nearest": images}
+    near = {"image": 3, "likeness": 0.93, "near_copy": True}
+    copy = {"caption": "a copy", "file": "00-01.png", "nearest": near}
+    write_samples(run.path / "demo", far, copy, {"caption": "unknown", "file": "00-02.png"})
+    text = write_report(run).read_text(encoding="utf-8")
+    assert text.count("data:image/png;base64,") == 3 + 2
+    assert text.count('class="nearest"') == text.count('class="nearest copy"') == 1
+    assert text.index("nearest 40%") < text.index("training copy 93%") < text.index("unknown")
+    pixels = Store.open(run.cache / "images" / "train").images[3]
+    shown = text[: text.index("training copy 93%")].rpartition("base64,")[2].partition('"')[0]
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(shown)))), pixels)
+    shutil.rmtree(run.path / "cache")
+    assert write_report(run).read_text(encoding="utf-8").count("data:image/png;base64,") == 3
+
+
+def test_a_report_shows_copies_in_galleries(run):
+    model = TextToImage.from_pretrained(run, "cpu")
+    (best,) = model("a red heart", num_images=1, candidates=3)
+    train_on(run, [[15] * 16, best.codes])
+    sample_gallery(run, TextToImage.from_pretrained(run, "cpu"), ["a red heart"], 2, 3)
+    text = write_report(run).read_text(encoding="utf-8")
+    assert text.count("training copy 100%") == 1
+
+
+def test_held_out_losses_by_caption_are_of_the_best_step(run):
+    for step, true in ((10, 4.0), (20, 2.0), (30, 3.0)):
+        others = {"held_out_another_caption": true + 1, "held_out_no_caption": true + 0.5}
+        run.log("transformer", step, held_out_image=true, **others)
+    table = caption_losses(run.metrics())
+    assert table.rows == [
+        ["the true caption", "2.000", "2.885"],
+        ["another image's", "3.000", "4.328"],
+        ["none", "2.500", "3.607"],
+    ]
+    assert "step 20" in table.note
+    assert table.note in write_report(run).read_text(encoding="utf-8")
