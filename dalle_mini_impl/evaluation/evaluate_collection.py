@@ -30,10 +30,10 @@ from dalle_mini_impl.evaluation.report.page import ReportPart
 from dalle_mini_impl.evaluation.suites.core import seeds_apart
 from dalle_mini_impl.images import to_uint8
 from dalle_mini_impl.pipeline import TextToImage
-from dalle_mini_impl.pipeline.training_codes import TrainingCodes
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import frozen, load_image_tokenizer
 from dalle_mini_impl.sampling.samples import Samples
+from dalle_mini_impl.sampling.training_codes import TrainingCodes
 
 
 def evaluate_collection(

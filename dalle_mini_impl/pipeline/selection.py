@@ -7,12 +7,12 @@ from functools import cache
 import numpy as np
 from jaxtyping import Integer
 
-from dalle_mini_impl.pipeline.training_codes import TrainingCodes
 from dalle_mini_impl.sampling.config import SamplingConfig
 from dalle_mini_impl.sampling.given import Given
 from dalle_mini_impl.sampling.likeness import NEAR_COPY, CodeSet
 from dalle_mini_impl.sampling.record import NearestImage
 from dalle_mini_impl.sampling.samples import Samples
+from dalle_mini_impl.sampling.training_codes import TrainingCodes
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,9 @@ from dalle_mini_impl.pipeline.recorded_codes import encode_image
 from dalle_mini_impl.pipeline.result import Results, results_of
 from dalle_mini_impl.pipeline.scores import decode_and_score, score_one_by_one
 from dalle_mini_impl.pipeline.selection import select
-from dalle_mini_impl.pipeline.training_codes import TrainingCodes
 from dalle_mini_impl.precision import available_device, choose_precision, precision_of
 from dalle_mini_impl.runs.folder import RunFolder
-from dalle_mini_impl.runs.loading import frozen, load_models, origin_of
+from dalle_mini_impl.runs.loading import frozen, load_models, origin_of, training_codes_of
 from dalle_mini_impl.runs.named import find_run
 from dalle_mini_impl.sampling.caption_ranking import CaptionRanking, RankedCaption, rank_captions
 from dalle_mini_impl.sampling.caption_sampler import SampledCaption, sample_captions
@@ -42,6 +41,7 @@ from dalle_mini_impl.sampling.given import Given
 from dalle_mini_impl.sampling.record import Origin
 from dalle_mini_impl.sampling.sampler import CodeSampler, Progress
 from dalle_mini_impl.sampling.samples import Samples
+from dalle_mini_impl.sampling.training_codes import TrainingCodes
 
 
 class TextToImage:
@@ -82,7 +82,7 @@ class TextToImage:
         """
         folder = run if isinstance(run, RunFolder) else find_run(run)
         models, origin = load_models(folder), origin_of(folder)
-        model = cls(*models, available_device(device), origin, TrainingCodes.of(folder))
+        model = cls(*models, available_device(device), origin, training_codes_of(folder))
         return model.to(dtype=dtype)
 
     def to(

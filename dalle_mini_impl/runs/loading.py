@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from dalle_mini_impl.captions import CaptionTokenizer
+from dalle_mini_impl.data.codes import CodeCache
 from dalle_mini_impl.experiment.models import new_clip, new_dalle, new_image_tokenizer
 from dalle_mini_impl.models.clip import Clip
 from dalle_mini_impl.models.dalle import Dalle
@@ -15,6 +16,7 @@ from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.weights import RunError
 from dalle_mini_impl.sampling.config import SamplingConfig
 from dalle_mini_impl.sampling.record import Origin
+from dalle_mini_impl.sampling.training_codes import TrainingCodes
 from dalle_mini_impl.shipped.commands import command
 from dalle_mini_impl.version import package_version
 
@@ -94,6 +96,13 @@ def origin_of(run: RunFolder) -> Origin:
         clip=run.weights_hash("clip") if run.has_weights("clip") else None,
         version=package_version(),
     )
+
+
+def training_codes_of(run: RunFolder) -> TrainingCodes | None:
+    """The codes of the run's training images; None where the cache is gone, or of other codes."""
+    folder = run.path / "cache" / "codes"
+    cache = CodeCache.of_weights(folder, run.weights_hash("image_tokenizer"))
+    return None if cache is None else TrainingCodes(cache.codes)
 
 
 def _refuse_other_codes(run: RunFolder, name: str, stage: str) -> None:

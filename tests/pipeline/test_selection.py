@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from dalle_mini_impl.pipeline.selection import select
-from dalle_mini_impl.pipeline.training_codes import TrainingCodes
 from dalle_mini_impl.sampling.config import SamplingConfig
 from dalle_mini_impl.sampling.given import Given
 from dalle_mini_impl.sampling.samples import Samples
+from dalle_mini_impl.sampling.training_codes import TrainingCodes
 
 IMAGES = np.random.default_rng(0).integers(0, 500, (6, 16))
 """Codes of images that differ."""

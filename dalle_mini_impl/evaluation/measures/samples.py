@@ -26,10 +26,10 @@ from dalle_mini_impl.evaluation.report.page import (
     subheading,
 )
 from dalle_mini_impl.images import to_images
-from dalle_mini_impl.pipeline.training_codes import TrainingCodes
 from dalle_mini_impl.sampling.likeness import NEAR_COPY
 from dalle_mini_impl.sampling.ranking import RANKINGS
 from dalle_mini_impl.sampling.samples import Samples
+from dalle_mini_impl.sampling.training_codes import TrainingCodes
 
 SHOWN = 12
 NEIGHBORS = 3

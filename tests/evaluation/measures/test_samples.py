@@ -11,7 +11,7 @@ from dalle_mini_impl.evaluation.measures.samples import (
     measure_memorization,
     measure_reranking,
 )
-from dalle_mini_impl.pipeline.training_codes import TrainingCodes
+from dalle_mini_impl.sampling.training_codes import TrainingCodes
 from tests.evaluation.scored import scored_samples
 
 

@@ -5,8 +5,6 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Integer
 
-from dalle_mini_impl.data.codes import CodeCache
-from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.sampling.likeness import NEAR_COPY, CodeSet
 from dalle_mini_impl.sampling.record import NearestImage
 
@@ -16,13 +14,6 @@ class TrainingCodes:
 
     def __init__(self, codes: Integer[np.ndarray, "variants images tokens"]):
         self.codes = codes
-
-    @classmethod
-    def of(cls, run: RunFolder) -> "TrainingCodes | None":
-        """Those of the run's code cache; None where it was deleted, exported without, or stale."""
-        folder = run.path / "cache" / "codes"
-        cache = CodeCache.of_weights(folder, run.weights_hash("image_tokenizer"))
-        return None if cache is None else cls(cache.codes)
 
     @cached_property
     def _set(self) -> CodeSet:
