@@ -44,7 +44,7 @@ class TransformerConfig(Config):
     """Share of codes that are read as random other codes of the batch; targets stay."""
     caption_token_dropout: float = Field(0.0, ge=0, lt=1)
     """Share of caption tokens that are read as padding; targets stay."""
-    posterior_temperature: float = Field(0.0, ge=0)
+    posterior_temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Temperature of codes drawn from the dVAE's posterior; 0 takes the most likely codes."""
     encodings: int = Field(4, ge=1)
     """Encodings of each image where crops, shifts, flips or a posterior make them differ."""
