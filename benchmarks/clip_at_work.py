@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from dalle_mini_impl.data.augment import load_images
 from dalle_mini_impl.data.config import DataConfig
-from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.data.preparation import prepare
+from dalle_mini_impl.data.store import Store
 from dalle_mini_impl.evaluation.held_out import CollectionSettings, HeldOut
 from dalle_mini_impl.evaluation.measures.agreement import (
     measure_hard_negatives,

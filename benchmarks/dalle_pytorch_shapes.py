@@ -24,7 +24,8 @@ from benchmarks import dalle_pytorch_peer as peer
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.data.batches import BatchOrder, ImageBatches
 from dalle_mini_impl.data.caption_table import CaptionTable
-from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.data.preparation import prepare
+from dalle_mini_impl.data.store import Store
 from dalle_mini_impl.evaluation.report.shapes_tables import LAYOUT
 from dalle_mini_impl.evaluation.report.suite_tables import (
     Scores,

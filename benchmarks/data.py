@@ -22,7 +22,8 @@ from dalle_mini_impl.data.caption_table import CaptionTable
 from dalle_mini_impl.data.codes import CodeCache, CodeKey
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.prefetch import prefetch
-from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.data.preparation import prepare
+from dalle_mini_impl.data.store import Store
 from dalle_mini_impl.models.dalle import Dalle, TransformerConfig
 from dalle_mini_impl.models.tokenizers.configs import ImageTokenizerConfig
 from dalle_mini_impl.models.tokenizers.image_tokenizer import build_image_tokenizer

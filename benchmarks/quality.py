@@ -24,7 +24,8 @@ from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.augment import load_images
 from dalle_mini_impl.data.batches import BatchOrder, ImageBatch
 from dalle_mini_impl.data.config import DataConfig
-from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.data.preparation import prepare
+from dalle_mini_impl.data.store import Store
 from dalle_mini_impl.images import psnr
 from dalle_mini_impl.precision import Precision, autocast
 

@@ -23,7 +23,8 @@ from torch import Tensor
 from dalle_mini_impl.captions import CaptionTokenizer
 from dalle_mini_impl.data.augment import load_images
 from dalle_mini_impl.data.codes import perplexity
-from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.data.preparation import prepare
+from dalle_mini_impl.data.store import Store
 from dalle_mini_impl.evaluation.measures.distances import frechet_distance
 from dalle_mini_impl.evaluation.measures.features import Features, local_features, pixel_features
 from dalle_mini_impl.evaluation.measures.reconstruction import (

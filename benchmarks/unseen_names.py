@@ -20,7 +20,7 @@ import tyro
 from torch import Tensor
 
 from dalle_mini_impl.data.augment import load_images
-from dalle_mini_impl.data.store import prepare
+from dalle_mini_impl.data.preparation import prepare
 from dalle_mini_impl.evaluation.measures.intervals import wilson_interval
 from dalle_mini_impl.evaluation.report.page import Table, share
 from dalle_mini_impl.images import contact_sheet, save_png, to_images

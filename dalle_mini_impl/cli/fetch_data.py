@@ -1,7 +1,5 @@
 """`dalle fetch-data`: the collections that shipped configurations name, as data/NAME."""
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ import tyro
 from dalle_mini_impl.cli.output import OutputOptions, Result, output
 from dalle_mini_impl.cli.run_options import optional
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.files import atomic_folder
 
 
 @dataclass(frozen=True)
@@ -51,17 +50,11 @@ def build(arguments: FetchDataArguments, out: Path, result: Result) -> None:
     from dalle_mini_impl.data.fetching.cifar10 import fetch_cifar10
     from dalle_mini_impl.data.fetching.emoji import build_emoji
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    building = out.with_name(f".{out.name}.{os.getpid()}")
-    building.mkdir()
-    try:
+    with atomic_folder(out) as building:
         if arguments.name == "emoji":
             count = build_emoji(building, arguments.font, arguments.names)
         else:
             count = fetch_cifar10(building)
-        building.rename(out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     result(
         {"out": str(out), "images": count},
         lambda: print(f"{count:,} images in {out}. Next: dalle data check {out}"),

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dalle_mini_impl.data.messages import counted
-from dalle_mini_impl.data.store import prepare
+from dalle_mini_impl.data.preparation import prepare
 from dalle_mini_impl.evaluation.held_out import CollectionSettings, HeldOut, random_rows
 from dalle_mini_impl.evaluation.held_out_clip import HeldOutClip
 from dalle_mini_impl.evaluation.measures.features import Features, StoredImages, pixel_features

@@ -14,7 +14,8 @@ from torch import Tensor
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.messages import counted
 from dalle_mini_impl.data.negatives import hard_negatives, wrong_captions
-from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.data.preparation import prepare
+from dalle_mini_impl.data.store import Store
 from dalle_mini_impl.evaluation.measures.features import StoredImages
 from dalle_mini_impl.evaluation.measures.likelihood import caption_numbers
 from dalle_mini_impl.evaluation.measures.samples import NEIGHBORS

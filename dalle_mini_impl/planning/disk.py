@@ -7,9 +7,10 @@ from dalle_mini_impl.data.collections.detect import DataError
 from dalle_mini_impl.data.collections.tables import TableSource
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.examples import Source
+from dalle_mini_impl.data.preparation import stored_side
 from dalle_mini_impl.data.sources import open_source
 from dalle_mini_impl.data.splits import SPLITS, Split
-from dalle_mini_impl.data.store import stored_line, stored_side
+from dalle_mini_impl.data.store import stored_line
 from dalle_mini_impl.experiment import Experiment
 
 CAPTIONS_READ = 64

@@ -20,6 +20,7 @@ from torch import Tensor
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.files import atomic_write
+from dalle_mini_impl.runs.weights import tensor_digest
 
 CHUNK = 65_536
 """Vectors compared at a time, to bound memory."""
@@ -72,24 +73,33 @@ class ImageIndex:
             "entries": torch.from_numpy(np.frombuffer(entries, np.uint8).copy()),
         }
         note = {"clip": self.clip, "key": self.key, "source": self.source.model_dump_json()}
+        note["digest"] = _digest(tensors, note)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
             save_file(tensors, temporary, metadata=note)
 
     @classmethod
     def load(cls, path: Path) -> "ImageIndex":
-        """Read an index. ConfigError if the file is missing or is not an index."""
+        """Read an index. ConfigError if the file is missing, damaged or no index."""
         try:
             with safe_open(path, framework="pt") as file:
                 note = file.metadata() or {}
-                vectors = file.get_tensor("vectors")
-                names, stamps = json.loads(file.get_tensor("entries").numpy().tobytes())
+                tensors = {name: file.get_tensor(name) for name in ("vectors", "entries")}
+            if note.pop("digest") != _digest(tensors, note):
+                raise ValueError("its contents differ from its digest")
+            vectors = tensors["vectors"]
+            names, stamps = json.loads(tensors["entries"].numpy().tobytes())
             source = DataConfig.model_validate_json(note["source"])
             return cls(source, note["clip"], note["key"], tuple(names), tuple(stamps), vectors)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise ConfigError(
                 f"{path}: not a readable image index ({error}); delete it and index again"
             ) from error
+
+
+def _digest(tensors: dict[str, Tensor], note: dict[str, str]) -> str:
+    text = tensor_digest(tensors) + json.dumps(note, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def nearest(

@@ -1,13 +1,14 @@
 """Writes the part of a run that sampling needs: configuration, vocabulary and weights."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
 
+from dalle_mini_impl.files import atomic_folder
 from dalle_mini_impl.runs.archive import pack
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.loading import load_clip, load_dalle, load_image_tokenizer
@@ -28,9 +29,9 @@ def export(run: RunFolder, out: Path, dtype: torch.dtype, extra: Mapping[str, by
     if run.has_weights("clip"):
         models["clip"] = load_clip(run, captions)
     out.parent.mkdir(parents=True, exist_ok=True)
-    staging = out.with_name(f".{out.name}.{os.getpid()}.parts")
-    staging.mkdir()
-    try:
+    is_zip = out.suffix == ".zip"
+    with TemporaryDirectory() if is_zip else atomic_folder(out) as folder:
+        staging = Path(folder)
         for name in ("config.yaml", "captions.json"):
             shutil.copy(run.path / name, staging)
         weights = WeightsFolder(staging)
@@ -41,12 +42,8 @@ def export(run: RunFolder, out: Path, dtype: torch.dtype, extra: Mapping[str, by
             weights.save_weights(name, _stored(model, dtype), **fits)
         for name, content in extra.items():
             (staging / name).write_bytes(content)
-        if out.suffix == ".zip":
+        if is_zip:
             pack(staging, out)
-        else:
-            staging.rename(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _stored(model: nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from dalle_mini_impl.files import atomic_write
+from dalle_mini_impl.files import atomic_write, remove_parts
 from dalle_mini_impl.shipped.commands import command
 from dalle_mini_impl.version import package_version
 
@@ -50,6 +50,7 @@ class WeightsFolder:
             "package_version": package_version(),
             **notes,
         }
+        remove_parts(self.weights_path(name))
         with atomic_write(self.weights_path(name)) as temporary:
             save_file(tensors, temporary, metadata=note)
 

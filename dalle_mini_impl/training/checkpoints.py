@@ -1,12 +1,10 @@
 """Checkpoints of a stage: folders called step-N with a `TrainState` and all tensors.
 
 A checkpoint is written under a temporary name and then renamed, so a folder called step-N is always
-complete. Tensors are read without running code.
+complete. It has a digest of its files, so damage is noticed. Tensors are read without running code.
 """
 
 import json
-import os
-import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,10 +14,13 @@ from typing import Any
 import torch
 
 from dalle_mini_impl.config import ConfigError, TrainingConfig
+from dalle_mini_impl.files import PART, atomic_folder, file_digest
 from dalle_mini_impl.training.early_stopping import Best, Decay
 
 STATE = "state.json"
 TENSORS = "tensors.pt"
+DIGEST = "digest"
+"""The file with the digest of the other two."""
 KEPT = 2
 """Checkpoints of a stage that are kept."""
 
@@ -70,17 +71,13 @@ def written_at(checkpoint: Path) -> float:
 def save_checkpoint(folder: Path, state: TrainState, tensors: dict[str, Any]) -> Path:
     """Write folder/step-N and remove all but the last checkpoints."""
     target = folder / f"step-{state.step}"
-    temporary = folder / f".{target.name}.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    for part in folder.glob(f".step-*{PART}"):  # of a killed process
+        shutil.rmtree(part, ignore_errors=True)
+    with atomic_folder(target) as temporary:
         torch.save(tensors, temporary / TENSORS)
         (temporary / STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
-        if target.exists():  # from an earlier session, with the same weights
-            shutil.rmtree(target)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        digest = file_digest(temporary / STATE, temporary / TENSORS)
+        (temporary / DIGEST).write_text(digest, encoding="utf-8")
     for old in list_checkpoints(folder)[KEPT:]:
         shutil.rmtree(old)
     return target
@@ -92,28 +89,37 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
 
 
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that is not damaged."""
+    return next((path for path in list_checkpoints(folder) if _damage(path) is None), None)
+
+
+def _damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint's files, by their digest; None if nothing is."""
+    try:
+        noted = (checkpoint / DIGEST).read_text(encoding="utf-8")
+        if noted == file_digest(checkpoint / STATE, checkpoint / TENSORS):
+            return None
+    except (OSError, ValueError) as error:
+        return str(error)
+    return "its contents differ from its digest"
+
+
 def load_checkpoint(
     folder: Path, restore: Callable[[dict[str, Any]], None], device: torch.device
 ) -> TrainState | None:
     """Hand the tensors of the newest readable checkpoint to `restore`.
 
     Returns its state, or None where there is no checkpoint. ConfigError if it does not fit what is
-    being trained.
+    being trained, or was written by another version.
     """
     for path in list_checkpoints(folder):
-        try:
-            state = read_state(path)
-            tensors = torch.load(path / TENSORS, map_location=device, weights_only=True)
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-            EOFError,
-            RuntimeError,
-            pickle.PickleError,
-        ) as error:
-            print(f"{path} cannot be read ({error}); trying the checkpoint before it")
+        damage = _damage(path)
+        if damage is not None:
+            print(f"{path} is damaged ({damage}); trying the checkpoint before it")
             continue
+        state = read_state(path)
+        tensors = torch.load(path / TENSORS, map_location=device, weights_only=True)
         try:
             restore(tensors)
         except (RuntimeError, ValueError, KeyError) as error:

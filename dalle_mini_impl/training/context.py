@@ -10,8 +10,9 @@ from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.data.batches import BatchOrder, ImageBatches
 from dalle_mini_impl.data.caption_table import CaptionTable
 from dalle_mini_impl.data.negatives import Negative
+from dalle_mini_impl.data.preparation import prepare
 from dalle_mini_impl.data.splits import Split
-from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.data.store import Store
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.training.processes import cpu_only
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.runs.lock import writing
 from dalle_mini_impl.runs.stages import SIDE_BY_SIDE, STAGES, WEIGHTS
 from dalle_mini_impl.shipped.commands import command
-from dalle_mini_impl.training.checkpoints import list_checkpoints, read_state, written_at
+from dalle_mini_impl.training.checkpoints import newest_checkpoint, read_state, written_at
 from dalle_mini_impl.training.clip_stage import train_clip
 from dalle_mini_impl.training.code_stage import encode_images
 from dalle_mini_impl.training.context import StageContext
@@ -62,10 +63,10 @@ def run_stages(
         if side_by_side and both_due and can_share_cores(context):
             context.say(f"{name} and {other}: trained side by side, each on half of the cores")
             with trained_by_another_process(context, other, tensorboard):
-                FUNCTIONS[name](context)
+                run_stage(name, context)
             trained.append(other)
         else:
-            FUNCTIONS[name](context)
+            run_stage(name, context)
         context.say(f"{trained[-1]}: done. Next: {next_command(run)}")
     context.processes.wait_for_everyone()
     complete = not missing_stages(run)
@@ -74,6 +75,15 @@ def run_stages(
         context.say(f"{run.path} is complete: {next_command(run)}")
     if show_results is not None and context.processes.is_main_process:
         show_results(context, complete)
+
+
+def run_stage(name: str, context: StageContext) -> None:
+    """Run one stage. RunError if another command is writing it."""
+    if context.processes.is_main_process:
+        with writing(context.run.path, name):
+            FUNCTIONS[name](context)
+    else:
+        FUNCTIONS[name](context)
 
 
 def missing_stages(run: RunFolder) -> list[str]:
@@ -90,12 +100,11 @@ def _has_result(run: RunFolder, stage: str, weights: str) -> bool:
     if not run.has_weights(weights) or not run.fits_image_tokenizer(weights):
         return False
     # An interrupted retraining leaves checkpoints that are newer than the weights.
-    checkpoints = list_checkpoints(run.path / "checkpoints" / stage)
-    if not checkpoints or written_at(checkpoints[0]) <= run.weights_path(weights).stat().st_mtime:
+    checkpoint = newest_checkpoint(run.path / "checkpoints" / stage)
+    if checkpoint is None or written_at(checkpoint) <= run.weights_path(weights).stat().st_mtime:
         return True
-    state = read_state(checkpoints[0])
     training = getattr(run.experiment, stage).training
-    return state.progress(training) >= 1
+    return read_state(checkpoint).progress(training) >= 1
 
 
 def next_command(run: RunFolder) -> str:

@@ -41,7 +41,10 @@ class StageFiles:
         note = self.checkpoints / MADE_FROM
         if self.newest_checkpoint() is None or not note.is_file():
             return False
-        return json.loads(note.read_text(encoding="utf-8")) != dict(self.made_from)
+        try:
+            return json.loads(note.read_text(encoding="utf-8")) != dict(self.made_from)
+        except ValueError:
+            return True  # Damaged: nobody knows what they are of.
 
     def newest_checkpoint(self) -> Path | None:
         """The last complete checkpoint."""

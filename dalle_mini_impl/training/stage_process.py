@@ -13,7 +13,7 @@ from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.runs.weights import RunError
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.nonfinite import NonFiniteLoss
-from dalle_mini_impl.training.run_stages import FUNCTIONS
+from dalle_mini_impl.training.run_stages import run_stage
 
 
 def main(path: str, stage: str, resume: str, tensorboard: str) -> int:
@@ -23,7 +23,7 @@ def main(path: str, stage: str, resume: str, tensorboard: str) -> int:
         run = RunFolder.open(path)
         if tensorboard == "True":
             run.mirror_to_tensorboard()
-        FUNCTIONS[stage](StageContext(run, resume == "True"))
+        run_stage(stage, StageContext(run, resume == "True"))
     except (ConfigError, RunError, NonFiniteLoss) as error:
         print(f"{stage}: {error}", flush=True)
         return 2

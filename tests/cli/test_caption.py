@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from dalle_mini_impl.cli import main
-from dalle_mini_impl.data.store import prepare
+from dalle_mini_impl.data.preparation import prepare
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.retrieval.encoder import RunClip
 from tests.tiny import tiny_run

@@ -9,8 +9,9 @@ from PIL import Image
 from dalle_mini_impl.data.check import check
 from dalle_mini_impl.data.collections.detect import DataError
 from dalle_mini_impl.data.config import DataConfig
+from dalle_mini_impl.data.preparation import prepare
 from dalle_mini_impl.data.sources import open_source
-from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.data.store import Store
 
 
 def silent(message: str) -> None:

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dalle_mini_impl.data import store as store_module
-from dalle_mini_impl.data import workers
+from dalle_mini_impl.data import preparation, workers
 from dalle_mini_impl.data.collections.detect import DataError
 from dalle_mini_impl.data.config import DataConfig
+from dalle_mini_impl.data.preparation import prepare
 from dalle_mini_impl.data.sources import open_source
-from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.data.store import Store
 from dalle_mini_impl.data.synthetic.shapes import ShapesConfig
+from dalle_mini_impl.files import temporary_path
 from dalle_mini_impl.images import fit
 
 
@@ -81,7 +82,7 @@ def test_reused_when_equal(collection, tmp_path, monkeypatch):
     def never(*arguments, **options):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(store_module, "map_examples", never)
+    monkeypatch.setattr(preparation, "map_examples", never)
     said: list[str] = []
     again = prepare(config(collection, workers=3), "train", tmp_path / "cache", said.append)
     assert again.fingerprint == first.fingerprint
@@ -182,7 +183,7 @@ def test_too_many_unreadable_images_stop_and_leave_nothing(collection, tmp_path)
     (collection / "03.png").write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"1 of 12 .*unreadable.*max_unreadable = 0\.05.*03\.png"):
         prepare(config(collection), "train", tmp_path / "cache", silent)
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".train.lock"]
 
 
 def test_missing_files_of_a_table_are_unreadable(collection, tmp_path):
@@ -236,12 +237,44 @@ def test_half_a_store_is_not_used(collection, tmp_path):
     assert len(prepare(config(collection), "train", tmp_path / "cache", silent)) == 12
 
 
+@pytest.mark.parametrize("name", ["images.u8", "examples.jsonl", "store.json"])
+def test_a_damaged_store_is_prepared_again_aloud(collection, tmp_path, name):
+    before = prepare(config(collection), "train", tmp_path / "cache", silent)
+    images = before.images.copy()
+    file = tmp_path / "cache" / "train" / name
+    content = bytearray(file.read_bytes())
+    at = content.index(b'"captioned": true') if name == "store.json" else len(content) // 2
+    content[at + 1] ^= 1
+    file.write_bytes(content)
+    said = []
+    after = prepare(config(collection), "train", tmp_path / "cache", said.append)
+    assert "is damaged" in said[0]
+    assert "preparing it again" in said[0]
+    assert np.array_equal(after.images, images)
+    assert after.captions == before.captions
+
+
+def test_rows_removed_from_a_store_are_noticed(collection, tmp_path):
+    store = prepare(config(collection), "train", tmp_path / "cache", silent)
+    lines = store.folder / "examples.jsonl"
+    lines.write_text("".join(lines.read_text().splitlines(keepends=True)[:-3]))
+    with pytest.raises(DataError, match="differ from their digest"):
+        Store.open(store.folder)
+
+
+def test_what_a_killed_process_left_is_removed(collection, tmp_path):
+    left = temporary_path(tmp_path / "cache" / "train")
+    left.mkdir(parents=True)
+    prepare(config(collection), "train", tmp_path / "cache", silent)
+    assert not left.exists()
+
+
 def test_preparing_is_announced_before_it_takes_its_time(collection, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
     said = []
-    monkeypatch.setattr(store_module, "_write", interrupted)
+    monkeypatch.setattr(preparation, "_write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(config(collection), "train", tmp_path / "cache", said.append)
     assert said == [f"train: preparing at most 12 images of {collection}"]

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dalle_mini_impl.cli import main
 from dalle_mini_impl.data.codes import CodeCache, CodeKey
-from dalle_mini_impl.data.store import prepare
+from dalle_mini_impl.data.preparation import prepare
 from dalle_mini_impl.experiment import Experiment, load_experiment
 from dalle_mini_impl.kernels import chunks
 from dalle_mini_impl.kernels.chunks import LiveBytes

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.files import temporary_path
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.training.checkpoints import list_checkpoints, read_state
 from tests.training.toy import (
@@ -86,6 +87,37 @@ def test_the_last_two_checkpoints_are_kept_and_no_resume_starts_anew(tmp_path):
     finished = Regression()
     train_toy(finished, points, settings(), run)
     assert finished.seen == []
+
+
+@pytest.mark.parametrize("name", ["tensors.pt", "state.json", "digest"])
+def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path, capsys, name):
+    def until_step_8(step):
+        if step == 8:
+            raise InterruptedError
+        return points(step)
+
+    whole, damaged = folder(tmp_path / "whole"), folder(tmp_path / "damaged")
+    train_toy(Regression(), points, settings(), whole)
+    often = settings(checkpoint_minutes=1e-9)
+    with pytest.raises(InterruptedError):
+        train_toy(Regression(), until_step_8, often, damaged)
+    file = damaged.checkpoints("toy") / "step-8" / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    train_toy(Regression(), points, settings(), damaged)
+    said = capsys.readouterr().out
+    assert "step-8 is damaged" in said
+    assert "resuming at step 7" in said
+    assert_equal(*(load_file(run.weights_path("toy")) for run in (whole, damaged)))
+
+
+def test_what_a_killed_process_left_of_a_checkpoint_is_removed(tmp_path):
+    run = folder(tmp_path / "run")
+    left = temporary_path(run.checkpoints("toy") / "step-3")
+    left.mkdir()
+    train_toy(Regression(), points, settings(), run)
+    assert not left.exists()
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):

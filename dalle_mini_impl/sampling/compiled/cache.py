@@ -31,6 +31,11 @@ def use_own_compile_cache() -> None:
         os.environ[name] = str(cache_folder() / "inductor")
 
 
+def digest_file(package: Path) -> Path:
+    """The file with a package's digest: torch may crash on a damaged package."""
+    return package.with_suffix(".digest")
+
+
 def is_own(path: Path) -> bool:
     """Whether there is such a file that nobody but the user can have written: it will be run."""
     try:
@@ -54,6 +59,7 @@ def forget_oldest(folder: Path, limit: int) -> None:
         total += size
         if rank > 0 and total > limit:
             path.unlink(missing_ok=True)
+            digest_file(path).unlink(missing_ok=True)
 
 
 def source_digest() -> str:

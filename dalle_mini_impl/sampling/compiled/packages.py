@@ -23,8 +23,10 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from dalle_mini_impl.files import file_digest, write_text
 from dalle_mini_impl.sampling.compiled.cache import (
     cache_folder,
+    digest_file,
     forget_oldest,
     is_own,
     machine,
@@ -121,6 +123,8 @@ class StepPackages:
         if not is_own(path):
             return None
         try:
+            if digest_file(path).read_text(encoding="utf-8") != file_digest(path):
+                raise ValueError("its contents differ from its digest")
             package = load(path)
         except Exception as error:  # half a file, a full disk, …: torch has no one error
             warnings.warn(f"{path} cannot be loaded ({error}): compiled anew", stacklevel=2)
@@ -194,4 +198,5 @@ def keep(made: Path, path: Path) -> None:
         part = Path(folder) / path.name
         shutil.move(made, part)
         part.chmod(0o600)
+        write_text(digest_file(path), file_digest(part))
         os.replace(part, path)

@@ -9,8 +9,8 @@ import pytest
 
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.negatives import hard_negatives
+from dalle_mini_impl.data.preparation import prepare
 from dalle_mini_impl.data.sources import open_source
-from dalle_mini_impl.data.store import prepare
 from dalle_mini_impl.data.synthetic.panel_captions import (
     Request,
     random_request,

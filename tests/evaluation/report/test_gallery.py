@@ -2,7 +2,7 @@
 
 import pytest
 
-from dalle_mini_impl.data.store import prepare
+from dalle_mini_impl.data.preparation import prepare
 from dalle_mini_impl.evaluation.report.gallery import fixed_captions, read_gallery, sample_gallery
 from dalle_mini_impl.pipeline import TextToImage
 from tests.tiny import tiny_run
