@@ -5,7 +5,6 @@ interrupted write never leaves a cache that looks complete.
 """
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Integer
 
-from dalle_mini_impl.files import atomic_write, write_text
+from dalle_mini_impl.files import (
+    atomic_write,
+    file_digest,
+    remove_parts,
+    temporary_path,
+    write_text,
+)
 
 MAX_CODES = 2**31
 """Different codes at most: they are stored in 32 bits, and their use is counted code by code."""
@@ -45,7 +50,7 @@ class CodeCache:
 
     @classmethod
     def open(cls, folder: Path, key: CodeKey) -> "CodeCache | None":
-        """The cache in `folder`, or None where there is none or it was made from other inputs."""
+        """The cache in `folder`; None if it is missing, damaged or made from other inputs."""
         cache = cls._read(folder)
         return cache if cache is not None and cache.key == key else None
 
@@ -58,9 +63,12 @@ class CodeCache:
     @classmethod
     def _read(cls, folder: Path) -> "CodeCache | None":
         try:
-            key = CodeKey(**json.loads((folder / "codes.json").read_text(encoding="utf-8")))
+            noted = json.loads((folder / "codes.json").read_text(encoding="utf-8"))
+            if noted.pop("digest") != file_digest(folder / "codes.npy"):
+                return None
+            key = CodeKey(**noted)
             codes = np.load(folder / "codes.npy", mmap_mode="r", allow_pickle=False)
-        except (OSError, EOFError, ValueError, TypeError):
+        except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError):
             return None
         return cls(codes, key) if codes.shape[:2] == (key.variants, key.images) else None
 
@@ -75,7 +83,8 @@ class CodeCache:
         """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "codes.json").unlink(missing_ok=True)
-        flat = folder / f".codes.flat.{os.getpid()}"
+        remove_parts(folder / "codes.flat")
+        flat = temporary_path(folder / "codes.flat")
         total, end = key.variants * key.images, 0
         codes: np.memmap | None = None
         try:
@@ -95,7 +104,8 @@ class CodeCache:
             _finish(codes, folder / "codes.npy", key)
         finally:
             flat.unlink(missing_ok=True)
-        write_text(folder / "codes.json", json.dumps(asdict(key)))
+        digest = file_digest(folder / "codes.npy")
+        write_text(folder / "codes.json", json.dumps(asdict(key) | {"digest": digest}))
         cache = cls.open(folder, key)
         if cache is None:
             raise ValueError(f"{folder}: the code cache could not be read back; is the disk full?")

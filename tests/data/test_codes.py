@@ -65,6 +65,11 @@ def test_a_wrong_number_of_images_is_an_error(tmp_path, rows):
 def test_a_missing_or_damaged_cache_is_none(tmp_path):
     assert CodeCache.open(tmp_path, KEY) is None
     CodeCache.write(tmp_path, KEY, [ROWS])
+    content = bytearray((tmp_path / "codes.npy").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "codes.npy").write_bytes(content)
+    assert CodeCache.open(tmp_path, KEY) is None
+    CodeCache.write(tmp_path, KEY, [ROWS])
     (tmp_path / "codes.json").write_text("{")
     assert CodeCache.open(tmp_path, KEY) is None
 

@@ -32,6 +32,13 @@ def test_a_saved_index_is_loaded_as_it_was(clip, folder, tmp_path):
     assert (loaded.names, loaded.stamps, loaded.key) == (index.names, index.stamps, index.key)
     assert loaded.source == index.source
     assert torch.equal(loaded.vectors, index.vectors)
+    content = bytearray((tmp_path / "i" / "index.safetensors").read_bytes())
+    for at in (content.index(b'"clip":"') + 9, len(content) - 2):
+        damaged = content.copy()
+        damaged[at] ^= 1
+        (tmp_path / "damaged.safetensors").write_bytes(damaged)
+        with pytest.raises(ConfigError, match="differ from its digest"):
+            ImageIndex.load(tmp_path / "damaged.safetensors")
     (tmp_path / "damaged.safetensors").write_bytes(b"x")
     with pytest.raises(ConfigError, match="not a readable image index"):
         ImageIndex.load(tmp_path / "damaged.safetensors")

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dalle_mini_impl.data.store import Store, prepare
+from dalle_mini_impl.data.preparation import prepare
+from dalle_mini_impl.data.store import Store
 from dalle_mini_impl.evaluation.report.gallery import sample_gallery
 from dalle_mini_impl.evaluation.report.run_report import caption_losses, minutes, write_report
 from dalle_mini_impl.evaluation.report.samples import last_samples

@@ -8,7 +8,7 @@ import torch
 
 from dalle_mini_impl.sampling.compiled import cache
 from dalle_mini_impl.sampling.compiled import packages as packages_module
-from dalle_mini_impl.sampling.compiled.cache import forget_oldest, is_own
+from dalle_mini_impl.sampling.compiled.cache import digest_file, forget_oldest, is_own
 from dalle_mini_impl.sampling.compiled.packages import StepPackages
 from tests.sampling.test_sampler import build
 
@@ -49,7 +49,9 @@ def test_source_that_changed_under_a_process_names_no_package(tmp_path, monkeypa
     assert cache.source_digest() != cache.source_digest()
 
 
-def test_a_damaged_package_is_replaced(tmp_path, monkeypatch):
+@pytest.mark.parametrize("digest", [None, "of another content"])
+def test_a_damaged_package_is_replaced(tmp_path, monkeypatch, digest):
+    monkeypatch.setattr(Made, "windows", [])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(StepPackages, "_compile", lambda *_: Made())
     packages = StepPackages(build(), lambda *_: None, lambda _: [])
@@ -57,6 +59,9 @@ def test_a_damaged_package_is_replaced(tmp_path, monkeypatch):
     path.parent.mkdir(mode=0o700, parents=True)
     path.write_bytes(b"half a file")
     path.chmod(0o600)
+    if digest is not None:
+        digest_file(path).write_text(digest)
+        monkeypatch.setattr(packages_module, "load", lambda path: pytest.fail("it was loaded"))
     with pytest.warns(UserWarning, match=f"{path.name} cannot be loaded"):
         step = packages.bind("key", torch.zeros(1), torch.arange(5))
     for cached in range(2, 6):
