@@ -9,6 +9,7 @@
     index/              what `dalle index` embedded
     tensorboard/        the metrics again, for TensorBoard
     checkpoints/STAGE/  state to resume training from; sampling never reads it
+    locks/              who trains which stage now
     cache/              decoded images and codes; may be deleted
 
 Files are written under a temporary name and renamed, so a reader never sees an incomplete one.
