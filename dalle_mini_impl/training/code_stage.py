@@ -68,9 +68,7 @@ def codes_of(context: StageContext, tokenizer: ImageTokenizer) -> CodeCache:
         cache = CodeCache.open(folder, key)
         if cache is None:
             if (folder / "codes.json").is_file():
-                context.say(
-                    "codes: the cache is damaged or of another image tokenizer or data; renewing it"
-                )
+                context.say("codes: the cache is damaged or of other weights or data; renewing it")
             context.say(
                 f"codes: encoding {counted(len(context.store), 'image')}, "
                 f"{counted(variants, 'variant')} each"
