@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from dalle_mini_impl.files import atomic_write
 
+BAND = 2**18
+"""Pixels that are converted at a time."""
 CAPTION_LINES = 4
 MARK_COLOR = "#c81e1e"
 
@@ -21,47 +23,68 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """The image in RGB, as a viewer shows it.
 
     Takes the first frame, applies the EXIF orientation, puts transparency on white and scales
-    16-bit, 32-bit and floating-point grays to 8 bits.
+    16-bit, 32-bit and floating-point grays to 8 bits. An image that is so already is returned.
     """
     if image.tell() != 0:
         image.seek(0)
     image = _turned(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bits(image).convert("RGB")
-    if image.mode == "La":
-        image = image.convert("LA")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    plain = image.mode == "RGB" and not image.has_transparency_data
+    return image if plain else _convert(image)
 
 
 def _turned(image: Image.Image) -> Image.Image:
+    image.load()
     try:
-        return ImageOps.exif_transpose(image)
-    except Exception:
-        # Damaged EXIF data fails in many ways; the pixels can still be read.
-        image.load()
+        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        return image if upright else ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data fails in many ways; the pixels are good
         return image
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Gray of more than 8 bits as "L".
+def _convert(image: Image.Image) -> Image.Image:
+    """Converts some rows at a time: a large image is never copied whole into a wider mode."""
+    deep = image.mode.startswith("I") or image.mode == "F"
+    width, height = image.size
+    step = max(1, BAND // width)
+    boxes = [(0, top, width, min(top + step, height)) for top in range(0, height, step)]
+    white = _white(image, boxes) if deep else 0.0
+    rgb = Image.new("RGB", image.size)
+    for box in boxes:
+        rows = image.crop(box)
+        rgb.paste(_eight_bits(rows, white) if deep else _on_white(rows), box)
+    return rgb
 
-    I;16 is 0..65535. I and F have no fixed range, so the value of white is inferred from the
-    largest value: 1 (F only), 255 (F only), 65535 or the largest itself.
-    """
+
+def _on_white(image: Image.Image) -> Image.Image:
+    image = image.convert("LA") if image.mode == "La" else image
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _white(image: Image.Image, boxes: Sequence[tuple[int, int, int, int]]) -> float:
+    """The value of white. I;16 is 0..65535. I and F have no fixed range, so it is inferred from
+    the largest value: 1 (F only), 255 (F only), 65535 or the largest itself."""
+    if image.mode.startswith("I;16"):
+        return 65535.0
+    largest = max(float(_finite(image.crop(box)).max(initial=0.0)) for box in boxes)
+    if image.mode == "F" and largest <= 255.0:
+        return 1.0 if largest <= 1.0 else 255.0
+    return max(65535.0, largest)
+
+
+def _eight_bits(image: Image.Image, white: float) -> Image.Image:
+    """Gray of more than 8 bits in RGB."""
+    levels = np.rint(np.clip(_finite(image) * (255.0 / white), 0, 255))
+    return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+
+
+def _finite(image: Image.Image) -> np.ndarray:
     values = np.asarray(image).astype(np.float64)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    largest = float(values.max(initial=0.0))
-    if image.mode == "F" and largest <= 1.0:
-        white = 1.0
-    elif image.mode == "F" and largest <= 255.0:
-        white = 255.0
-    else:
-        white = max(65535.0, largest)
-    gray = np.clip(np.rint(values * (255.0 / white)), 0, 255).astype(np.uint8)
-    return Image.fromarray(gray)
+    if image.mode == "F":
+        np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    return values
 
 
 def fit(image: Image.Image, size: int) -> Image.Image:
@@ -80,14 +103,6 @@ def center_square(image: Image.Image) -> tuple[float, float, float, float]:
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     return left, top, left + side, top + side
-
-
-def touched_cells(mask: Image.Image, grid: int) -> np.ndarray:
-    """Which cells of a grid over the mask's center square hold any white: bool `grid grid`."""
-    white = to_rgb(mask).convert("L").point(lambda level: 255 * (level > 127)).convert("F")
-    # The mean over a cell is positive however thin a stroke is.
-    means = white.resize((grid, grid), Image.Resampling.BOX, box=center_square(white))
-    return np.asarray(means) > 0
 
 
 def to_tensor(images: Sequence[Image.Image], size: int) -> Float[Tensor, "b 3 h w"]:

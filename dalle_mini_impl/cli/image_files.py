@@ -17,17 +17,18 @@ MAX_SHORT_SIDE = 512
 
 def open_image(option: str, path: Path) -> Image.Image:
     """The loaded image at `path`; ConfigError that names the option where it cannot be read."""
+    from dalle_mini_impl.data.examples import unreadable_reason
+    from dalle_mini_impl.data.image_files import open_image_file
+
     try:
-        image = Image.open(path)
-        image.load()
+        return open_image_file(path)
     except FileNotFoundError:
         raise ConfigError(f"{option} {path}: there is no such file") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{option} {path}: a folder; name one image in it") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow raises SyntaxError for some kinds of damaged PNG.
-        raise ConfigError(f"{option} {path}: not an image that Pillow can read ({error})") from None
-    return image
+    except Exception as error:  # Pillow raises nearly anything on damaged files
+        if path.is_dir():
+            raise ConfigError(f"{option} {path}: a folder; name one image in it") from None
+        reason = unreadable_reason(error)
+        raise ConfigError(f"{option} {path}: not an image that can be read ({reason})") from None
 
 
 def open_images(paths: Sequence[Path]) -> dict[str, Image.Image]:
@@ -68,13 +69,10 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _load(file: Path) -> Image.Image:
+    from dalle_mini_impl.data.image_files import open_image_file
     from dalle_mini_impl.images import to_rgb
 
-    with Image.open(file) as opened:
-        opened.draft("RGB", (2 * MAX_SHORT_SIDE, 2 * MAX_SHORT_SIDE))
-        image = to_rgb(opened)
-        # An RGB image is returned as it is, and leaving the block closes it.
-        image = image.copy() if image is opened else image
+    image = to_rgb(open_image_file(file, MAX_SHORT_SIDE))
     short = min(image.size)
     if short <= MAX_SHORT_SIDE:
         return image

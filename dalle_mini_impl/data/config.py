@@ -10,6 +10,10 @@ from dalle_mini_impl.data.synthetic.shapes import ShapesConfig
 
 SYNTHETIC = ("shapes", "panels")
 """Paths of the collections that are generated rather than read from files."""
+MAX_MEGAPIXELS = 64.0
+"""Images with more pixels are not decoded unless a setting says otherwise."""
+LARGEST_MEGAPIXELS = 178.0
+"""Pillow itself refuses larger images."""
 
 
 class DataConfig(Config):
@@ -45,6 +49,8 @@ class DataConfig(Config):
     """Mirror half of the images: wrong where captions say left and right."""
     max_unreadable: float = Field(0.05, ge=0, le=1)
     """Share of unreadable images above which preparation stops."""
+    max_megapixels: float = Field(MAX_MEGAPIXELS, gt=0, le=LARGEST_MEGAPIXELS)
+    """Images with more pixels count as unreadable: a small file may need much time and memory."""
     workers: int = Field(0, ge=0)
     """Processes that decode images; 0 uses all cores."""
     shapes: ShapesConfig = Field(default_factory=ShapesConfig)

@@ -1,6 +1,5 @@
 """An example is an image that is not decoded yet, with its captions; a source yields them."""
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,6 +7,8 @@ from typing import Any
 
 from PIL import Image
 
+from dalle_mini_impl.data.config import MAX_MEGAPIXELS
+from dalle_mini_impl.data.image_files import open_image_file
 from dalle_mini_impl.data.synthetic.panels import Panels
 from dalle_mini_impl.data.synthetic.rendering import render_panels, render_scene
 from dalle_mini_impl.data.synthetic.scenes import Scene
@@ -26,25 +27,25 @@ class Example:
     """The file's bytes or path, a synthetic image, or None where the row has no image."""
     captions: tuple[str, ...]
     attributes: dict[str, Any] | None = None
+    max_megapixels: float = MAX_MEGAPIXELS
+    """Larger images are not decoded."""
+    problem: str = "the row holds no image"
+    """Why there is no image."""
 
     def open(self, side: int | None = None) -> Image.Image:
         """The decoded image. With `side`, a large JPEG may be decoded smaller, but not below it.
 
-        Raises whatever Pillow raises on a missing or damaged file.
+        Raises whatever `open_image_file` raises on a missing, damaged or too large file.
         """
         if isinstance(self.image, Scene):
             return render_scene(self.image, side or 64)
         if isinstance(self.image, Panels):
             return render_panels(self.image, side or 64)
         if self.image is None:
-            raise ValueError("the row holds no image")
+            raise ValueError(self.problem)
         if isinstance(self.image, str) and "://" in self.image:
             raise ValueError("a URL: download the images first, into a folder or tar shards")
-        opened = Image.open(io.BytesIO(self.image) if isinstance(self.image, bytes) else self.image)
-        if side is not None:
-            opened.draft("RGB", (2 * side, 2 * side))
-        opened.load()
-        return opened
+        return open_image_file(self.image, side, self.max_megapixels)
 
 
 class Source(ABC):

@@ -13,6 +13,11 @@ def first_names(items: Sequence[str], most: int = 5) -> str:
     return "; ".join(items[:most]) + ("; …" if len(items) > most else "")
 
 
+def readable(name: str) -> str:
+    """The name with what is not Unicode written as escapes, so that it can be printed and saved."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def root_cause(error: BaseException) -> str:
     """First line of the innermost error message: libraries wrap the informative one."""
     while error.__cause__ is not None:

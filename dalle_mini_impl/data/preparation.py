@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from dalle_mini_impl.data.collections.detect import DataError
-from dalle_mini_impl.data.config import SYNTHETIC, DataConfig
+from dalle_mini_impl.data.config import MAX_MEGAPIXELS, SYNTHETIC, DataConfig
 from dalle_mini_impl.data.copies import PRECEDING, digest, digests, preceding
 from dalle_mini_impl.data.examples import Example, Source, unreadable_reason
 from dalle_mini_impl.data.messages import counted, first_names
@@ -98,6 +98,8 @@ def _fingerprint(config: DataConfig, split: Split, source: Source) -> str:
     # the other excluded fields change how the images are used, not their pixels.
     excluded = {"path", "held_out_path", "workers", "max_unreadable", "stream"}
     excluded |= {"horizontal_flip", "random_shift"}
+    if config.max_megapixels == MAX_MEGAPIXELS:
+        excluded |= {"max_megapixels"}  # stores are older than the setting
     settings = config.model_dump(mode="json", exclude={*excluded, *SYNTHETIC})
     parts = [VERSION, split, stored_side(config), settings, source.fingerprint()]
     return settings_hash(parts)

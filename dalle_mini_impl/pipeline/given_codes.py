@@ -1,11 +1,12 @@
 """What is kept of an image: its codes and pixels outside the part that is to be sampled."""
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
-from dalle_mini_impl.images import to_tensor, touched_cells
+from dalle_mini_impl.images import center_square, to_rgb, to_tensor
 from dalle_mini_impl.models.tokenizers.image_tokenizer import ImageTokenizer
 from dalle_mini_impl.pipeline.recorded_codes import encode_image
 from dalle_mini_impl.sampling.given import Given
@@ -31,7 +32,7 @@ def given_by_mask(tokenizer: ImageTokenizer, image: Image.Image, mask: Image.Ima
             f"the mask has {mask.size[0]}×{mask.size[1]} pixels and the image "
             f"{image.size[0]}×{image.size[1]}: give a mask of the image's size"
         )
-    touched = touched_cells(mask, tokenizer.grid).reshape(-1)
+    touched = _touched_cells(mask, tokenizer.grid).reshape(-1)
     if not touched.any():
         raise ValueError(
             "the mask is black in the whole square that is kept after cropping: make white "
@@ -47,3 +48,11 @@ def _given(tokenizer: ImageTokenizer, image: Image.Image, free: Bool[Tensor, "n"
     # A seam within the kept cells: more would change more of what is to be kept.
     seam = tokenizer.downsampling // SEAM
     return Given(codes, to_tensor([image], tokenizer.image_size)[0], seam)
+
+
+def _touched_cells(mask: Image.Image, grid: int) -> np.ndarray:
+    """Which cells of a grid over the mask's center square hold any white: bool `grid grid`."""
+    white = to_rgb(mask).convert("L").point(lambda level: 255 * (level > 127)).convert("F")
+    # The mean over a cell is positive however thin a stroke is.
+    means = white.resize((grid, grid), Image.Resampling.BOX, box=center_square(white))
+    return np.asarray(means) > 0

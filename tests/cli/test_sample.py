@@ -45,7 +45,7 @@ def images(tmp_path_factory):
         ("--complete whole.png --keep-rows 9", "--keep-rows 9: the code grid has 4 rows, keep 1"),
         ("--inpaint whole.png --mask black.png", "--mask black.png: the mask is black"),
         ("--complete run", "--complete run: a folder"),
-        ("--complete torn.png", "--complete torn.png: not an image that Pillow can read"),
+        ("--complete torn.png", "--complete torn.png: not an image that can be read"),
         ("--complete none.png", "--complete none.png: there is no such file"),
         ("--negative ring --guidance 1", "--negative acts through guidance, which is 1 here"),
         ("--device gpu", "--device gpu: not available here; use cpu"),
@@ -307,7 +307,7 @@ def test_what_cannot_be_sampled_again_is_refused_in_one_line(
     Image.new("RGB", (32, 32)).save("gone.png", pnginfo=info)
     for command, complaint in [
         (["--again", str(images / "whole.png")], "whole.png: no record of how it was sampled"),
-        (["--again", str(images / "torn.png")], "torn.png: not an image that Pillow can read"),
+        (["--again", str(images / "torn.png")], "torn.png: not an image that can be read"),
         (["--again", file, "--guidance", "3"], "leave out --guidance"),
         (["--again", file, "--seed", "3", "--complete", file], "leave out --complete and --seed"),
         (["--again", file, "a blue ring"], "--again takes the caption from the file"),

@@ -23,7 +23,7 @@ from dalle_mini_impl.data.collections.loading import (
 from dalle_mini_impl.data.collections.overlap import separate_validation
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.examples import Example, Source
-from dalle_mini_impl.data.messages import counted
+from dalle_mini_impl.data.messages import counted, readable
 from dalle_mini_impl.data.splits import Split
 
 
@@ -122,15 +122,15 @@ class TableSource(Source):
         data, path = image.get("bytes"), image.get("path")
         if data is not None:
             key = str(row.get("__key__") or f"{index:08d}")
-            return Example(key, data, self._captions(table, row))
-        if not path:
-            return Example(f"{index:08d}", None, self._captions(table, row))
-        if "://" in path:
-            return Example(path, path, self._captions(table, row))
-        file = table.image_file(path)
-        root = self.collection.root
-        key = os.path.relpath(file, root).replace(os.sep, "/") if root else path
-        return Example(key, file, self._captions(table, row))
+        elif not path:
+            key = f"{index:08d}"
+        elif "://" in path:
+            key, data = path, path
+        else:
+            data, root = table.image_file(path), self.collection.root
+            key = os.path.relpath(data, root).replace(os.sep, "/") if root else path
+        captions, most = self._captions(table, row), self.config.max_megapixels
+        return Example(readable(key), data, captions, max_megapixels=most)
 
     def _captions(self, table: CollectionTable, row: dict[str, Any]) -> tuple[str, ...]:
         if self.collection.kind == "images" and table.columns.caption:

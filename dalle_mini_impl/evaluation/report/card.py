@@ -2,8 +2,7 @@
 
 import io
 
-from PIL import Image
-
+from dalle_mini_impl.data.image_files import open_image_file
 from dalle_mini_impl.evaluation.report.gallery import read_gallery
 from dalle_mini_impl.evaluation.report.page import Table
 from dalle_mini_impl.evaluation.report.run_report import figures
@@ -45,8 +44,7 @@ def samples_sheet(run: RunFolder) -> bytes | None:
     marks = [copy_mark(image.nearest) for _, image in best]
     images = []
     for _, image in best:
-        with Image.open(image.file) as file:
-            images.append(file.convert("RGB"))
+        images.append(open_image_file(image.file))
     content = io.BytesIO()
     captions = [caption for caption, _ in best]
     contact_sheet(images, captions, columns=4, scale=2, marks=marks).save(content, "PNG")
