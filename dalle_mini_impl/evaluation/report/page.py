@@ -26,7 +26,7 @@ h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
 th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
-th:first-child, td:first-child, td.text { text-align: left; } th { font-weight: 600; }
+th:first-child, td:first-child, .text { text-align: left; } th { font-weight: 600; }
 td.text { white-space: normal; min-width: 16rem; }
 .row { display: flex; flex-wrap: wrap; gap: .8rem; align-items: flex-start; }
 figure { margin: 0; max-width: 100%; } figure.tile { width: min-content; min-width: 7rem; }
@@ -62,10 +62,16 @@ class Table:
     """How to read the numbers."""
 
     def to_html(self) -> str:
-        head = "".join(f"<th>{escape(name)}</th>" for name in self.columns)
-        lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in self.rows)
+        rows = [self.columns, *self.rows]
+        # Columns of long texts wrap, so that a table of them is not many screens wide.
+        wraps = [max(map(len, column)) > LONG for column in zip(*rows, strict=True)]
+        head, *lines = [
+            "".join(_cell(text, tag, wide) for text, wide in zip(row, wraps, strict=True))
+            for row, tag in zip(rows, ["th"] + ["td"] * len(self.rows), strict=True)
+        ]
+        body = "".join(f"<tr>{line}</tr>" for line in lines)
         title = subheading(self.title) if self.title else ""
-        table = f'<div class="table"><table><tr>{head}</tr>{lines}</table></div>'
+        table = f'<div class="table"><table><tr>{head}</tr>{body}</table></div>'
         return title + table + note(self.note)
 
     def __str__(self) -> str:
@@ -82,10 +88,9 @@ class Table:
         return "\n".join([*filter(None, [self.title]), *lines, *filter(None, [self.note])])
 
 
-def _cell(text: str) -> str:
-    # Long texts wrap, so that a table of them is not many screens wide; numbers stay on one line.
-    kind = ' class="text"' if len(text) > LONG else ""
-    return f"<td{kind}>{escape(text)}</td>"
+def _cell(text: str, tag: str, wraps: bool) -> str:
+    kind = ' class="text"' if wraps else ""
+    return f"<{tag}{kind}>{escape(text)}</{tag}>"
 
 
 def page(title: str, body: Iterable[str]) -> str:

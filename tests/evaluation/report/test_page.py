@@ -16,8 +16,10 @@ def test_tables_read_the_same_in_a_terminal_and_on_a_page():
 
 
 def test_long_cells_wrap_and_tables_scroll_in_their_box():
-    html = Table("", ["name", "values"], [["a", "loss 1.0  " * 9], ["b", "x" * LONG]]).to_html()
-    assert html.count('<td class="text">') == 1
+    html = Table("", ["name", "values"], [["a", "loss 1.0  " * 9], ["b", "x"]]).to_html()
+    assert html.count('<td class="text">') == 2
+    assert '<th class="text">values</th>' in html
+    assert 'class="text"' not in Table("", ["name"], [["x" * LONG]]).to_html()
     assert html.startswith('<div class="table"><table>')
     styled = page("a", [])
     assert re.search(r"\.table[^{]*\{ overflow-x: auto; \}", styled)
