@@ -7,6 +7,7 @@ from typing import Any
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment
 from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.runs.lock import writing
 from dalle_mini_impl.runs.stages import STAGES
 
 # Fields that do not change what a stage learns.
@@ -20,9 +21,10 @@ EXTENDABLE = {"steps", "minutes"}
 def create_or_continue(path: Path, experiment: Experiment, restart: str | None = None) -> RunFolder:
     """The run at `path`, with `experiment` as its configuration.
 
-    ConfigError if an existing run has results that depend on a changed field. restart: the stage
-    ("all": every stage) that is about to be trained from the beginning, so that its fields may
-    change; results that no longer fit the configuration are removed.
+    ConfigError if an existing run has results that depend on a changed field, RunError if another
+    command is writing what a change removes. restart: the stage ("all": every stage) that is about
+    to be trained from the beginning, so that its fields may change; results that no longer fit the
+    configuration are removed.
     """
     if not (path / "config.yaml").is_file():
         return RunFolder.create(path, experiment)
@@ -51,7 +53,8 @@ def create_or_continue(path: Path, experiment: Experiment, restart: str | None =
     if not changed and restart != "all":
         return run
     for stage in outdated:
-        run.discard(stage)
+        with writing(path, stage):
+            run.discard(stage)
     return RunFolder.create(path, experiment, None if restart == "all" else run.fingerprint)
 
 

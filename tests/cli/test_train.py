@@ -7,6 +7,7 @@ from torch import nn
 
 from dalle_mini_impl.cli import main
 from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.runs.lock import writing
 
 
 def test_train_creates_the_run_and_passes_it_on(stage_calls, capsys):
@@ -152,7 +153,11 @@ def test_no_resume_allows_every_change_and_removes_outdated_results(stage_calls)
         run.save_weights(name, nn.Linear(1, 1).state_dict())
     (run.checkpoints("transformer") / "step-1").mkdir()
 
-    assert main(["train", "--run", str(run.path), "--no-resume", "--transformer.depth", "3"]) == 0
+    changing = ["train", "--run", str(run.path), "--no-resume", "--transformer.depth", "3"]
+    with writing(run.path, "transformer"):
+        assert main(changing) == 2
+    assert run.has_weights("dalle")
+    assert main(changing) == 0
     reopened = RunFolder.open(run.path)
     assert reopened.experiment.transformer.depth == 3
     assert reopened.fingerprint is None
