@@ -8,6 +8,11 @@ from pydantic import ValidationError
 
 from dalle_mini_impl.config import Config, ConfigError, descriptions
 from dalle_mini_impl.experiment.sections import Experiment, field_paths, sections_of
+from dalle_mini_impl.experiment.yaml_text import shortened
+
+SHOWN = 10
+"""Wrong settings that are explained; the others are counted."""
+LONGEST_NAME = 80
 
 
 def explain(error: ValidationError, origin: str, root: type[Config] = Experiment) -> ConfigError:
@@ -15,7 +20,10 @@ def explain(error: ValidationError, origin: str, root: type[Config] = Experiment
 
     origin: the file, the command line or what else the settings came from.
     """
-    lines = [line for detail in error.errors() for line in _explain_one(dict(detail), root)]
+    details = error.errors(include_url=False)
+    lines = [line for detail in details[:SHOWN] for line in _explain_one(dict(detail), root)]
+    if len(details) > SHOWN:
+        lines.append(f"and {len(details) - SHOWN:,} more")
     separator = "\n  " if len(lines) > 1 else " "
     return ConfigError(f"{origin}:{separator}{separator.join(lines)}")
 
@@ -23,24 +31,24 @@ def explain(error: ValidationError, origin: str, root: type[Config] = Experiment
 def _explain_one(detail: dict[str, Any], root: type[Config]) -> Iterator[str]:
     kind, value = detail["type"], detail["input"]
     names, section = _locate(detail["loc"], root)
-    field = ".".join(names)
+    field = ".".join(name if len(name) <= LONGEST_NAME else shortened(name) for name in names)
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if kind == "value_error":
         # One of our own checks: its message is complete, except for the field it belongs to.
         prefix = f"{field}: " if field else ""
         yield from (prefix + line for line in message.splitlines())
     elif kind == "extra_forbidden":
-        yield f"{field} = {value!r}: no such setting; {_suggest(names, section)}"
+        yield f"{field} = {shortened(value)}: no such setting; {_suggest(names, section)}"
     elif kind in ("union_tag_invalid", "union_tag_not_found"):
         given = value.get("type") if isinstance(value, dict) else value
         types = detail["ctx"].get("expected_tags", "those of the reference").replace(", ", " or ")
-        yield f"{field}.type = {given!r}: write one of {types}"
+        yield f"{field}.type = {shortened(given)}: write one of {types}"
     else:
         if kind == "model_type":
             message = "should be a section of settings"
         described = descriptions(section).get(names[-1]) if section and names else None
         meaning = f" ({described})" if described else ""
-        yield f"{field or 'the file'} = {value!r}: {message}{meaning}"
+        yield f"{field or 'the file'} = {shortened(value)}: {message}{meaning}"
 
 
 def _suggest(names: list[str], section: type[Config] | None) -> str:
@@ -48,6 +56,8 @@ def _suggest(names: list[str], section: type[Config] | None) -> str:
     if section is None:
         return "remove it"
     *parents, wrong = names
+    if len(wrong) > LONGEST_NAME:  # looking for similar names would take long
+        return "remove it"
     near = difflib.get_close_matches(wrong, section.model_fields, n=1)
     if near:
         return f"did you mean {near[0]}?"

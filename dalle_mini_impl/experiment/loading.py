@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from dalle_mini_impl.config import Config, ConfigError
 from dalle_mini_impl.experiment.errors import explain
 from dalle_mini_impl.experiment.sections import Experiment, sections_of
-from dalle_mini_impl.experiment.yaml_text import parse_yaml
+from dalle_mini_impl.experiment.yaml_text import MAX_CHARACTERS, parse_yaml
 from dalle_mini_impl.models.tokenizers.configs import PRESETS
 from dalle_mini_impl.shipped.folders import find_config, suggest_config
 from dalle_mini_impl.version import package_version
@@ -48,8 +48,9 @@ def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None
 def read_settings(path: str | Path) -> dict[str, Any]:
     """The sections of a YAML file, not validated yet; ConfigError if it cannot be read."""
     try:
-        text = find_config(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with find_config(path).open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARACTERS + 1)
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with NUL
         raise ConfigError(
             f"{path}: not a readable file ({error}); {suggest_config(path)}"
         ) from error
