@@ -116,7 +116,7 @@ def _check_cost(text: str, origin: str) -> None:
         where = f"{origin}, line {event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise ConfigError(f"{where}: *{event.anchor[:40]} stands for nothing before it")
+                raise ConfigError(f"{where}: *{event.anchor:.40} stands for nothing before it")
             values += sizes[event.anchor]
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, start = opened.pop()

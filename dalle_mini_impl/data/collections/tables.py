@@ -21,6 +21,7 @@ from dalle_mini_impl.data.collections.loading import (
     open_hub,
 )
 from dalle_mini_impl.data.collections.overlap import separate_validation
+from dalle_mini_impl.data.collections.shards import find_damage
 from dalle_mini_impl.data.config import DataConfig
 from dalle_mini_impl.data.examples import Example, Source
 from dalle_mini_impl.data.messages import counted, readable
@@ -104,10 +105,15 @@ class TableSource(Source):
         lengths = [table.length for table in self.tables]
         if self.config.limit is None or None in lengths:
             yield from self._all()
+            yield from self._hidden
             return
         # The first rows may all be of one class, so a limit takes a fixed sample instead.
         starts = np.cumsum([0, *[length or 0 for length in lengths]])
-        for index in np.random.default_rng(0).permutation(int(starts[-1])):
+        count = int(starts[-1])
+        for index in np.random.default_rng(0).permutation(count + len(self._hidden)):
+            if index >= count:
+                yield self._hidden[index - count]
+                continue
             number = int(np.searchsorted(starts, index, side="right")) - 1
             table = self.tables[number]
             yield self._example(table, table.rows[int(index - starts[number])], int(index))
@@ -116,6 +122,19 @@ class TableSource(Source):
         rows = ((table, row) for table in self.tables for row in iterate_rows(table, self.path))
         for index, (table, row) in enumerate(rows):
             yield self._example(table, row, index)
+
+    @cached_property
+    def _hidden(self) -> list[Example]:
+        """The images that damaged shards hide; they count as unreadable."""
+        if self.collection.kind != "webdataset" or self.collection.root is None:
+            return []
+        damaged = ((file, find_damage(file)) for file in self.collection.files)
+        return [
+            Example(readable(key), None, (), problem=found.reason)
+            for file, found in damaged
+            if found is not None
+            for key in found.images or (self.collection.relative(file),)
+        ]
 
     def _example(self, table: CollectionTable, row: dict[str, Any], index: int) -> Example:
         image = row[table.columns.image] or {}
