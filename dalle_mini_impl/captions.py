@@ -32,9 +32,9 @@ class CaptionsConfig(Config):
 
     vocabulary: str | None = None
     """A vocabulary's JSON file, or the name of one in `tokenizers/`; null trains one."""
-    vocabulary_size: int = Field(1024, ge=257)
+    vocabulary_size: int = Field(1024, ge=257, le=2**20)
     """Largest number of entries of a trained vocabulary (256 bytes and PAD at least)."""
-    context: int = Field(32, gt=0)
+    context: int = Field(32, gt=0, le=2**16)
     """Ids per caption; longer captions are cut, shorter ones padded."""
     lowercase: bool = True
     """Lower-case captions; a vocabulary that is loaded keeps the setting it was trained with."""

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from PIL import Image
+from pydantic import Field
 
 from dalle_mini_impl.cli.image_files import open_images
 from dalle_mini_impl.cli.output import OutputOptions, Result, output, show_table
+from dalle_mini_impl.cli.parsing import parse_arguments
 from dalle_mini_impl.cli.run_options import (
     Device,
     TransformerRun,
@@ -19,7 +21,7 @@ from dalle_mini_impl.cli.run_options import (
     optional,
     required,
 )
-from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.config import ConfigError, Seed
 from dalle_mini_impl.shipped.commands import command
 
 if TYPE_CHECKING:
@@ -46,13 +48,13 @@ class CaptionArguments(OutputOptions):
     """Without --captions: candidates sampled by the transformer, or from the training captions."""
     prefix: str = ""
     """Without --captions: only candidates that begin with this text."""
-    candidates: int = 64
+    candidates: Annotated[int, Field(ge=1, le=2**16)] = 64
     """Without --captions: number of candidates."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the candidates."""
     rank_by: Literal["likelihood", "clip", "both"] = "likelihood"
     """The transformer's likelihood of the image, CLIP's similarity, or both standardized."""
-    top: int = 10
+    top: Annotated[int, Field(ge=0, le=10**9)] = 10
     """Captions to show for each image, best first; 0 shows all."""
     run: TransformerRun = None
     device: Device = None
@@ -60,7 +62,7 @@ class CaptionArguments(OutputOptions):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the options and order the captions."""
-    arguments = tyro.cli(CaptionArguments, args=argv, prog="dalle caption")
+    arguments = parse_arguments(CaptionArguments, argv, "dalle caption")
     check(arguments)
     with output(arguments) as result:
         rank(arguments, result)
@@ -98,10 +100,6 @@ def rank(arguments: CaptionArguments, result: Result) -> None:
 
 def check(arguments: CaptionArguments) -> None:
     """Refuse impossible options and those that do not go together, before anything is loaded."""
-    if arguments.candidates < 1:
-        raise ConfigError(f"--candidates {arguments.candidates}: give one or more")
-    if arguments.top < 0:
-        raise ConfigError(f"--top {arguments.top}: show one caption or more, or 0 for all")
     for option in ("source", "prefix", "candidates"):
         unused = getattr(arguments, option) != getattr(CaptionArguments, option)
         if arguments.captions and unused:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from pydantic import Field
 
 from dalle_mini_impl.cli.image_files import open_images
 from dalle_mini_impl.cli.output import OutputOptions, Result, output, show_table
+from dalle_mini_impl.cli.parsing import parse_arguments
 from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, check_device, required
-from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.messages import counted
 
 TEMPLATE = "a picture of a {}"
@@ -26,7 +27,7 @@ class ClassifyArguments(OutputOptions):
     """Labels to choose from, such as: --labels cat dog human."""
     template: tuple[str, ...] = (TEMPLATE,)
     """Texts with {} for the label; several are averaged."""
-    top: int = 5
+    top: Annotated[int, Field(ge=1, le=10**9)] = 5
     """Labels to show for each image, most likely first."""
     run: ClipRun = None
     clip: OtherClip = None
@@ -35,9 +36,7 @@ class ClassifyArguments(OutputOptions):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the options and classify the images."""
-    arguments = tyro.cli(ClassifyArguments, args=argv, prog="dalle classify")
-    if arguments.top < 1:
-        raise ConfigError(f"--top {arguments.top}: show one label or more")
+    arguments = parse_arguments(ClassifyArguments, argv, "dalle classify")
     check_device(arguments.device)
     with output(arguments) as result:
         classify(arguments, result)

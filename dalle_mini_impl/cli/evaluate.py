@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
+from pydantic import Field
 
 from dalle_mini_impl.cli.output import OutputOptions, Result, output
+from dalle_mini_impl.cli.parsing import parse_arguments
 from dalle_mini_impl.cli.run_options import (
     Device,
     check_device,
@@ -18,12 +19,15 @@ from dalle_mini_impl.cli.run_options import (
     optional,
     refuse_read_only,
 )
-from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.config import ConfigError, Seed
 from dalle_mini_impl.data.messages import import_problem
 from dalle_mini_impl.files import write_text
 
 if TYPE_CHECKING:
     from dalle_mini_impl.runs.folder import RunFolder
+
+
+Count = Annotated[int, Field(ge=1, le=2**16)]
 
 
 @dataclass(frozen=True)
@@ -38,21 +42,24 @@ class EvaluateArguments(OutputOptions):
         Literal["shapes", "panels"] | None, optional("held-out data", "{shapes,panels}")
     ] = None
     """Judge images of a prompt suite by rule (for runs on data of that name)."""
-    guidance: Annotated[tuple[float, ...], optional("the run's sampling.guidance")] = ()
+    guidance: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=1000)], ...],
+        optional("the run's sampling.guidance"),
+    ] = ()
     """Guidance scales. Held-out data is measured at the first."""
-    candidates: tuple[int, ...] = (1, 4, 16)
+    candidates: tuple[Count, ...] = (1, 4, 16)
     """Best of how many; the largest number is sampled for each caption."""
-    per_task: int = 100
+    per_task: Count = 100
     """With --suite: prompts for each task or change and split."""
     split: Literal["validation", "held_out"] = "validation"
     """Without --suite: unseen images, or those that data.held_out_captions keeps aside."""
-    max_examples: int = 512
+    max_examples: Annotated[int, Field(ge=1, le=10**9)] = 512
     """Without --suite: held-out images at most."""
     features: Annotated[str | None, optional("the run's CLIP", "MODULE:FUNCTION")] = None
     """Without --suite: features that images are compared by."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Images sampled at a time, to bound memory."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of prompts, choices and noise."""
     out: Annotated[Path | None, optional("RUN/evaluation", "DIR")] = None
     """Folder for the JSON and the page."""
@@ -61,7 +68,7 @@ class EvaluateArguments(OutputOptions):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse `argv` and evaluate."""
-    arguments = tyro.cli(EvaluateArguments, args=argv, prog="dalle evaluate")
+    arguments = parse_arguments(EvaluateArguments, argv, "dalle evaluate")
     check(arguments)
     check_device(arguments.device)
 
@@ -84,16 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def check(arguments: EvaluateArguments) -> None:
     """Refuse impossible values before anything is loaded."""
-    for option in ("per_task", "max_examples", "batch_size"):
-        value = getattr(arguments, option)
-        if value < 1:
-            raise ConfigError(f"--{option.replace('_', '-')} {value}: give a positive number")
-    if not arguments.candidates or min(arguments.candidates) < 1:
-        raise ConfigError(f"--candidates {arguments.candidates}: give positive numbers")
-    if any(scale < 0 for scale in arguments.guidance):
-        raise ConfigError(
-            f"--guidance {arguments.guidance}: give scales of at least 0; 1 is no guidance"
-        )
+    if not arguments.candidates:
+        raise ConfigError("--candidates: give at least one number")
     for library in ("scipy", "torchmetrics"):
         try:
             importlib.import_module(library)

@@ -1,12 +1,13 @@
 """Options for the fields of an experiment, such as --transformer.depth 8, on top of its YAML."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tyro
 from pydantic import ValidationError
 
-from dalle_mini_impl.experiment import Experiment, explain, field_paths, load_experiment
+from dalle_mini_impl.cli.parsing import PATHS, check_values, option_texts
+from dalle_mini_impl.experiment import Experiment, explain, load_experiment
 
 Command = TypeVar("Command")
 SHAPING = tuple(f"image_tokenizer.{name}" for name in ("preset", "autoencoder.", "quantizer."))
@@ -27,15 +28,18 @@ def parse(
         arguments.insert(0, config)
     command = default(_default_experiment(arguments, config))
     try:
-        return tyro.cli(
+        parsed = tyro.cli(
             type(command),
             prog=prog,
             args=arguments,
             default=command,
+            registry=PATHS,
             config=(tyro.conf.AvoidSubcommands,),
         )
     except ValidationError as error:
         raise explain(error, "command line") from error
+    check_values(parsed)
+    return parsed
 
 
 def _default_experiment(argv: Sequence[str], config: str) -> Experiment:
@@ -45,38 +49,12 @@ def _default_experiment(argv: Sequence[str], config: str) -> Experiment:
     cannot name a wrong value's place in the whole, so the options are checked here first.
     """
     experiment = load_experiment(config)
-    given = _overrides(argv, experiment)
+    given = option_texts(argv, experiment)
     if any(name.startswith(SHAPING) for name in given):
         # All of the section, which only fits together; a part of `training` would lose the rest.
         own = {n: v for n, v in given.items() if n.startswith("image_tokenizer.")}
         own = {n: v for n, v in own.items() if ".training." not in n}
         experiment = load_experiment(config, own)
-    if overrides := _overrides(argv, experiment):
+    if overrides := option_texts(argv, experiment):
         load_experiment(config, overrides)
     return experiment
-
-
-def _overrides(argv: Sequence[str], experiment: Experiment) -> dict[str, Any]:
-    """Options given for fields of the experiment, as text by dotted name."""
-    fields = set(field_paths(Experiment))
-    values: dict[str, list[str]] = {}
-    name = ""
-    for argument in argv:
-        if argument.startswith("--"):
-            option, *value = argument.removeprefix("--").split("=", 1)
-            name = option.replace("-", "_")
-            values[name] = value
-        elif name:
-            values[name].append(argument)
-    overrides: dict[str, Any] = {}
-    for name in values.keys() & fields:
-        if not values[name]:
-            continue
-        current: Any = experiment
-        for part in name.split("."):
-            current = getattr(current, part, None)
-        several = isinstance(current, tuple) or len(values[name]) > 1
-        overrides[name] = values[name] if several else values[name][0]
-        if overrides[name] == "None":
-            overrides[name] = None
-    return overrides

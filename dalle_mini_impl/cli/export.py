@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from dalle_mini_impl.cli.output import OutputOptions, Result, output
+from dalle_mini_impl.cli.parsing import parse_arguments
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class ExportArguments(OutputOptions):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the options and write the export."""
-    arguments = tyro.cli(ExportArguments, args=argv, prog="dalle export")
+    arguments = parse_arguments(ExportArguments, argv, "dalle export")
 
     with output(arguments) as result:
         write(arguments, result)

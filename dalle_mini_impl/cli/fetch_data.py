@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from dalle_mini_impl.cli.output import OutputOptions, Result, output
+from dalle_mini_impl.cli.parsing import parse_arguments
 from dalle_mini_impl.cli.run_options import optional
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.files import atomic_folder
@@ -35,7 +36,7 @@ class FetchDataArguments(OutputOptions):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the options and build the collection."""
-    arguments = tyro.cli(FetchDataArguments, args=argv, prog="dalle fetch-data")
+    arguments = parse_arguments(FetchDataArguments, argv, "dalle fetch-data")
     if arguments.name != "emoji" and (arguments.font or arguments.names):
         raise ConfigError(f"--font and --names are for emoji: {arguments.name} has no use for them")
     out = arguments.out or Path("data") / arguments.name

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from dalle_mini_impl.cli.output import OutputOptions, Result, output
+from dalle_mini_impl.cli.parsing import parse_arguments
 from dalle_mini_impl.cli.run_options import (
     ClipRun,
     Device,
@@ -38,7 +39,7 @@ class IndexArguments(OutputOptions):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the options and index."""
-    arguments = tyro.cli(IndexArguments, args=argv, prog="dalle index")
+    arguments = parse_arguments(IndexArguments, argv, "dalle index")
     check_device(arguments.device)
     with output(arguments) as result:
         embed(arguments, result)

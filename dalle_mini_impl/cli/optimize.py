@@ -3,10 +3,9 @@
 import sys
 from collections.abc import Sequence
 
-import tyro
-
 from dalle_mini_impl.cli.optimize_arguments import REFINING, OptimizeArguments, check
 from dalle_mini_impl.cli.output import output
+from dalle_mini_impl.cli.parsing import parse_arguments
 from dalle_mini_impl.cli.run_options import check_device
 
 
@@ -14,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the options and optimize."""
     given = list(sys.argv[1:] if argv is None else argv)
     default = REFINING if "--refine" in given else OptimizeArguments()
-    arguments = tyro.cli(OptimizeArguments, args=given, prog="dalle optimize", default=default)
+    arguments = parse_arguments(OptimizeArguments, given, "dalle optimize", default)
     check(arguments)
     check_device(arguments.device)
     from dalle_mini_impl.cli.optimize_images import optimize_images

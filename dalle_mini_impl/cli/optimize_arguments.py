@@ -9,22 +9,25 @@ from pydantic import Field
 
 from dalle_mini_impl.cli.output import OutputOptions
 from dalle_mini_impl.cli.run_options import ClipRun, Device, OtherClip, optional
-from dalle_mini_impl.config import Config, ConfigError
+from dalle_mini_impl.config import Config, ConfigError, Seed
 from dalle_mini_impl.vqgan_clip.config import CodePriorConfig, CutoutsConfig, OptimizeConfig
+
+Shift = Annotated[float, Field(ge=-1, le=1)]
+Weight = Annotated[float, Field(ge=0, le=10**6)]
 
 
 class FilmConfig(Config):
     """Frames of the optimization, and the film made of them."""
 
-    every: int = Field(10, gt=0)
+    every: int = Field(10, gt=0, le=10**7)
     """Steps between frames (and previews)."""
     format: Literal["webp", "gif", "mp4", "none"] = "webp"
     """Kind of film; mp4 needs ffmpeg."""
-    per_second: float = Field(12.0, gt=0)
+    per_second: float = Field(12.0, ge=0.1, le=1000)
     """Frames a second."""
-    zoom: float = Field(1.0, gt=0)
+    zoom: float = Field(1.0, ge=0.1, le=10)
     """Factor by which the image is magnified at each frame; 1.02 zooms in slowly."""
-    pan: tuple[float, float] = (0.0, 0.0)
+    pan: tuple[Shift, Shift] = (0.0, 0.0)
     """Motion of the camera to the right and down at each frame, as shares of the side."""
 
 
@@ -56,9 +59,9 @@ class OptimizeArguments(OutputOptions):
     """Color of --start solid, as a name or #rrggbb."""
     refine: bool = False
     """Start from the transformer's best candidate, with smaller steps and the code prior."""
-    num_images: int = 1
+    num_images: Annotated[int, Field(ge=1, le=2**12)] = 1
     """Images to optimize from different starts, best first."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the start and of the cutouts."""
     out: Path = Path("outputs/optimize")
     """Folder for image.png, sheet.png, the film, its frames, loss.png and result.json."""
@@ -66,9 +69,9 @@ class OptimizeArguments(OutputOptions):
         default_factory=OptimizeConfig
     )
     """Steps, rates and cutouts."""
-    nearness: float = 0.1
+    nearness: Weight = 0.1
     """Weight of the distance of the latents to their nearest codes."""
-    prior: float = 0.2
+    prior: Weight = 0.2
     """Weight of -log p of the codes by the transformer, per code; 0 uses no transformer."""
     prior_text: bool = False
     """Give the transformer the text as its caption; without it, no caption."""
@@ -99,16 +102,12 @@ def check(arguments: OptimizeArguments) -> None:
     """Refuse options that do not go together, before anything is loaded."""
     if arguments.text is None and not (arguments.prompt or arguments.image_prompt):
         raise ConfigError('give a text, such as: dalle optimize "a watercolor of a red heart"')
-    if arguments.num_images < 1:
-        raise ConfigError(f"--num-images {arguments.num_images}: optimize one image or more")
     if arguments.start == "image" and arguments.init is None:
         raise ConfigError("--start image needs --init IMAGE")
     if arguments.init is not None and arguments.start not in (None, "image"):
         raise ConfigError(f"--init and --start {arguments.start} exclude each other: give one")
     if arguments.refine and (arguments.init or arguments.start not in (None, "sample")):
         raise ConfigError("--refine starts from a sample: leave out --init and --start")
-    if arguments.prior < 0 or arguments.nearness < 0:
-        raise ConfigError("--prior and --nearness are weights: give 0 or more")
     if arguments.prior and arguments.prior_text and arguments.text is None:
         raise ConfigError("--prior-text gives the transformer the text: give one before --prompt")
     if start_of(arguments) == "sample" and arguments.text is None:

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
@@ -47,7 +48,9 @@ class Command(OutputOptions):
     """The experiment's YAML, or the name of a shipped one."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     """Fields of the experiment."""
-    memory: Annotated[float | None, optional("what is free here", "GIB")] = None
+    memory: Annotated[
+        Annotated[float, Field(gt=0, le=10**6)] | None, optional("what is free here", "GIB")
+    ] = None
     """GiB of memory to plan for."""
     measure: bool = True
     """Run a few real steps of each model to estimate the time; takes a few seconds."""
@@ -64,8 +67,6 @@ def main(argv: Sequence[str]) -> None:
         shipped = ", ".join(config_names())
         raise ConfigError(f"CONFIG is missing: name a shipped configuration ({shipped}) or a YAML")
     command = parse(lambda experiment: Command(config, experiment), "dalle plan", argv, config)
-    if command.memory is not None and command.memory <= 0:
-        raise ConfigError(f"--memory {command.memory:g}: give a number of GiB above 0")
 
     from dalle_mini_impl.planning.advice import advise
     from dalle_mini_impl.planning.plan import make_plan

@@ -5,11 +5,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
 from dalle_mini_impl.cli.image_files import open_image
 from dalle_mini_impl.cli.output import output, write_json
 from dalle_mini_impl.cli.output_folder import output_folder
+from dalle_mini_impl.cli.parsing import parse_arguments
 from dalle_mini_impl.cli.run_options import check_device, open_run
 from dalle_mini_impl.cli.sample_arguments import SampleArguments, check
 from dalle_mini_impl.cli.sample_copies import copies_left, remarks
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Sample captions, images or both."""
-    arguments = tyro.cli(SampleArguments, args=argv, prog="dalle sample")
+    arguments = parse_arguments(SampleArguments, argv, "dalle sample")
     check(arguments)
     with output(arguments) as print_result, SampleProgress() as progress:
         sample(arguments, print_result, progress)

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from dalle_mini_impl.cli.output import OutputOptions
 from dalle_mini_impl.cli.run_options import Device, optional, required
-from dalle_mini_impl.config import Config, ConfigError, descriptions
+from dalle_mini_impl.config import Config, ConfigError, Seed, descriptions
 from dalle_mini_impl.sampling.config import SamplingConfig
 
 DESCRIPTIONS = descriptions(SamplingConfig)
@@ -56,7 +56,7 @@ class SampleArguments(OutputOptions):
         Config, tyro.conf.arg(name="", help="How images are sampled.", constructor=SamplingOptions)
     ] = field(default_factory=SamplingOptions)
     """Fields of SamplingConfig; `check` applies their limits."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the first candidate; candidate i has seed + i."""
     avoid_copies: bool = False
     """Pass over candidates that are near copies of training images, as long as there are others."""
@@ -64,7 +64,9 @@ class SampleArguments(OutputOptions):
     """Folder for the images, sheet.png and samples.json; earlier samples in it are deleted."""
     complete: Annotated[Path | None, optional(metavar="IMAGE")] = None
     """Image whose upper rows are kept; the rest is sampled."""
-    keep_rows: Annotated[int | None, optional("half of them", "INT")] = None
+    keep_rows: Annotated[
+        Annotated[int, Field(ge=1, le=2**13)] | None, optional("half of them", "INT")
+    ] = None
     """With --complete: rows of the code grid to keep."""
     inpaint: Annotated[Path | None, optional(metavar="IMAGE")] = None
     """Image of which the part under --mask is sampled again."""
@@ -74,7 +76,9 @@ class SampleArguments(OutputOptions):
     """Image sampled by this project, to be sampled again with everything that its file says."""
     continue_text: Annotated[str | None, optional(metavar="TEXT")] = None
     """Sample captions that begin so instead of images: "a small red", or "" for any caption."""
-    num_captions: Annotated[int | None, optional("8", "INT")] = None
+    num_captions: Annotated[Annotated[int, Field(ge=1, le=2**16)] | None, optional("8", "INT")] = (
+        None
+    )
     """With --continue-text: captions to sample, at --temperature and --top-k."""
     sample: bool = False
     """With --continue-text: also sample images from these captions, at the run's settings."""
@@ -122,8 +126,6 @@ def check(arguments: SampleArguments) -> None:
             )
     if arguments.num_captions is not None and not of_captions:
         raise ConfigError("--num-captions needs --continue-text; --num-images counts images")
-    if arguments.num_captions is not None and arguments.num_captions < 1:
-        raise ConfigError(f"--num-captions {arguments.num_captions}: sample at least one caption")
     if arguments.complete and arguments.inpaint:
         raise ConfigError("--complete and --inpaint exclude each other: give one image")
     if (arguments.inpaint is None) != (arguments.mask is None):
@@ -135,7 +137,7 @@ def check(arguments: SampleArguments) -> None:
     except ValidationError as error:
         wrong = [
             f"--{str(detail['loc'][0]).replace('_', '-')} {detail['input']}: "
-            f"{detail['msg'].removeprefix('Input ')}"
+            f"{detail['msg'].removeprefix('Input ').removeprefix('Value error, ')}"
             for detail in error.errors()
         ]
         raise ConfigError("; ".join(wrong)) from error

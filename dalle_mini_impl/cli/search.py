@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from pydantic import Field
 
 from dalle_mini_impl.cli.image_files import open_image
 from dalle_mini_impl.cli.output import OutputOptions, Result, output, show_table, write_json
+from dalle_mini_impl.cli.parsing import parse_arguments
 from dalle_mini_impl.cli.run_options import (
     ClipRun,
     Device,
@@ -34,7 +36,7 @@ class SearchArguments(OutputOptions):
     """What the images should show."""
     image: Annotated[Path | None, optional(metavar="IMAGE")] = None
     """What the images should look like; with a text, both have the same weight."""
-    top: int = 12
+    top: Annotated[int, Field(ge=1, le=10**6)] = 12
     """Images to find."""
     run: ClipRun = None
     clip: OtherClip = None
@@ -45,11 +47,9 @@ class SearchArguments(OutputOptions):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the options and search."""
-    arguments = tyro.cli(SearchArguments, args=argv, prog="dalle search")
+    arguments = parse_arguments(SearchArguments, argv, "dalle search")
     if arguments.text is None and arguments.image is None:
         raise ConfigError('give a text or an image: dalle search "a red heart", or --image IMAGE')
-    if arguments.top < 1:
-        raise ConfigError(f"--top {arguments.top}: ask for one image or more")
     check_device(arguments.device)
     with output(arguments) as result:
         find(arguments, result)

@@ -27,7 +27,7 @@ class DataConfig(Config):
     """Share of the images kept for validation (chosen by a hash of their keys)."""
     held_out_captions: tuple[str, ...] = ()
     """Regular expressions (any case): an image with a matching caption is never trained on."""
-    image_size: int = Field(64, ge=8)
+    image_size: int = Field(64, ge=8, le=2**13)
     """Side of the square images in pixels."""
     image_column: str | None = None
     """Column of the images or their paths; none detects it."""
@@ -39,11 +39,11 @@ class DataConfig(Config):
     """Captions made from a class name."""
     stream: bool = False
     """Read shards and Hub data as they arrive instead of copying them to the cache first."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(None, ge=1, le=10**10)
     """Use at most this many images of each split."""
     random_resized_crop: float | None = Field(None, gt=0, le=1)
     """Smallest share of the area that a random crop keeps; none crops the center."""
-    random_shift: int = Field(0, ge=0)
+    random_shift: int = Field(0, ge=0, le=2**13)
     """Most pixels by which an image is shifted at random; pixels at the edge are repeated."""
     horizontal_flip: bool = False
     """Mirror half of the images: wrong where captions say left and right."""
@@ -51,7 +51,7 @@ class DataConfig(Config):
     """Share of unreadable images above which preparation stops."""
     max_megapixels: float = Field(MAX_MEGAPIXELS, gt=0, le=LARGEST_MEGAPIXELS)
     """Images with more pixels count as unreadable: a small file may need much time and memory."""
-    workers: int = Field(0, ge=0)
+    workers: int = Field(0, ge=0, le=1024)
     """Processes that decode images; 0 uses all cores."""
     shapes: ShapesConfig = Field(default_factory=ShapesConfig)
     """The synthetic scenes of path shapes."""

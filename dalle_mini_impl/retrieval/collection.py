@@ -59,7 +59,7 @@ def collection(
 
 def _resolved(path: str) -> str:
     """The absolute path of anything local; other names stay as they are."""
-    local = Path(path).expanduser()
+    local = Path(os.path.expanduser(path))
     return str(local.resolve()) if path not in SYNTHETIC and local.exists() else path
 
 

@@ -3,6 +3,7 @@
 A name that is a local folder or file is read from there; nothing is downloaded for it.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -37,7 +38,7 @@ def load_pretrained(name: str, device: str | torch.device = "cpu") -> JointEncod
     if library not in loaders or not model:
         raise ConfigError(
             f"--clip {name!r}: write transformers:NAME or open_clip:ARCHITECTURE:WEIGHTS, such as "
-            "transformers:openai/clip-vit-base-patch32 or open_clip:ViT-B-32:/path/to/weights.pt"
+            "transformers:openai/clip-vit-base-patch32 or open_clip:ViT-B-32:clip.safetensors"
         )
     return loaders[library](model, device)
 
@@ -105,8 +106,13 @@ class OpenClip(JointEncoder):
         architecture, _, weights = (name, "", "") if hub else name.partition(":")
         if name.startswith("local-dir:"):
             folder = name.removeprefix("local-dir:")
-            architecture = f"local-dir:{_present(folder, f'--clip open_clip:{name}', 'folder')}"
+            folder = _present(folder, f"--clip open_clip:{name}", "folder")
+            architecture = f"local-dir:{folder}"
+            if not any(Path(folder).glob("*.safetensors")):
+                raise _not_safetensors(name, f"{folder} has no weights in safetensors")
         weights = _present(weights, f"--clip open_clip:{name}", "file")
+        if Path(weights).is_file() and Path(weights).suffix != ".safetensors":
+            raise _not_safetensors(name, f"{weights} is not a file of safetensors")
         self.device = torch.device(device)
         try:
             model = open_clip.create_model(
@@ -162,12 +168,20 @@ def _key(library: str, model: nn.Module, preprocessing: Preprocessing) -> str:
 
 def _present(name: str, option: str, kind: Literal["file", "folder"]) -> str:
     """The name, `~` resolved; ConfigError if it can only be a local path and nothing is there."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     local = path.is_absolute() or name.startswith(".") or name.count("/") > 1
     if (local or path.suffix in WEIGHT_SUFFIXES) and not path.exists():
         raise ConfigError(f"{option}: there is no {kind} {path} (from {Path.cwd()})")
     found = path.is_file() if kind == "file" else path.is_dir()
     return str(path) if found else name
+
+
+def _not_safetensors(name: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"--clip open_clip:{name}: {why}, and other files can run code when they are loaded; name "
+        "weights that end in .safetensors: most models on the Hugging Face Hub have them, and "
+        "safetensors.torch.save_file writes them"
+    )
 
 
 def _not_importable(library: str, error: Exception) -> ConfigError:

@@ -34,8 +34,11 @@ def image_file(tmp_path):
 @pytest.mark.parametrize(
     ("command", "complaint"),
     [
-        (["caption", "IMAGE", "--candidates", "0"], "--candidates 0: give one or more"),
-        (["caption", "IMAGE", "--top", "-1"], "--top -1: show one caption or more, or 0"),
+        (
+            ["caption", "IMAGE", "--candidates", "0"],
+            "--candidates 0: should be greater than or equal to 1",
+        ),
+        (["caption", "IMAGE", "--top", "-1"], "--top -1: should be greater than or equal to 0"),
         (["caption", "IMAGE", "--captions", "a", "--candidates", "9"], "--candidates does nothing"),
         (["caption", "IMAGE", "--captions", "a", "--prefix", "a"], "give one of them"),
         (

@@ -9,8 +9,8 @@ from tests.tiny import tiny_run
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--candidates", "0"], "--candidates (0,): give positive numbers"),
-        (["--guidance", "-1"], "--guidance (-1.0,): give scales of at least 0"),
+        (["--candidates", "0"], "--candidates 0: should be greater than or equal to 1"),
+        (["--guidance", "-1"], "--guidance -1.0: should be greater than or equal to 0"),
         (["--per-task", "0"], "--per-task 0"),
         (["--features", "nowhere:embed"], "write MODULE:FUNCTION"),
         (["--suite", "shapes"], "was trained on other/images, not on shapes"),

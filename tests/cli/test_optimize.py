@@ -125,8 +125,8 @@ def test_without_a_transformer_the_prior_is_left_out(run, tmp_path, capsys):
         (["x", "--init", "a.png", "--start", "noise"], "exclude each other"),
         (["x", "--refine", "--start", "noise"], "--refine starts from a sample"),
         (["--prompt", "x", "--start", "sample"], "give one before --prompt"),
-        (["x", "--num-images", "0"], "one image or more"),
-        (["x", "--prior", "-1"], "0 or more"),
+        (["x", "--num-images", "0"], "--num-images 0: should be greater than or equal to 1"),
+        (["x", "--prior", "-1"], "--prior -1.0: should be greater than or equal to 0"),
         (["--prompt", "x", "--prior-text"], "gives the transformer the text"),
     ],
 )

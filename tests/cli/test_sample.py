@@ -41,7 +41,10 @@ def images(tmp_path_factory):
         ("--num-images 0", "--num-images 0: should be greater than 0"),
         ("--candidates 0", "--candidates 0: should be greater than 0"),
         ("--top-p 0", "--top-p 0.0: should be greater than 0"),
-        ("--complete whole.png --keep-rows 0", "--keep-rows 0: the code grid has 4 rows"),
+        (
+            "--complete whole.png --keep-rows 0",
+            "--keep-rows 0: should be greater than or equal to 1",
+        ),
         ("--complete whole.png --keep-rows 9", "--keep-rows 9: the code grid has 4 rows, keep 1"),
         ("--inpaint whole.png --mask black.png", "--mask black.png: the mask is black"),
         ("--complete run", "--complete run: a folder"),
@@ -142,7 +145,7 @@ def test_images_can_be_sampled_from_sampled_captions(run, capsys, tmp_path):
         (["sample", "--continue-text", "a", "--top-p", "0.5"], "--top-p would do nothing; add"),
         (
             ["sample", "--continue-text", "a", "--num-captions", "0"],
-            "--num-captions 0: sample at least one",
+            "--num-captions 0: should be greater than or equal to 1",
         ),
         (["sample", "--continue-text", "a " * 40], "more tokens than the 24"),
     ],

@@ -136,6 +136,7 @@ def test_a_clip_that_squashes_sees_the_sides_of_an_image(loaded, monkeypatch, tm
         "open_clip:ViT-B-32:/nowhere/weights.pt",
         "open_clip:ViT-B-32:weights.safetensors",
         "open_clip:local-dir:/nowhere/clip",
+        "transformers:~nobody-of-this-name/models/clip",
     ],
 )
 def test_a_missing_local_path_is_named(name, monkeypatch):
@@ -143,6 +144,18 @@ def test_a_missing_local_path_is_named(name, monkeypatch):
     squashing(monkeypatch)
     with pytest.raises(ConfigError, match=r"there is no (file|folder) .*(nowhere|models|weights)"):
         load_pretrained(name)
+
+
+@pytest.mark.parametrize("weights", ["clip.pt", "clip.bin", "folder/clip.ckpt"])
+def test_weights_that_can_run_code_are_refused(weights, monkeypatch, tmp_path):
+    squashing(monkeypatch)
+    file = tmp_path / weights
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"is not a file of safetensors.* end in \.safetensors"):
+        load_pretrained(f"open_clip:ViT-B-32:{file}")
+    with pytest.raises(ConfigError, match=r"no weights in safetensors"):
+        load_pretrained(f"open_clip:local-dir:{file.parent}")
 
 
 @pytest.mark.parametrize("library", ["transformers", "open_clip"])

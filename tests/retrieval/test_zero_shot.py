@@ -176,7 +176,7 @@ def test_open_clip_models_get_their_own_normalization(monkeypatch, tmp_path):
     library = SimpleNamespace(create_model=create_model, get_tokenizer=get_tokenizer)
     library.list_pretrained_tags_by_model = lambda architecture: ["a", "b"]
     monkeypatch.setitem(sys.modules, "open_clip", library)
-    weights = tmp_path / "weights.pt"
+    weights = tmp_path / "weights.safetensors"
     weights.touch()
     clip = load_pretrained(f"open_clip:ViT-B-32:{weights}")
     assert asked == [("ViT-B-32", str(weights))]

@@ -134,7 +134,7 @@ def detect(path: str) -> Collection:
         if HUB_NAME.fullmatch(name) or OWNERLESS.fullmatch(name):
             return Collection("hub", (path,), None)
         raise DataError(f"data.path {path!r} is not a Hub name. Accepted: {ACCEPTED}")
-    local = Path(path).expanduser()
+    local = Path(os.path.expanduser(path))
     if local.is_dir():
         return _folder(path, local)
     if local.is_file() and listed_images(local) is not None:

@@ -104,7 +104,7 @@ class PanelsConfig(SyntheticConfig):
     """Boxes start at multiples of this many pixels (of 64); 1 = anywhere, with sides of 22 to 27
     pixels. Of these sides only multiples of the lattice occur, if there are any: with 8 every
     side is 24."""
-    captions_per_image: int = Field(4, ge=1)
+    captions_per_image: int = Field(4, ge=1, le=1000)
     """Captions of each image."""
 
 

@@ -5,10 +5,11 @@ two objects, never appears in "train" or "validation"; every "held_out" scene co
 """
 
 import random
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from dalle_mini_impl.config import Config
+from dalle_mini_impl.config import Config, Seed
 from dalle_mini_impl.data.splits import Split
 from dalle_mini_impl.data.synthetic.claims import Claims, phrase_claims, random_claims
 from dalle_mini_impl.data.synthetic.scenes import (
@@ -28,16 +29,19 @@ GAP = 4
 """Pixels kept free between the boxes of two objects."""
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class SyntheticConfig(Config):
     """How many examples a synthetic collection has."""
 
-    train_examples: int = Field(20000, ge=1)
+    train_examples: int = Field(20000, ge=1, le=10**8)
     """Training images."""
-    validation_examples: int = Field(1000, ge=1)
+    validation_examples: int = Field(1000, ge=1, le=10**8)
     """Other images of the compositions that training sees."""
-    held_out_examples: int = Field(1000, ge=1)
+    held_out_examples: int = Field(1000, ge=1, le=10**8)
     """Images with a composition that training never sees."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of every split: the same seed gives the same images and captions."""
 
 
@@ -46,15 +50,15 @@ class ShapesConfig(SyntheticConfig):
 
     max_objects: int = Field(3, ge=1, le=3)
     """Most objects in a scene."""
-    object_shares: tuple[float, float, float] = (0.4, 0.4, 0.2)
+    object_shares: tuple[Share, Share, Share] = (0.4, 0.4, 0.2)
     """Shares of scenes with one, two and three objects; those above max_objects are ignored."""
-    identical_shares: tuple[float, float] = (0.2, 0.6)
+    identical_shares: tuple[Share, Share] = (0.2, 0.6)
     """Shares of the scenes with two and with three objects whose objects are identical."""
     lattice: int = Field(1, ge=1, le=16)
     """Boxes start at multiples of this many pixels (of 64); 1 = anywhere, with sides of 13 to 18
     (small) or 22 to 27 pixels (large). Of these sides only multiples of the lattice occur, if
     there are any: with 8 every side is 16 or 24."""
-    captions_per_scene: int = Field(4, ge=1)
+    captions_per_scene: int = Field(4, ge=1, le=1000)
     """Captions of each scene."""
 
     @model_validator(mode="after")

@@ -13,13 +13,13 @@ class ConvolutionsConfig(Config):
 
     type: Literal["convolutions"] = "convolutions"
     """For images of any kind: a code depends on its surroundings too."""
-    patch: int = Field(4, gt=0)
+    patch: int = Field(4, gt=0, le=1024)
     """Pixels per side that the stem folds into channels; a power of two, at most downsampling."""
-    width: int = Field(64, gt=0)
+    width: int = Field(64, gt=0, le=2**13)
     """Channels at the code grid; each finer level has half, and a patch encoder twice as many."""
-    blocks: int = Field(2, ge=0)
+    blocks: int = Field(2, ge=0, le=256)
     """Residual blocks per level, in the encoder and in the decoder."""
-    attention: int = Field(0, ge=0)
+    attention: int = Field(0, ge=0, le=256)
     """Self-attention blocks at the code grid, in the decoder and a convolutional encoder."""
 
     def widths(self, downsampling: int) -> list[int]:
@@ -33,7 +33,7 @@ class PatchesConfig(ConvolutionsConfig):
 
     type: Literal["patches"] = "patches"  # type: ignore[assignment]
     """A code depends on its own patch, and on `margin` pixels around it."""
-    margin: int = Field(0, ge=0)
+    margin: int = Field(0, ge=0, le=1024)
     """Pixels around its patch that a code depends on, a multiple of `patch`; 0: none."""
 
 
@@ -49,11 +49,11 @@ class PaletteConfig(Config):
 
     type: Literal["palette"] = "palette"
     """For flat images such as drawings on the grid; its pattern and color codes recombine."""
-    colors: int = Field(2, gt=1)
+    colors: int = Field(2, gt=1, le=64)
     """Colors in a patch."""
-    width: int = Field(128, gt=0)
+    width: int = Field(128, gt=0, le=2**13)
     """Channels of the encoder and the decoder."""
-    blocks: int = Field(2, ge=0)
+    blocks: int = Field(2, ge=0, le=256)
     """Residual blocks in each of their parts."""
 
 

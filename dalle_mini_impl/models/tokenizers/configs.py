@@ -38,9 +38,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 class PerceptualConfig(Config):
     """The feature network and how it is trained."""
 
-    width: int = Field(24, gt=0, multiple_of=8)
+    width: int = Field(24, gt=0, multiple_of=8, le=2**12)
     """Channels of the first stage; each later one, at half the side, has twice as many."""
-    stages: int = Field(3, gt=0)
+    stages: int = Field(3, gt=0, le=12)
     """Stages, and so feature maps."""
     training: TrainingConfig = TrainingConfig(
         steps=400, minutes=1.0, batch_size=32, ema=0.99, previews=0
@@ -51,7 +51,7 @@ class PerceptualConfig(Config):
 class PerceptualLossConfig(Config):
     """The distance between features of an image and of its reconstruction."""
 
-    weight: float = Field(0.0, ge=0)
+    weight: float = Field(0.0, ge=0, le=10**6)
     """Weight of the distance, about ten times a pixel loss; 0 turns it off."""
     features: str = "trained"
     """Of a small network trained first, "clip" (the run's own), or MODULE:FUNCTION (LPIPS, …)."""
@@ -62,32 +62,32 @@ class PerceptualLossConfig(Config):
 class AdversarialConfig(Config):
     """The discriminator that VQGAN trains against (arXiv 2012.09841)."""
 
-    weight: float = Field(0.0, ge=0)
+    weight: float = Field(0.0, ge=0, le=10**6)
     """Weight of the adversarial loss; 0 trains no discriminator."""
     balance: Literal["adaptive", "constant"] = "adaptive"
     """Scale the weight to the gradients of the reconstruction, as the paper does, or not."""
     start: float = Field(0.5, ge=0, le=1)
     """Share of the run after which the discriminator takes part."""
-    back_off: float = Field(1.0, gt=0)
+    back_off: float = Field(1.0, gt=0, le=10**6)
     """Loss of held-out PSNR in dB, since the discriminator began, that halves its weight."""
     regularizer: Literal["none", "lecam", "r1"] = "lecam"
     """What keeps the discriminator from overfitting."""
-    regularization: float = Field(0.1, ge=0)
+    regularization: float = Field(0.1, ge=0, le=10**6)
     """Weight of the regularizer."""
-    width: int = Field(16, gt=0)
+    width: int = Field(16, gt=0, le=2**12)
     """Channels of the discriminator's first layer; each further one doubles them, up to 8 times."""
-    layers: int = Field(3, gt=0)
+    layers: int = Field(3, gt=0, le=12)
     """Halvings of the image in the discriminator."""
 
 
 class ReconstructionConfig(Config):
     """The parts of the loss that compare images with their reconstructions."""
 
-    foreground: float = Field(3.0, ge=0)
+    foreground: float = Field(3.0, ge=0, le=10**6)
     """Extra weight of pixels that differ from the image's border color; 0 weighs all alike."""
     scale_weighting: float = Field(1.0, ge=0, le=1)
     """For logit_laplace: power of the scale b that weighs a value (arXiv 2203.09168); paper: 0."""
-    patches: int = Field(0, ge=0)
+    patches: int = Field(0, ge=0, le=2**24)
     """Patches in a step, sampled from the batch's images; 0 trains on whole images."""
     plain_patches: float = Field(0.05, gt=0, le=1)
     """How much more rarely patches of a single color are sampled than others."""
@@ -102,7 +102,7 @@ class ImageTokenizerConfig(Config):
 
     preset: Literal["dvae", "fsq", "vqgan"] = "dvae"
     """dvae: categorical. fsq: finite scalars. vqgan: vectors, perceptual and adversarial losses."""
-    downsampling: int = Field(8, gt=1)
+    downsampling: int = Field(8, gt=1, le=1024)
     """Side in pixels of the square that one code stands for."""
     autoencoder: Annotated[AutoencoderConfig, Field(discriminator="type")] = ConvolutionsConfig()
     """The networks on both sides of the codes."""

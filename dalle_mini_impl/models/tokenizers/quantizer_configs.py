@@ -8,8 +8,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from dalle_mini_impl.config import Config
 
 CodeCounts = Annotated[
-    tuple[Annotated[int, Field(gt=1)], ...],
-    Field(min_length=1),
+    tuple[Annotated[int, Field(gt=1, le=2**22)], ...],
+    Field(min_length=1, max_length=64),
     BeforeValidator(lambda value: (value,) if isinstance(value, int | str) else value),
 ]
 """Codes of each factor of a code; a number alone is a single factor."""
@@ -29,27 +29,27 @@ class CategoricalConfig(Config):
     """A distribution over codes at each position, of which the likeliest is used afterwards."""
     codes: CodeCounts = (512,)
     """Codes of each factor."""
-    width: int = Field(4, gt=1)
+    width: int = Field(4, gt=1, le=2**12)
     """Channels of a codebook vector; with distances few are best, with free logits 64."""
     logits: Literal["distance", "free"] = "distance"
     """From a feature's distance to each code, or one output of the encoder per code (the paper)."""
     relaxation: Literal["straight-through", "soft", "hard"] = "straight-through"
     """The likeliest code, a mixture by Gumbel-softmax (the paper), or one drawn with its slope."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, ge=1e-3, le=1000)
     """τ of the relaxation at the start."""
-    final_temperature: float = Field(1 / 16, gt=0)
+    final_temperature: float = Field(1 / 16, ge=1e-3, le=1000)
     """τ at the end of its annealing."""
     annealing: float = Field(0.8, gt=0, le=1)
     """Share of the run in which τ falls to its final value."""
     noise: float | None = Field(0.6, gt=0, le=1)
     """Share of the run in which the Gumbel noise fades to nothing; null keeps it (the paper)."""
-    kl_weight: float = Field(0.0, ge=0)
+    kl_weight: float = Field(0.0, ge=0, le=10**6)
     """β as the paper counts it (6.6); divided by 3·downsampling² for losses averaged per value."""
     kl_warmup: float = Field(0.15, gt=0, le=1)
     """Share of the run in which β rises from zero."""
-    entropy_weight: float = Field(0.0003, ge=0)
+    entropy_weight: float = Field(0.0003, ge=0, le=10**6)
     """Weight of ln K minus the entropy of the batch's mean posterior; keeps all codes in use."""
-    commitment: float = Field(0.01, ge=0)
+    commitment: float = Field(0.01, ge=0, le=10**6)
     """Weight that keeps features near their codes, ‖z - sg[e]‖², with straight-through."""
 
     @model_validator(mode="after")
@@ -79,7 +79,7 @@ class FiniteScalarConfig(Config):
 
     type: Literal["finite_scalar"] = "finite_scalar"
     """Rounded channels as codes."""
-    levels: tuple[str, ...] = Field(("8x8x8",), min_length=1)
+    levels: tuple[str, ...] = Field(("8x8x8",), min_length=1, max_length=64)
     """For each factor of a code the levels of its channels; their product is its code count."""
 
     @field_validator("levels", mode="before")
@@ -117,7 +117,7 @@ class VectorConfig(Config):
     """A learned codebook of unit vectors."""
     codes: CodeCounts = (512,)
     """Codes of each factor."""
-    width: int = Field(8, gt=1)
+    width: int = Field(8, gt=1, le=2**12)
     """Channels of a code, compared on the unit sphere; few keep all codes in use."""
     codebook: Literal["ema", "gradient"] = "ema"
     """Codes as running means of their features, or learned by the optimizer."""
@@ -127,7 +127,7 @@ class VectorConfig(Config):
     """How gradients pass the quantizer."""
     dead_code_threshold: float = Field(0.03, ge=0, lt=1)
     """Codes used less than this share of uniform use move to the data; 0 turns this off."""
-    commitment: float = Field(0.25, ge=0)
+    commitment: float = Field(0.25, ge=0, le=10**6)
     """Weight that keeps features near their codes: ‖z - sg[e]‖²."""
 
     @property
