@@ -6,7 +6,7 @@ which most CPUs emulate. This one batches parameters of equal shape and also tak
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,10 +16,17 @@ from torch import Tensor, nn
 from dalle_mini_impl.config import TrainingConfig
 from dalle_mini_impl.precision import native_bf16
 
+SMALL_SIDE = 128
+"""Up to this side of Gram matrices, calling their products one by one takes longer than they do.
+Larger matrices are orthogonalized shape by shape, so that each stays in the processor's cache."""
 
-def orthogonalize(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n rows columns"]:
+
+def orthogonalize(
+    stacks: Sequence[Float[Tensor, "_ _ _"]],
+) -> list[Float[Tensor, "_ _ _"]]:
     """Pull the singular values of each matrix towards 1 by five quintic Newton–Schulz steps.
 
+    stacks: matrices of equal shape each, [n, rows, columns].
     They end between about 0.7 and 1.2, which trains as well as exactly 1 (Jordan et al. 2024,
     https://kellerjordan.github.io/posts/muon). A zero matrix stays zero. Computed and returned in
     bf16 where the hardware multiplies it natively (twice as fast), else in fp32.
@@ -28,16 +35,35 @@ def orthogonalize(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n
     Gram matrix after the step. So the factors of several steps are multiplied while they are small
     and applied to X at once: faster where X is at least 1.5 times as long as wide, else about even.
     """
-    low = native_bf16(matrices.device)
-    x = matrices.to(torch.bfloat16 if low else torch.float32)
-    tall = x.shape[1] > x.shape[2]
-    if tall:
-        x = x.mT
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    low = native_bf16(stacks[0].device)
+    wide = []
+    for matrices in stacks:
+        x = matrices.to(torch.bfloat16 if low else torch.float32)
+        x = x.mT if is_tall(x) else x
+        wide.append(x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7))
     # Rounding errors of a Gram matrix grow twelvefold per step, so bf16 takes two steps at a time.
     for steps in (2, 2, 1) if low else (5,):
-        x = newton_schulz(x @ x.mT, steps) @ x
-    return x.mT if tall else x
+        factors = _factors([x @ x.mT for x in wide], steps)
+        wide = [factor @ x for factor, x in zip(factors, wide, strict=True)]
+    return [x.mT if is_tall(given) else x for x, given in zip(wide, stacks, strict=True)]
+
+
+def is_tall(matrices: Float[Tensor, "n rows columns"]) -> bool:
+    """Whether the matrices have more rows than columns."""
+    return matrices.shape[1] > matrices.shape[2]
+
+
+def _factors(grams: Sequence[Float[Tensor, "_ _ _"]], steps: int) -> list[Float[Tensor, "_ _ _"]]:
+    """`newton_schulz` of every stack, those of equal size together."""
+    by_size: dict[int, list[int]] = defaultdict(list)
+    for at, gram in enumerate(grams):
+        by_size[gram.shape[1]].append(at)
+    found: dict[int, Tensor] = {}
+    for places in by_size.values():
+        together = newton_schulz(torch.cat([grams[at] for at in places]), steps)
+        parts = together.split([len(grams[at]) for at in places])
+        found |= dict(zip(places, parts, strict=True))
+    return [found[at] for at in range(len(grams))]
 
 
 def newton_schulz(gram: Float[Tensor, "n r r"], steps: int) -> Float[Tensor, "n r r"]:
@@ -85,12 +111,15 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameters in _by_shape(group["params"]):
-                self._update(parameters, group)
+            for alike in _together(_by_shape(group["params"])):
+                nesterov = [self._nesterov(parameters, group["momentum"]) for parameters in alike]
+                updates = orthogonalize(nesterov)
+                for parameters, own in zip(alike, updates, strict=True):
+                    self._update(parameters, own, group)
         return loss
 
-    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """One step of parameters that share shape, dtype and device."""
+    def _nesterov(self, parameters: list[Tensor], momentum: float) -> Float[Tensor, "n _ _"]:
+        """Nesterov's averages of parameters that share shape, dtype and device, as matrices."""
         found = getattr(self, "found_inf", None)
         gradients = [p.grad for p in parameters if p.grad is not None]
         if found is not None:
@@ -102,10 +131,15 @@ class Muon(torch.optim.Optimizer):
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(parameter)
             averages.append(state["momentum"])
-        torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
-        nesterov = torch._foreach_lerp(gradients, averages, group["momentum"])
-        updates = orthogonalize(torch.stack([n.flatten(1) for n in nesterov]).float())
+        torch._foreach_lerp_(averages, gradients, 1 - momentum)
+        nesterov = torch._foreach_lerp(gradients, averages, momentum)
+        return torch.stack([n.flatten(1) for n in nesterov]).float()
 
+    def _update(
+        self, parameters: list[Tensor], updates: Float[Tensor, "n _ _"], group: dict[str, Any]
+    ) -> None:
+        """Change parameters of equal shape by their orthogonalized updates."""
+        found = getattr(self, "found_inf", None)
         rows, columns = updates.shape[1:]
         rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
         decay = group["lr"] * group["weight_decay"]
@@ -116,6 +150,19 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_mul_(parameters, 1 - decay)
         changes = [u.view_as(p).to(p.dtype) for u, p in zip(updates, parameters, strict=True)]
         torch._foreach_add_(parameters, changes, alpha=-rate)
+
+
+def _together(groups: Iterable[list[Tensor]]) -> Iterator[list[list[Tensor]]]:
+    """The groups of small matrices at once, every other one alone."""
+    small = []
+    for parameters in groups:
+        rows = len(parameters[0])
+        if min(rows, parameters[0].numel() // rows) <= SMALL_SIDE:
+            small.append(parameters)
+        else:
+            yield [parameters]
+    if small:
+        yield small
 
 
 def _by_shape(parameters: Iterable[Tensor]) -> Iterable[list[Tensor]]:

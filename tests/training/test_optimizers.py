@@ -46,7 +46,7 @@ def names_by_optimizer(model, config):
 def test_orthogonalize_brings_singular_values_near_one_and_keeps_directions(shape):
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 50
     u, _, v = torch.linalg.svd(matrices, full_matrices=False)
-    found = orthogonalize(matrices).float()
+    found = orthogonalize([matrices])[0].float()
     assert found.shape == matrices.shape
     singular = torch.linalg.svdvals(found)
     assert singular[..., :-1].min() > 0.5  # the smallest may start too near zero
@@ -67,10 +67,21 @@ def test_orthogonalize_takes_five_steps_of_small_singular_values_too(
     expected = singular / singular.norm()
     for _ in range(5):
         expected = 3.4445 * expected - 4.7750 * expected**3 + 2.0315 * expected**5
-    found = u.mT @ orthogonalize(u * singular @ v).float() @ v.mT
+    found = u.mT @ orthogonalize([u * singular @ v])[0].float() @ v.mT
     torch.testing.assert_close(
         found, torch.diag(expected).expand(2, 64, 64), atol=tolerance, rtol=0
     )
+
+
+def test_matrices_are_orthogonalized_each_alone_whatever_stands_beside_them():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, 8, 24), (1, 24, 8), (3, 8, 8), (1, 160, 200), (2, 200, 160)]
+    stacks = [torch.randn(shape, generator=generator) for shape in shapes]
+    together = orthogonalize(stacks)
+    for stack, found in zip(stacks, together, strict=True):
+        assert found.shape == stack.shape
+        alone = torch.cat([orthogonalize([matrix[None]])[0] for matrix in stack])
+        torch.testing.assert_close(found, alone)
 
 
 @pytest.mark.parametrize("low", [False, True])
@@ -81,11 +92,11 @@ def test_orthogonalize_bears_gradients_that_nearly_have_rank_one(monkeypatch, lo
     singular = 0.1 * torch.rand(4000, 1, 4, generator=generator)
     singular[:, :, 0] = 1
     matrices = torch.linalg.qr(left).Q * singular @ torch.linalg.qr(right).Q.mT
-    assert torch.linalg.svdvals(orthogonalize(matrices).float()).max() < 1.3
+    assert torch.linalg.svdvals(orthogonalize([matrices])[0].float()).max() < 1.3
 
 
 def test_zero_gradient_changes_nothing():
-    assert orthogonalize(torch.zeros(1, 4, 4)).abs().sum() == 0
+    assert orthogonalize([torch.zeros(1, 4, 4)])[0].abs().sum() == 0
 
 
 def test_muon_gets_hidden_matrices_and_adamw_the_rest():
