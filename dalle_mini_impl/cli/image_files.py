@@ -8,6 +8,7 @@ from PIL import Image
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.collections.detect import IMAGE_SUFFIXES, suffix
+from dalle_mini_impl.data.collections.files import walk_files
 from dalle_mini_impl.data.collections.sample_lists import is_sheet
 from dalle_mini_impl.data.messages import counted, first_names
 
@@ -63,9 +64,8 @@ def open_images(paths: Sequence[Path]) -> dict[str, Image.Image]:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    found = (file for file in folder.rglob("*") if suffix(file.name) in IMAGE_SUFFIXES)
-    shown = (f for f in found if f.is_file() and not f.name.startswith(".") and not is_sheet(f))
-    return sorted(shown)
+    found = walk_files(folder, irregular=IMAGE_SUFFIXES)
+    return sorted(f for f in found if suffix(f.name) in IMAGE_SUFFIXES and not is_sheet(f))
 
 
 def _load(file: Path) -> Image.Image:

@@ -111,7 +111,7 @@ def _stamp(content: bytes | str | SyntheticImage | None) -> str:
     if isinstance(content, str):
         try:
             status = os.stat(content)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: what no path can be
             return ""
         return f"{status.st_size} {status.st_mtime_ns}"
     if content is None:

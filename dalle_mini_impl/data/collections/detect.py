@@ -1,7 +1,5 @@
 """Finds the files behind a path, their kind, and the split that each is named for."""
 
-import glob
-import itertools
 import os
 import re
 from collections.abc import Set
@@ -10,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import urlsplit
 
+from dalle_mini_impl.data.collections.files import expand_braces, matching_files, walk_files
 from dalle_mini_impl.data.collections.sample_lists import is_sheet, listed_images
 from dalle_mini_impl.data.messages import counted
 
@@ -58,6 +57,8 @@ HUB = "hub:"
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
 FETCHED = ("emoji", "cifar10")
 """What `dalle fetch-data` builds as data/NAME."""
+LONGEST_PATH = 4096
+"""In characters; systems allow no longer ones."""
 OWNERLESS = re.compile(r"[\w-][\w.-]*(:[\w.-]+)?")
 SPLIT_WORD = re.compile(
     r"(?<![a-z])(train|training|validation|valid|val|dev|test|testing|eval)(?![a-z])", re.I
@@ -112,7 +113,10 @@ class Collection:
 
 def real_path(file: str) -> str:
     """The absolute path with links resolved, so that paths can be compared; a URL is unchanged."""
-    return file if "://" in file else os.path.realpath(file)
+    try:
+        return file if "://" in file else os.path.realpath(file)
+    except ValueError:  # a table may hold what no path can be
+        return file
 
 
 def suffix(name: str) -> str:
@@ -127,28 +131,29 @@ def detect(path: str) -> Collection:
 
     Raises DataError naming the path, what was found there and what is accepted.
     """
+    if not path or "\0" in path or len(path) > LONGEST_PATH:
+        raise DataError(f"data.path {path[:80]!r} is no path ({len(path):,} characters)")
+    try:
+        names = expand_braces(path)
+    except ValueError as error:
+        raise DataError(f"data.path {path!r}: {error}; name fewer files, or a folder") from None
     if "://" in path:
-        return _of_one_kind(path, expand_braces(path), None)
+        return _of_one_kind(path, names, None)
     if path.startswith(HUB):
         name = path.removeprefix(HUB)
         if HUB_NAME.fullmatch(name) or OWNERLESS.fullmatch(name):
             return Collection("hub", (path,), None)
         raise DataError(f"data.path {path!r} is not a Hub name. Accepted: {ACCEPTED}")
     local = Path(os.path.expanduser(path))
-    if local.is_dir():
+    if os.path.isdir(local):
         return _folder(path, local)
-    if local.is_file() and listed_images(local) is not None:
+    if os.path.isfile(local) and listed_images(local) is not None:
         return Collection("samples", (str(local),), local.parent)
-    if local.is_file():
+    if os.path.isfile(local):
         return _of_one_kind(path, [str(local)], local.parent)
     if any(character in path for character in "*?[{"):
         patterns = expand_braces(str(local))
-        files = sorted(
-            file
-            for pattern in patterns
-            for file in glob.glob(pattern, recursive=True)
-            if not _hidden(Path(file).name) and os.path.isfile(file)
-        )
+        files = sorted({file for pattern in patterns for file in matching_files(pattern)})
         if not files:
             raise DataError(f"data.path {path!r} matches no file (from {Path.cwd()}){_hint(path)}")
         root = Path(os.path.commonpath([str(Path(file).parent) for file in files]))
@@ -168,21 +173,6 @@ def _hint(path: str) -> str:
     return f"; make it with `dalle fetch-data {parts[1]}`" if made else ""
 
 
-def expand_braces(pattern: str) -> list[str]:
-    """`shard-{00..02}.tar` and `{a,b}.tar` as the list of names they stand for."""
-    pieces = re.split(r"\{([^{}]*)\}", pattern)
-    options = [[piece] if i % 2 == 0 else _alternatives(piece) for i, piece in enumerate(pieces)]
-    return ["".join(choice) for choice in itertools.product(*options)]
-
-
-def _alternatives(inside: str) -> list[str]:
-    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
-    if numbers is None:
-        return inside.split(",")
-    first, last = numbers.groups()
-    return [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
-
-
 def _of_one_kind(path: str, files: list[str], root: Path | None) -> Collection:
     kinds = {"images" if suffix(f) in IMAGE_SUFFIXES else FILE_KINDS.get(suffix(f)) for f in files}
     if len(kinds) > 1:
@@ -199,15 +189,8 @@ def _of_one_kind(path: str, files: list[str], root: Path | None) -> Collection:
     return Collection(kind, tuple(files), root)
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
 def _folder(path: str, folder: Path) -> Collection:
-    files: list[Path] = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not _hidden(name))
-        files += [Path(parent, name) for name in sorted(names) if not _hidden(name)]
+    files = walk_files(folder, irregular=IMAGE_SUFFIXES)
     metadata = [file for file in files if file.name in METADATA]
     if metadata:
         return _of_one_kind(path, [str(file) for file in metadata], folder)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Sequence
 
 from dalle_mini_impl.data.collections.detect import FILE_KINDS, suffix
@@ -25,7 +26,7 @@ def files_fingerprint(files: Sequence[tuple[str, str]]) -> str:
         digest.update(repr(name).encode("utf-8", "backslashreplace"))
         try:
             digest.update(_content(path) if index % step == 0 else _size(path))
-        except OSError:
+        except (OSError, ValueError):  # ValueError: what no path can be
             digest.update(b"missing")
     return digest.hexdigest()
 
@@ -35,7 +36,10 @@ def _size(path: str) -> bytes:
 
 
 def _content(path: str) -> bytes:
-    size = os.stat(path).st_size
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        raise FileNotFoundError(path)
+    size = status.st_size
     whole = FILE_KINDS.get(suffix(path)) in ("csv", "json")
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as file:

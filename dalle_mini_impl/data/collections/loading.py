@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from dalle_mini_impl.data.collections.detect import HUB, Collection, DataError, 
 from dalle_mini_impl.data.collections.hub import missing_on_hub, only_cached
 from dalle_mini_impl.data.collections.sample_lists import listed_images
 from dalle_mini_impl.data.config import DataConfig
-from dalle_mini_impl.data.messages import root_cause
+from dalle_mini_impl.data.messages import readable, root_cause
 
 ADDED_COLUMNS = ("__key__", "__url__", "__index_level_0__")
 """Columns that file formats add by themselves."""
@@ -22,7 +22,7 @@ ADDED_COLUMNS = ("__key__", "__url__", "__index_level_0__")
 class CollectionTable:
     """One table of a collection."""
 
-    rows: Any  # datasets.Dataset or IterableDataset
+    rows: Any  # FileRows, datasets.Dataset or IterableDataset
     columns: Columns
     base: Path | None
     """The folder that relative image paths start from."""
@@ -34,6 +34,28 @@ class CollectionTable:
     def image_file(self, path: str) -> str:
         """The file behind a path in the image column; absolute paths stay as they are."""
         return str((self.base or Path()) / path)
+
+
+@dataclass(frozen=True)
+class FileRows(Sequence[dict[str, Any]]):
+    """The rows of a folder of images. Unlike a table of `datasets`, they may hold any file name,
+    which need not be Unicode."""
+
+    files: tuple[str, ...]
+    captions: tuple[str, ...] | None
+    """The text file of each image."""
+    labels: tuple[str, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: Any) -> Any:
+        row: dict[str, Any] = {"image": {"path": self.files[index]}}
+        if self.captions is not None:
+            row["captions"] = self.captions[index]
+        if self.labels is not None:
+            row["label"] = self.labels[index]
+        return row
 
 
 def open_files(config: DataConfig, found: Collection, path: str) -> list[CollectionTable]:
@@ -86,23 +108,20 @@ def open_hub(config: DataConfig, path: str, validation: bool) -> tuple[list[Coll
 
 def _image_folder(config: DataConfig, found: Collection) -> CollectionTable:
     """A folder: captions from same-named .txt files, else labels from the folders' names."""
-    import datasets
-
-    table: dict[str, list[str]] = {"image": list(found.files)}
-    texts = [str(Path(file).with_suffix(".txt")) for file in found.files]
+    texts = tuple(str(Path(file).with_suffix(".txt")) for file in found.files)
     folders = [found.relative(file).split("/")[:-1] for file in found.files]
     levels = {len(folder) for folder in folders}
     names = {folder[-1] for folder in folders if folder}
+    captions = labels = None
     if any(os.path.isfile(text) for text in texts):
-        if config.caption_column != "":
-            table["captions"] = texts
+        captions = None if config.caption_column == "" else texts
     elif len(levels) == 1 and len(names) > 1 and config.label_column != "":
-        table["label"] = [folder[-1] for folder in folders]
-    data = datasets.Dataset.from_dict(table)
-    data = data.cast_column("image", datasets.Image(decode=False))
-    caption = "captions" if "captions" in table else None
-    label = "label" if "label" in table else None
-    return CollectionTable(data, Columns("image", caption, label, lines=True), None, len(data))
+        labels = tuple(folder[-1] for folder in folders)
+    rows = FileRows(found.files, captions, labels)
+    columns = Columns(
+        "image", "captions" if captions else None, "label" if labels else None, lines=True
+    )
+    return CollectionTable(rows, columns, None, len(rows))
 
 
 def _samples(config: DataConfig, found: Collection) -> CollectionTable:
@@ -113,7 +132,10 @@ def _samples(config: DataConfig, found: Collection) -> CollectionTable:
     for file in found.files:
         images |= listed_images(Path(file)) or {}
     table = {"image": [str(file) for file in images], "caption": list(images.values())}
-    data = datasets.Dataset.from_dict(table).cast_column("image", datasets.Image(decode=False))
+    try:
+        data = datasets.Dataset.from_dict(table).cast_column("image", datasets.Image(decode=False))
+    except UnicodeEncodeError as error:
+        raise DataError(f"{readable(found.files[0])}: a folder's name is not UTF-8") from error
     caption = None if config.caption_column == "" else "caption"
     return CollectionTable(data, Columns("image", caption, None), None, len(data))
 

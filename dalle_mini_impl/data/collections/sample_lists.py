@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dalle_mini_impl.data.messages import readable
+
 LISTS = {"samples.json": "samples", "result.json": "images"}
 """The lists by file name, each with the key of its images."""
 SHEETS = ("sheet.png", "search.png", "preview.png", "loss.png", "film.webp", "film.gif")
@@ -45,8 +47,10 @@ def is_sheet(file: Path) -> bool:
 
 
 def _plain(name: str) -> bool:
+    if readable(name) != name:  # half a character, from broken JSON
+        return False
     return name not in ("", ".", "..") and not any(mark in name for mark in "/\\:\0")
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    return readable(value) if isinstance(value, str) else ""

@@ -5,7 +5,8 @@ from pathlib import Path
 import datasets
 import pytest
 
-from dalle_mini_impl.data.collections.detect import DataError, expand_braces
+from dalle_mini_impl.data.collections.detect import DataError
+from dalle_mini_impl.data.collections.files import expand_braces
 from tests.data.collections.colored_squares import (
     COLORS,
     EXPECTED,
