@@ -68,7 +68,9 @@ def _checked_meta(folder: Path) -> dict[str, Any]:
     try:
         meta = json.loads((folder / "store.json").read_text("utf-8"))
         noted = meta.pop("digest")
-    except (ValueError, KeyError, AttributeError):
+    except KeyError:
+        raise DataError(f"{folder} has no digest, as stores of earlier versions") from None
+    except (ValueError, AttributeError):
         raise DataError(f"{folder} is damaged: store.json cannot be read") from None
     if noted != store_digest(folder, meta):
         raise DataError(f"{folder} is damaged: its contents differ from their digest")
