@@ -6,8 +6,10 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from dalle_mini_impl.runs.os_errors import naming
 
 PART = ".part"
 """How the names of what is still being written end."""
@@ -18,29 +20,32 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path that is renamed to `path` if the block succeeds, else removed."""
     temporary = temporary_path(path)
     try:
-        yield temporary
-        # safetensors makes files that only their owner may read; follow the folder instead.
-        temporary.chmod(path.parent.stat().st_mode & 0o666)
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        with naming(path, temporary):
+            yield temporary
+            # safetensors makes files that only their owner may read; follow the folder instead.
+            temporary.chmod(path.parent.stat().st_mode & 0o666)
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # An error before is the one to tell.
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A new temporary folder that replaces `path` if the block succeeds, and else is removed."""
     temporary = temporary_path(path)
-    temporary.mkdir(parents=True)
     try:
-        yield temporary
-        for file in [*temporary.rglob("*"), temporary]:
-            _sync(file)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-        _sync(path.parent)
+        with naming(path, temporary):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in [*temporary.rglob("*"), temporary]:
+                _sync(file)
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.rename(path)
+            _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

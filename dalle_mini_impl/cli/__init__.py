@@ -29,17 +29,41 @@ COMMANDS = {
 }
 
 
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+"""What torch says of it, by device and system."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (2 for errors that the user can fix)."""
     try:
         try:
             return run_command(argv)
         finally:
-            sys.stdout.flush()  # A closed pipe shows here, not after the interpreter's end.
+            _flush()  # A closed pipe or a full disk shows here, not after the interpreter's end.
     except BrokenPipeError:
-        # The reader, such as head, has enough. What is still buffered must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # The reader, such as head, has enough.
         return 128 + 13  # As a shell reports SIGPIPE.
+    except OutputError as error:
+        _forget_output()
+        return _fail(f"standard output: {error}")
+
+
+class OutputError(Exception):
+    """What is printed cannot be written, such as to a full disk."""
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(_for_the_user(error) or str(error)) from error
+
+
+def _forget_output() -> None:
+    """What is still buffered must not fail again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_command(argv: Sequence[str] | None) -> int:
@@ -60,10 +84,11 @@ def run_command(argv: Sequence[str] | None) -> int:
         return _fail(f"dalle {name}: no such command; {hint}")
     try:
         import_module(COMMANDS[name][0]).main(arguments)
-    except (ValueError, RuntimeError) as error:
-        if not _is_for_the_user(error):
+    except Exception as error:
+        message = _for_the_user(error)
+        if message is None or os.environ.get("DALLE_TRACEBACK"):
             raise
-        return _fail(f"dalle {name}: {error}")
+        return _fail(f"dalle {name}: {message}")
     except KeyboardInterrupt:
         return 130
     return 0
@@ -83,14 +108,20 @@ def _overview() -> str:
     )
 
 
-def _is_for_the_user(error: Exception) -> bool:
+def _for_the_user(error: Exception) -> str | None:
+    """What to print of an error that the user can mend; None for a bug of the program."""
     # Imported here so that `dalle --help` starts quickly, without torch.
     from dalle_mini_impl.config import ConfigError
     from dalle_mini_impl.data.collections.detect import DataError
+    from dalle_mini_impl.runs.os_errors import explain_os_error
     from dalle_mini_impl.runs.weights import RunError
     from dalle_mini_impl.training.nonfinite import NonFiniteLoss
 
-    return isinstance(error, ConfigError | DataError | RunError | NonFiniteLoss)
+    if isinstance(error, ConfigError | DataError | RunError | NonFiniteLoss):
+        return str(error)
+    if isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY):
+        return "memory ran out; ask for less at a time, or for smaller models (`dalle plan`)"
+    return explain_os_error(error)
 
 
 def _fail(message: str) -> int:

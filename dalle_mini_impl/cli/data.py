@@ -18,6 +18,7 @@ from typing import Annotated
 import tyro
 
 from dalle_mini_impl.cli.output import OutputOptions, output
+from dalle_mini_impl.cli.output_folder import check_folder
 from dalle_mini_impl.cli.run_options import optional
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.config import DataConfig
@@ -58,6 +59,8 @@ def main(argv: Sequence[str]) -> None:
         """
         if not path.endswith(YAML):
             data = data.model_copy(update={"path": path})
+        if sheet is not None:
+            check_folder("--sheet", sheet.parent)
         from dalle_mini_impl.data.check import check
 
         with output(options) as result:

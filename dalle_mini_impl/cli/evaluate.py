@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from dalle_mini_impl.cli.output import OutputOptions, Result, output
+from dalle_mini_impl.cli.output_folder import check_folder
 from dalle_mini_impl.cli.parsing import parse_arguments
 from dalle_mini_impl.cli.run_options import (
     Device,
@@ -81,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{arguments.suite}; leave --suite out to measure it on its own held-out data"
         )
     out = arguments.out or run.path / "evaluation"
+    check_folder("--out", out)
     out.mkdir(parents=True, exist_ok=True)
     with output(arguments) as result:
         if arguments.suite is None:

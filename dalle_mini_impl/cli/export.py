@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from dalle_mini_impl.cli.output import OutputOptions, Result, output
+from dalle_mini_impl.cli.output_folder import check_folder
 from dalle_mini_impl.cli.parsing import parse_arguments
 
 
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the options and write the export."""
     arguments = parse_arguments(ExportArguments, argv, "dalle export")
 
+    check_folder("OUT", arguments.out.parent)
     with output(arguments) as result:
         write(arguments, result)
 

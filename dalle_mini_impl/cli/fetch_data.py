@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from dalle_mini_impl.cli.output import OutputOptions, Result, output
+from dalle_mini_impl.cli.output_folder import check_folder
 from dalle_mini_impl.cli.parsing import parse_arguments
 from dalle_mini_impl.cli.run_options import optional
 from dalle_mini_impl.config import ConfigError
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = arguments.out or Path("data") / arguments.name
     if out.exists():
         raise ConfigError(f"--out {out}: exists already; delete it or name another folder")
+    check_folder("--out", out.parent)
     with output(arguments) as result:
         build(arguments, out, result)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from dalle_mini_impl.cli.optimize_arguments import REFINING, OptimizeArguments, check
 from dalle_mini_impl.cli.output import output
+from dalle_mini_impl.cli.output_folder import check_folder
 from dalle_mini_impl.cli.parsing import parse_arguments
 from dalle_mini_impl.cli.run_options import check_device
 
@@ -15,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     default = REFINING if "--refine" in given else OptimizeArguments()
     arguments = parse_arguments(OptimizeArguments, given, "dalle optimize", default)
     check(arguments)
+    check_folder("--out", arguments.out)
     check_device(arguments.device)
     from dalle_mini_impl.cli.optimize_images import optimize_images
 

@@ -1,5 +1,6 @@
 """The options of `dalle optimize`, and which of them go together."""
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -102,6 +103,8 @@ def check(arguments: OptimizeArguments) -> None:
     """Refuse options that do not go together, before anything is loaded."""
     if arguments.text is None and not (arguments.prompt or arguments.image_prompt):
         raise ConfigError('give a text, such as: dalle optimize "a watercolor of a red heart"')
+    if arguments.film.format == "mp4" and shutil.which("ffmpeg") is None:
+        raise ConfigError("--film.format mp4: ffmpeg is not installed; choose webp or gif")
     if arguments.start == "image" and arguments.init is None:
         raise ConfigError("--start image needs --init IMAGE")
     if arguments.init is not None and arguments.start not in (None, "image"):

@@ -1,5 +1,7 @@
 """What `dalle optimize` writes: frames and previews on the way, then images and result.json."""
 
+import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,10 @@ MIN_SIDE = 256
 """Smaller images are magnified to about this side in films and on the sheet."""
 
 
+FRAMES = "frames.json"
+"""The list of the frames that an optimization wrote, beside them."""
+
+
 class ProgressWriter:
     """Prints progress, keeps the frames and writes a preview at every frame."""
 
@@ -31,8 +37,9 @@ class ProgressWriter:
         self.out, self.film, self.steps = arguments.out, arguments.film, arguments.settings.steps
         self.frames: list[Image.Image] = []
         self.started = time.monotonic()
-        for old in (self.out / "frames").glob("*.png"):
-            old.unlink()  # They belong to an earlier optimization.
+        self.folder = self.out / "frames"
+        self.written: list[str] = []
+        clear_frames(self.folder)
 
     def __call__(self, snapshot: Snapshot) -> None:
         metrics = snapshot.metrics
@@ -41,7 +48,11 @@ class ProgressWriter:
             return
         images = to_images(snapshot.images)
         self.frames.append(magnified(images[0]))
-        save_png(images[0], self.out / "frames" / f"{step:05d}.png")
+        # Listed before it is written, so that the next optimization knows all of them.
+        self.written.append(f"{step:05d}.png")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / FRAMES, self.written)
+        save_png(images[0], self.folder / self.written[-1])
         save_png(contact_sheet(images), self.out / "preview.png")
         seconds = (time.monotonic() - self.started) / (step + 1)
         print(
@@ -51,6 +62,18 @@ class ProgressWriter:
             f"{1000 * seconds:.0f} ms/step",
             flush=True,
         )
+
+
+def clear_frames(folder: Path) -> None:
+    """Delete the frames that an earlier optimization listed, and nothing else."""
+    try:
+        names = json.loads((folder / FRAMES).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return
+    for name in names if isinstance(names, list) else []:
+        if isinstance(name, str) and re.fullmatch(r"[0-9]+\.png", name):
+            (folder / name).unlink(missing_ok=True)
+    (folder / FRAMES).unlink()
 
 
 def write(

@@ -1,10 +1,34 @@
 """Where sampled images go: a fresh folder, or a given one without its earlier samples."""
 
+import os
 from pathlib import Path
 
+from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.collections.sample_lists import listed_images
+from dalle_mini_impl.runs.os_errors import shortened
 
 OUTPUTS = Path("outputs")
+LONGEST_NAME = 255
+"""Bytes of a name in a path, on nearly all systems."""
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """ConfigError unless results can be written to `folder`, which need not exist yet.
+
+    Called before anything is loaded: what took long is not lost at its end.
+    """
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in folder.parts):
+        raise ConfigError(f"{option} {shortened(str(folder))}: a name in it is too long")
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise ConfigError(f"{option} {folder}: {there} is a file; name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"{option} {folder}: {there} cannot be written to; change its permissions, or name "
+            "another folder"
+        )
 
 
 def output_folder(given: Path | None) -> Path:

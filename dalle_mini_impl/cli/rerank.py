@@ -9,6 +9,7 @@ import tyro
 
 from dalle_mini_impl.cli.image_files import open_images
 from dalle_mini_impl.cli.output import OutputOptions, Result, output, show_table
+from dalle_mini_impl.cli.output_folder import check_folder
 from dalle_mini_impl.cli.parsing import parse_arguments
 from dalle_mini_impl.cli.run_options import (
     ClipRun,
@@ -38,6 +39,8 @@ class RerankArguments(OutputOptions):
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the options and rank the images."""
     arguments = parse_arguments(RerankArguments, argv, "dalle rerank")
+    if arguments.sheet is not None:
+        check_folder("--sheet", arguments.sheet.parent)
     check_device(arguments.device)
     with output(arguments) as result:
         order(arguments, result)

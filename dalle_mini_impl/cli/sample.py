@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dalle_mini_impl.cli.image_files import open_image
 from dalle_mini_impl.cli.output import output, write_json
-from dalle_mini_impl.cli.output_folder import output_folder
+from dalle_mini_impl.cli.output_folder import OUTPUTS, check_folder, output_folder
 from dalle_mini_impl.cli.parsing import parse_arguments
 from dalle_mini_impl.cli.run_options import check_device, open_run
 from dalle_mini_impl.cli.sample_arguments import SampleArguments, check
@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Sample captions, images or both."""
     arguments = parse_arguments(SampleArguments, argv, "dalle sample")
     check(arguments)
+    if arguments.continue_text is None or arguments.sample:
+        check_folder("--out", arguments.out or OUTPUTS)
     with output(arguments) as print_result, SampleProgress() as progress:
         sample(arguments, print_result, progress)
 

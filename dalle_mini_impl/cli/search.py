@@ -11,6 +11,7 @@ from pydantic import Field
 
 from dalle_mini_impl.cli.image_files import open_image
 from dalle_mini_impl.cli.output import OutputOptions, Result, output, show_table, write_json
+from dalle_mini_impl.cli.output_folder import check_folder
 from dalle_mini_impl.cli.parsing import parse_arguments
 from dalle_mini_impl.cli.run_options import (
     ClipRun,
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(SearchArguments, argv, "dalle search")
     if arguments.text is None and arguments.image is None:
         raise ConfigError('give a text or an image: dalle search "a red heart", or --image IMAGE')
+    check_folder("--out", arguments.out)
     check_device(arguments.device)
     with output(arguments) as result:
         find(arguments, result)

@@ -31,6 +31,7 @@ import tyro
 from dalle_mini_impl.cli.experiment_options import parse
 from dalle_mini_impl.cli.launch_processes import launch_missing_processes
 from dalle_mini_impl.cli.output import OutputOptions, Result, output
+from dalle_mini_impl.cli.output_folder import check_folder
 from dalle_mini_impl.cli.run_options import optional
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.experiment import Experiment
@@ -71,6 +72,8 @@ def main(argv: Sequence[str]) -> None:
     launch_missing_processes()
     config, run_path = _config_and_run(argv)
     asks_for_help = bool({"-h", "--help"} & set(argv))
+    if run_path == "":
+        raise ConfigError("--run: the path is empty; name a folder, such as runs/mine")
     if config is None and run_path is None:
         if asks_for_help:
             print(__doc__)
@@ -90,8 +93,10 @@ def main(argv: Sequence[str]) -> None:
     )
     from dalle_mini_impl.cli.changed_settings import create_or_continue
 
+    path = Path(command.run or f"runs/{Path(config or '').stem}")
+    check_folder("--run", path)
     run = create_or_continue(
-        Path(command.run or f"runs/{Path(config or '').stem}"),
+        path,
         command.experiment,
         restart=None if command.resume else (command.stage or "all"),
     )

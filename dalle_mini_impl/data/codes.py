@@ -5,6 +5,7 @@ interrupted write never leaves a cache that looks complete.
 """
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from dalle_mini_impl.files import (
     temporary_path,
     write_text,
 )
+from dalle_mini_impl.runs.os_errors import naming
 
 MAX_CODES = 2**31
 """Different codes at most: they are stored in 32 bits, and their use is counted code by code."""
@@ -90,9 +92,8 @@ class CodeCache:
         try:
             for chunk in chunks:
                 if codes is None:
-                    codes = np.lib.format.open_memmap(
-                        flat, "w+", np.dtype(np.int32), (total, chunk.shape[1])
-                    )
+                    with naming(folder / "codes.npy", flat):
+                        codes = _new_map(flat, np.dtype(np.int32), (total, chunk.shape[1]))
                 start, end = end, end + len(chunk)
                 if end > total:
                     break
@@ -124,10 +125,20 @@ def _finish(codes: np.ndarray, path: Path, key: CodeKey) -> None:
     narrow = np.dtype(np.uint16 if codes.max(initial=0) < 2**16 else np.int32)
     shape = (key.variants, key.images, codes.shape[1])
     with atomic_write(path) as temporary:
-        stored = np.lib.format.open_memmap(temporary, "w+", narrow, shape)
+        stored = _new_map(temporary, narrow, shape)
         for variant in range(key.variants):
             stored[variant] = codes[variant * key.images : (variant + 1) * key.images]
         stored.flush()
+
+
+def _new_map(path: Path, kind: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    """A new memory-mapped array; OSError if the disk has no room for it."""
+    array: np.memmap = np.lib.format.open_memmap(path, "w+", kind, shape)
+    # Without room, writing into a memory map kills the process instead of raising an error.
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def perplexity(counts: Int[np.ndarray, "k"]) -> float:

@@ -10,6 +10,7 @@ import threading
 
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.runs.folder import RunFolder
+from dalle_mini_impl.runs.os_errors import explain_os_error
 from dalle_mini_impl.runs.weights import RunError
 from dalle_mini_impl.training.context import StageContext
 from dalle_mini_impl.training.nonfinite import NonFiniteLoss
@@ -26,6 +27,11 @@ def main(path: str, stage: str, resume: str, tensorboard: str) -> int:
         run_stage(stage, StageContext(run, resume == "True"))
     except (ConfigError, RunError, NonFiniteLoss) as error:
         print(f"{stage}: {error}", flush=True)
+        return 2
+    except OSError as error:
+        if (message := explain_os_error(error)) is None:
+            raise
+        print(f"{stage}: {message}", flush=True)
         return 2
     return 0
 

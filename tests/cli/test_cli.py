@@ -1,5 +1,6 @@
 """The `dalle` command: commands are found, and mistakes are reported in one line."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,23 @@ def test_version_and_unknown_commands(capsys):
     assert "dalle trian: no such command; did you mean train?" in capsys.readouterr().err
     assert main(["xyz"]) == 2
     assert "there are train, sample" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_standard_output_on_a_full_disk_is_one_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "dalle_mini_impl", "--help"]
+        result = subprocess.run(
+            command,
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": ""},
+        )
+    assert result.returncode == 2
+    assert result.stderr.startswith("standard output: the disk is full")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", ["train.py", "sample.py"])

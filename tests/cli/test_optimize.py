@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from dalle_mini_impl.cli import optimize as command
+from dalle_mini_impl.cli.optimize_output import FRAMES, clear_frames
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.runs.loading import load_image_tokenizer
@@ -39,7 +40,7 @@ def test_the_command_writes_images_and_metrics(run, tmp_path, capsys):
     for name in ("image.png", "sheet.png", "preview.png", "loss.png", "film.webp"):
         Image.open(out / name).load()
     assert [f.name for f in sorted((out / "frames").iterdir())] == [
-        "00000.png", "00003.png", "00006.png",
+        "00000.png", "00003.png", "00006.png", "frames.json",
     ]  # fmt: skip
     codes = torch.tensor([result["images"][0]["codes"]])
     decoded = load_image_tokenizer(run).decode(codes)
@@ -104,6 +105,23 @@ def test_refining_starts_from_the_best_candidate_and_never_gets_worse(run, tmp_p
     assert image["clip_score"]["start"] == pytest.approx(best.clip_score, abs=0.02)
     assert image["score"]["best"] >= image["score"]["start"]
     assert result["arguments"]["settings"]["learning_rate"] == 0.03
+
+
+def test_only_frames_that_an_optimization_listed_are_deleted(tmp_path):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for name in ("mine.png", "00010.png", "00020.png", "notes.txt"):
+        (frames / name).write_text("an image")
+    (tmp_path / "1.png").write_text("an image")
+    clear_frames(frames)
+    assert len(list(frames.iterdir())) == 4
+    for damaged in ("{", "3", '[["a"], 4]'):
+        (frames / FRAMES).write_text(damaged)
+        clear_frames(frames)
+    (frames / FRAMES).write_text('["00010.png", "mine.png", "../1.png", "00030.png"]')
+    clear_frames(frames)
+    assert sorted(file.name for file in frames.iterdir()) == ["00020.png", "mine.png", "notes.txt"]
+    assert (tmp_path / "1.png").exists()
 
 
 def test_without_a_transformer_the_prior_is_left_out(run, tmp_path, capsys):
