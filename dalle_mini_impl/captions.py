@@ -23,6 +23,8 @@ from dalle_mini_impl.shipped.folders import shipped
 PAD = 0
 PAD_TOKEN = "∅"
 """Not one of the 256 characters that stand for bytes, so no text can produce it."""
+MAX_CONTEXT = 65_536
+"""Ids per caption at most; a vocabulary's file could ask for more than the memory holds."""
 BLANK = "Ġ"
 """The character that stands for a space; the first token of a word begins with it."""
 
@@ -207,7 +209,7 @@ def _valid_unicode(caption: str) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a readable caption vocabulary ({error})") from error
     model = description.get("model") if isinstance(description, dict) else None
     if not isinstance(model, dict) or model.get("type") != "BPE":
@@ -218,13 +220,30 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path}: id {PAD} must be the padding token {PAD_TOKEN!r}, as in every vocabulary "
             "that this project trains"
         )
-    if not (description.get("truncation") and description.get("padding")):
-        raise ConfigError(f"{path}: the context is missing (its truncation and padding sections)")
+    if set(map(type, vocabulary.values())) != {int} or (
+        sorted(vocabulary.values()) != list(range(len(vocabulary)))
+    ):
+        raise ConfigError(f"{path}: the ids must be 0 to {len(vocabulary) - 1:,}, each once")
+    for section, name in (("truncation", "max_length"), ("padding", "strategy")):
+        length = description.get(section) or {}
+        length = length.get(name) if isinstance(length, dict) else None
+        length = length.get("Fixed") if isinstance(length, dict) else length
+        if type(length) is not int or not 0 < length <= MAX_CONTEXT:
+            raise ConfigError(
+                f"{path}: the context is missing in its section {section}, or not from 1 to "
+                f"{MAX_CONTEXT:,}"
+            )
     return description
 
 
 def _build(description: dict[str, Any], origin: str | Path) -> Tokenizer:
     try:
-        return Tokenizer.from_str(json.dumps(description))
-    except Exception as error:  # the library raises bare Exception for a malformed file
-        raise ConfigError(f"{origin}: damaged caption vocabulary ({error})") from error
+        tokenizer = Tokenizer.from_str(json.dumps(description))
+        tokenizer.encode_batch_fast(["a word"])  # some damage shows only here
+        return tokenizer
+    except BaseException as error:
+        # The library raises bare Exception for a malformed file, and a panic is no Exception.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise ConfigError(f"{origin}: damaged caption vocabulary ({reason})") from error
+        raise

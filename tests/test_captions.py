@@ -166,7 +166,7 @@ def test_unknown_vocabulary_lists_the_shipped_ones():
             json.dumps(
                 {"model": {"type": "BPE", "vocab": {"∅": 0}}, "truncation": 1, "padding": 1}
             ),
-            "damaged",
+            "context is missing",
         ),
     ],
 )

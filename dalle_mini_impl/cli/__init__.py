@@ -1,11 +1,13 @@
 """The `dalle` command: a table of commands, of which only the chosen one is imported."""
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from dalle_mini_impl.data.messages import readable
 from dalle_mini_impl.version import package_version
 
 COMMANDS = {
@@ -35,6 +37,8 @@ OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (2 for errors that the user can fix)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be Unicode
     try:
         try:
             return run_command(argv)
@@ -82,6 +86,10 @@ def run_command(argv: Sequence[str] | None) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         return _fail(f"dalle {name}: no such command; {hint}")
+    for argument in arguments:
+        if readable(argument) != argument:
+            shown = readable(argument)[:200]
+            return _fail(f"dalle {name}: {shown} is not UTF-8; write it so, or rename the file")
     try:
         import_module(COMMANDS[name][0]).main(arguments)
     except Exception as error:

@@ -10,7 +10,7 @@ from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.collections.detect import IMAGE_SUFFIXES, suffix
 from dalle_mini_impl.data.collections.files import walk_files
 from dalle_mini_impl.data.collections.sample_lists import is_sheet
-from dalle_mini_impl.data.messages import counted, first_names
+from dalle_mini_impl.data.messages import counted, first_names, readable
 
 MAX_SHORT_SIDE = 512
 """Larger images are reduced to it, so that many fit into memory; no CLIP uses more pixels."""
@@ -50,7 +50,7 @@ def open_images(paths: Sequence[Path]) -> dict[str, Image.Image]:
     failures: list[str] = []
     for file in files:
         try:
-            images[str(file)] = _load(file)
+            images[readable(str(file))] = _load(file)
         except Exception as error:  # Pillow raises nearly anything on damaged files
             failures.append(f"{file}: {unreadable_reason(error)}")
     named = first_names(failures)

@@ -13,6 +13,7 @@ from dalle_mini_impl.data.collections.detect import DataError, detect
 from dalle_mini_impl.data.collections.tables import captions_in
 from dalle_mini_impl.data.config import SYNTHETIC, DataConfig
 from dalle_mini_impl.data.examples import Example, SyntheticImage
+from dalle_mini_impl.data.messages import readable
 from dalle_mini_impl.data.sources import open_source
 from dalle_mini_impl.data.splits import SPLITS
 
@@ -60,7 +61,7 @@ def collection(
 def _resolved(path: str) -> str:
     """The absolute path of anything local; other names stay as they are."""
     local = Path(os.path.expanduser(path))
-    return str(local.resolve()) if path not in SYNTHETIC and local.exists() else path
+    return str(local.resolve()) if path not in ("", *SYNTHETIC) and local.exists() else path
 
 
 def entries_of(source: DataConfig) -> Iterator[IndexEntry]:
@@ -70,7 +71,7 @@ def entries_of(source: DataConfig) -> Iterator[IndexEntry]:
         if found.kind == "images" and found.root is not None:
             # Every image under the folder, with or without a caption.
             for file in found.files:
-                name = found.relative(file)
+                name = readable(found.relative(file))
                 captions = captions_in(Path(file).with_suffix(".txt"))
                 yield IndexEntry(name, _stamp(file), Example(name, file, captions))
             return

@@ -58,7 +58,9 @@ class MetricsLog:
             try:
                 record = json.loads(line)
                 stage, step = record["stage"], record["step"]
-            except (ValueError, KeyError, TypeError) as error:
+                if not isinstance(stage, str) or type(step) is not int:
+                    raise ValueError(f"stage {stage!r:.80}, step {step!r:.80}")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ConfigError(
                     f"{self.path}, line {number}: not a metrics line ({error}); delete the line"
                 ) from error

@@ -115,3 +115,23 @@ def test_every_command_refuses_a_device_that_is_not_there(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     assert main([*command.split(), "--run", "run", "--device", "gpu"]) == 2
     assert "--device gpu: not available here; use cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["sample", "train", "index", "data", "search", "optimize"])
+def test_arguments_that_are_not_text_are_refused_by_every_command(command, capsys):
+    # As Python reads bytes that are not UTF-8.
+    assert main([command, "a \udcff heart", "--run", "somewhere"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        said == f"dalle {command}: a \\udcff heart is not UTF-8; write it so, or rename the file\n"
+    )
+
+
+@pytest.mark.parametrize("path", ["", "~nobody-of-this-name/images"])
+@pytest.mark.parametrize("command", [["data", "check"], ["train", "shapes", "--data.path"]])
+def test_paths_that_name_nothing_are_one_line(command, path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, path]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len([line for line in said if "data.path" in line]) == 1
+    assert not any("Traceback" in line for line in said)
