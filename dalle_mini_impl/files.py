@@ -65,9 +65,12 @@ def remove_parts(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file; a reader never sees half of it."""
+    """Write a text file; a reader never sees half of it.
+
+    A file's name in it may hold bytes that are no text; they become escapes, as JSON has them.
+    """
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def file_digest(*paths: Path) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from dalle_mini_impl.data.messages import readable
+from dalle_mini_impl.data.messages import printable, readable
 from dalle_mini_impl.version import package_version
 
 COMMANDS = {
@@ -90,6 +90,8 @@ def run_command(argv: Sequence[str] | None) -> int:
         if readable(argument) != argument:
             shown = readable(argument)[:200]
             return _fail(f"dalle {name}: {shown} is not UTF-8; write it so, or rename the file")
+        if "\0" in argument:
+            return _fail(f"dalle {name}: {argument[:200]} has a NUL character; leave it out")
     try:
         import_module(COMMANDS[name][0]).main(arguments)
     except Exception as error:
@@ -133,5 +135,5 @@ def _for_the_user(error: Exception) -> str | None:
 
 
 def _fail(message: str) -> int:
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
     return 2

@@ -22,6 +22,7 @@ from dalle_mini_impl.cli.output_folder import check_folder
 from dalle_mini_impl.cli.run_options import optional
 from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.config import DataConfig
+from dalle_mini_impl.data.messages import printable
 
 YAML = (".yaml", ".yml")
 
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
 
         with output(options) as result:
             report = check(data, sheet, _counter(vocabulary) if vocabulary else None)
-            result(report.to_json(), lambda: print(report))
+            result(report.to_json(), lambda: print(printable(str(report))))
 
     tyro.cli(check_collection, prog="dalle data check", args=arguments[1:])
 

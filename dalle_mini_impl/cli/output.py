@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dalle_mini_impl.data.messages import printable
 from dalle_mini_impl.files import write_text
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def show_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
         table.add_row(*map(_cell, row.values()))
     console = Console()
     # Rich would wrap a title of its own to the width of the table.
-    console.print(title, markup=False, highlight=False)
+    console.print(printable(title), markup=False, highlight=False)
     console.print(table)
 
 
@@ -73,7 +74,8 @@ def _cell(value: Any) -> "Text":
     from rich.text import Text
 
     # Text, not markup: a file's name may hold brackets.
-    return Text(f"{value:.3f}" if isinstance(value, float) else str(value), overflow="fold")
+    text = f"{value:.3f}" if isinstance(value, float) else printable(str(value))
+    return Text(text, overflow="fold")
 
 
 def write_json(path: Path, value: object) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from dalle_mini_impl.cli.sample_arguments import SampleArguments
 from dalle_mini_impl.config import ConfigError
+from dalle_mini_impl.data.messages import printable
 from dalle_mini_impl.pipeline import TextToImage
 from dalle_mini_impl.sampling.caption_sampler import SampledCaption
 
@@ -30,4 +31,4 @@ def show_captions(sampled: Sequence[SampledCaption]) -> None:
     """Print one caption a line after its ln p in nats."""
     for caption in sampled:
         line = " ".join(caption.caption.split())  # A caption may hold line breaks.
-        print(f"{caption.log_probability:8.2f}  {line}")
+        print(f"{caption.log_probability:8.2f}  {printable(line)}")

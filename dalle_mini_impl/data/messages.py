@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+LAST_CONTROL = 0x9F
+"""The last of the characters that command a terminal."""
+
 
 def counted(number: int, noun: str, plural: str = "") -> str:
     """The number with its noun: 1 image, 2,000 images. plural: unless it is the noun with an s."""
@@ -16,6 +19,19 @@ def first_names(items: Sequence[str], most: int = 5) -> str:
 def readable(name: str) -> str:
     """The name with what is not Unicode written as escapes, so that it can be printed and saved."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def printable(text: str) -> str:
+    """The text without characters that command a terminal: they are shown as escapes.
+
+    Captions and file names may come from strangers.
+    """
+    return "".join(
+        character
+        if character.isprintable() or character in "\n\t" or ord(character) > LAST_CONTROL
+        else ascii(character)[1:-1]
+        for character in text
+    )
 
 
 def root_cause(error: BaseException) -> str:
