@@ -209,15 +209,19 @@ def iterate_rows(table: CollectionTable, path: str) -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def quiet_datasets() -> Iterator[None]:
-    """Silences the progress bars and log lines of `datasets`."""
+    """Silences the progress bars and log lines of `datasets`, and its report to the network of
+    what is loaded, for which a machine without a network waits seconds at each file."""
     import datasets
 
     shown, level = not datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
+    reporting = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     try:
         yield
     finally:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = reporting
         datasets.logging.set_verbosity(level)
         if shown:
             datasets.enable_progress_bars()

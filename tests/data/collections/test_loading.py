@@ -169,3 +169,13 @@ def test_a_truncated_shard_is_named(tmp_path):
     for stream in (False, True):
         with pytest.raises(DataError, match=r"a\.tar"):
             examples(path, stream=stream)
+
+
+def test_opening_local_files_tells_nobody(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *arguments, **_: asked.append(arguments))
+    assert captions(examples(parquet(tmp_path / "a.parquet"))) == EXPECTED
+    assert asked == []
+    assert datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
