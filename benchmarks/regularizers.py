@@ -31,6 +31,17 @@ from dalle_mini_impl.precision import best_device
 from dalle_mini_impl.runs.folder import RunFolder
 from dalle_mini_impl.training.run_stages import missing_stages, run_stages
 
+NONE: dict[str, Any] = {
+    "transformer.dropout": 0.0,
+    "transformer.stochastic_depth": 0.0,
+    "transformer.label_smoothing": 0.0,
+    "transformer.code_replacement": 0.0,
+    "transformer.caption_token_dropout": 0.0,
+    "transformer.posterior_temperature": 0.0,
+    "captions.dropout": 0.0,
+    "data.random_shift": 0,
+}
+"""No regularizers, whatever the configuration has; every variant starts from here."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "none": {},
     "dropout": {"transformer.dropout": 0.1},
@@ -127,7 +138,7 @@ def parsed(settings: Sequence[str]) -> dict[str, str]:
 
 def settings_of(variant: str) -> dict[str, Any]:
     """What a variant changes, by dotted name."""
-    return VARIANTS[variant] if variant in VARIANTS else parsed(variant.split(","))
+    return NONE | (VARIANTS[variant] if variant in VARIANTS else parsed(variant.split(",")))
 
 
 def experiment_of(arguments: Arguments, variant: str = "none", seed: int = 0) -> Experiment:

@@ -65,7 +65,7 @@ class CodePriorConfig(Config):
     """Largest weight of the distance to the current latents in the changed part."""
     min_weight: float = Field(0.25, gt=0, le=10**6)
     """Smallest such weight; each proposal draws its own between the two."""
-    outside_weight: float = Field(32.0, gt=0, le=10**6)
+    outside_weight: float = Field(32.0, gt=0, le=10**9)
     """Weight of the distance outside the changed part."""
     early_factor: float = Field(8.0, ge=1, le=10**6)
     """Factor on the weight at the first step; it falls to 1 at the last."""

@@ -318,7 +318,7 @@ def test_stages_that_are_trained_at_the_same_time_are_added_up(config, capsys, t
     ("options", "complaint"),
     [
         ([], "CONFIG is missing"),
-        (["CONFIG", "--memory", "0"], "--memory 0: give a number of GiB"),
+        (["CONFIG", "--memory", "0"], "--memory 0.0: should be greater than 0"),
         (["CONFIG", "--transformer.depth", "0"], "transformer.depth = '0'"),
     ],
 )
