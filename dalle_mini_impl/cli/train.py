@@ -103,8 +103,13 @@ def main(argv: Sequence[str]) -> None:
     with output(command) as result:
         # Importing what trains takes seconds.
         print(f"training in {run.path}", flush=True)
+        from dalle_mini_impl.planning.disk import check_room, count_data
+        from dalle_mini_impl.training.code_stage import encodings_of
         from dalle_mini_impl.training.run_stages import run_stages
 
+        codes = run.experiment.image_tokenizer.code_count
+        cost = count_data(run.experiment, codes, encodings_of(run.experiment))
+        check_room(run.path / "cache", cost, command.stage in (None, "codes", "transformer"))
         show = partial(show_results, result)
         mirror, side_by_side = command.tensorboard, command.side_by_side
         run_stages(run, command.stage, command.resume, mirror, show, side_by_side)

@@ -1,8 +1,11 @@
 """What a run writes to disk: images, codes, weights and checkpoints, in bytes."""
 
+import shutil
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
+from dalle_mini_impl.config import ConfigError
 from dalle_mini_impl.data.collections.detect import DataError
 from dalle_mini_impl.data.collections.tables import TableSource
 from dalle_mini_impl.data.config import DataConfig
@@ -13,6 +16,7 @@ from dalle_mini_impl.data.splits import SPLITS, Split
 from dalle_mini_impl.data.store import stored_line
 from dalle_mini_impl.experiment import Experiment
 
+GIB = 2**30
 CAPTIONS_READ = 64
 """Examples whose captions are measured to estimate the size of all."""
 
@@ -54,6 +58,25 @@ def count_data(experiment: Experiment, code_count: int, variants: int) -> DataCo
         stored * pixels + round(stored * captions),
         images["train"] * variants * grid**2 * (2 if code_count < 2**16 else 4),
     )
+
+
+def check_room(cache: Path, cost: DataCost, with_codes: bool) -> None:
+    """ConfigError if what a run does not have yet in its cache does not fit on the disk.
+
+    with_codes: whether codes will be made too. What cannot be counted is not checked.
+    """
+    needed = 0
+    if not (cache / "images" / "train" / "store.json").is_file():
+        needed += cost.store or 0
+    if with_codes and not (cache / "codes" / "codes.json").is_file():
+        needed += cost.codes or 0
+    free = shutil.disk_usage(cache.parent).free
+    if needed > free:
+        raise ConfigError(
+            f"{cache}: preparing the data takes {needed / GIB:,.1f} GiB, but {free / GIB:,.1f} GiB "
+            "are free; free some space, name a --run on another disk, or lower data.image_size or "
+            "data.limit"
+        )
 
 
 def _collection(data: DataConfig) -> tuple[dict[Split, int], float]:

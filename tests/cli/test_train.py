@@ -1,6 +1,7 @@
 """`dalle train`: options reach the run, and settings of finished stages are kept."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from torch import nn
@@ -188,3 +189,18 @@ def test_a_started_stage_may_only_be_prolonged(stage_calls, capsys):
     assert main(["train", "tiny.yaml", "--transformer.width", "128"]) == 2
     assert "transformer stage is started" in capsys.readouterr().err
     assert main(["train", "tiny.yaml", "--transformer.training.steps", "9"]) == 0
+
+
+def test_training_is_refused_where_the_data_does_not_fit(stage_calls, monkeypatch, capsys):
+    usage = SimpleNamespace(free=10 * 2**20)
+    monkeypatch.setattr("dalle_mini_impl.planning.disk.shutil.disk_usage", lambda _: usage)
+    assert main(["train", "tiny.yaml", "--run", "full"]) == 2
+    message = capsys.readouterr().err
+    assert "full/cache: preparing the data takes 0.3 GiB, but 0.0 GiB are free" in message
+    assert not stage_calls
+
+    prepared = Path("full/cache/images/train")
+    prepared.mkdir(parents=True)
+    (prepared / "store.json").write_text("{}")
+    assert main(["train", "tiny.yaml", "--run", "full"]) == 0
+    assert len(stage_calls) == 1
