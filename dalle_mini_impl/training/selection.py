@@ -1,5 +1,6 @@
 """Measures a stage's held-out losses, keeps the best weights, and stops it when none improve."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,9 @@ from dalle_mini_impl.training.learner import Learner
 from dalle_mini_impl.training.objectives.objective import comparable_from, held_out_passes
 from dalle_mini_impl.training.reporting import Reporter
 
+EARLY = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
+"""Shares of the first interval where it is measured too: few images are soon known by heart."""
+
 
 class Selection:
     """The held-out measurements of one stage; without `held_out` it does nothing."""
@@ -21,14 +25,17 @@ class Selection:
         self.config = learner.config
         self.best: dict[str, Any] = {}
         """The learner's state at the best step; empty before there is one."""
-        self.interval = 0
+        self.interval, self.early = 0, frozenset[int]()
         if held_out is not None:
             step_images = self.config.batch_size * learner.accelerator.num_processes
             self.interval = held_out.interval(held_out_passes(learner.objective), step_images)
+            self.early = frozenset(math.ceil(share * self.interval) for share in EARLY)
 
     def is_due(self, step: int, finished: bool) -> bool:
-        """Whether to measure after `step`: at intervals and at the end."""
-        return self.held_out is not None and (finished or step % self.interval == 0)
+        """Whether to measure after `step`: at intervals, more often in the first, at the end."""
+        if self.held_out is None:
+            return False
+        return finished or step % self.interval == 0 or step in self.early
 
     def measure(self, state: TrainState, progress: float) -> TrainState:
         """Measure the averaged weights; returns the state with what follows from it."""

@@ -45,7 +45,8 @@ def newest_state(run):
 
 def test_held_out_losses_are_logged_at_intervals_and_at_the_end(tmp_path, capsys):
     run, _ = trained(tmp_path / "run", overfitted())
-    assert [step for step, _ in measured(run)] == [*range(5, STEPS + 1, 5)]
+    # Few images are known by heart within the first interval, here of 5 steps.
+    assert [step for step, _ in measured(run)] == [1, 2, 3, 4, *range(5, STEPS + 1, 5)]
     assert "held-out squared" in capsys.readouterr().out
 
 
