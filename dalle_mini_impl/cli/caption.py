@@ -116,6 +116,7 @@ def candidate_captions(
         except ValueError as error:
             raise ConfigError(f"--prefix: {error}") from error
         return tuple(dict.fromkeys(caption.caption for caption in sampled))
+    from dalle_mini_impl.data.collections.detect import DataError
     from dalle_mini_impl.data.store import Store
 
     folder = run.path / "cache" / "images" / "train"
@@ -125,6 +126,10 @@ def candidate_captions(
         raise ConfigError(
             f"--source training: the training captions are not in {folder} (a cache that may have "
             "been deleted); use --source model, or give --captions"
+        ) from error
+    except DataError as error:
+        raise ConfigError(
+            f"--source training: {error}; use --source model, or give --captions"
         ) from error
     texts = {text for captions in store.captions for text in captions if text}
     fitting = sorted(text for text in texts if text.lower().startswith(arguments.prefix.lower()))

@@ -1,6 +1,7 @@
 """`dalle caption`: given, sampled and training captions, ordered for images."""
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -83,6 +84,15 @@ def test_candidates_are_sampled_or_taken_from_training(run, image_file, capsys):
     trained = found("--source", "training", "--prefix", "a ")
     assert len(trained) == 6
     assert set(trained) <= known
+
+
+def test_damaged_training_captions_are_refused_with_the_mend(run, image_file, capsys, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    store = prepare(run.experiment.data, "train", copy / "cache" / "images", lambda _: None)
+    (store.folder / "examples.jsonl").write_text("")
+    assert main(["caption", str(image_file), "--source", "training", "--run", str(copy)]) == 2
+    assert "differ from their digest; use --source model" in capsys.readouterr().err
 
 
 def test_training_captions_that_clip_finds_closest_are_ranked(run, model, image_file, capsys):
