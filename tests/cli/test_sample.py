@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from dalle_mini_impl.cli import main, sample_progress
+from dalle_mini_impl.data.messages import printable
 from dalle_mini_impl.runs.export import export
 from dalle_mini_impl.shipped import folders
 from tests.tiny import tiny_run
